@@ -1,1 +1,1 @@
-"""SQLite: a snapshot of a live database, what is in it, its check, its replacement, and SQL text."""
+"""SQLite: snapshots, inspection, checks and replacement of a live database, and SQL text."""

@@ -1,7 +1,7 @@
-"""How much work SQL text from outside may cause: a fixed amount, and more in proportion to its length.
+"""Limits on the work that SQL text from outside may cause: a fixed amount, plus one in proportion to its length.
 
-A dump spells out each row, so an honest one costs some multiple of its length. A hostile one makes much out of little
-text: by joins, by triggers that multiply, by functions that return large values.
+A dump spells out each row, so an honest one costs some multiple of its length. A hostile one causes much work with
+little text: by joins, by triggers that multiply, by functions that return large values.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _MEGABYTE = 1 << 20
-SECONDS, BYTES_A_SECOND = 20, 250_000  # loading 40 MB takes a second here, and a small board is 20 times slower
-_PAIRS_A_SECOND = 5_000_000  # for each thing that is made SQLite reads its whole schema: 10,000,000 lines a second here
-_STEPS, _STEPS_A_BYTE = 50_000_000, 200  # of SQLite's machine; a row takes 3 to 5 a byte, an index on it as many again
-_FILE, _FILE_A_BYTE, _PAGES_A_STATEMENT = 256 * _MEGABYTE, 32, 2  # a row of one digit with ten indexes is 20 times it
-_MOST = 2**31 - 1  # SQLite's numbers for sizes end here
-_VALUE, _VALUE_A_BYTE = 16 * _MEGABYTE, 3  # in UTF-16 text is twice as long
-_MEMORY, _MEMORY_A_BYTE = 512 * _MEGABYTE, 8  # Python and its libraries; the statement four times, the value, the row
+SECONDS, BYTES_A_SECOND = 20, 250_000  # measured: 40 MB load in a second; a small board is 20 times slower
+_PAIRS_A_SECOND = 5_000_000  # SQLite rereads its whole schema for each CREATE: measured, 10,000,000 lines a second
+_STEPS, _STEPS_A_BYTE = 50_000_000, 200  # of SQLite's VM; a row takes 3 to 5 per byte, each index on it as many again
+_FILE, _FILE_A_BYTE, _PAGES_A_STATEMENT = 256 * _MEGABYTE, 32, 2  # a one-digit row with ten indexes is 20 times it
+_MOST = 2**31 - 1  # SQLite's limit for sizes
+_VALUE, _VALUE_A_BYTE = 16 * _MEGABYTE, 3  # text is twice as long in UTF-16
+_MEMORY, _MEMORY_A_BYTE = 512 * _MEGABYTE, 8  # Python and its libraries; 4 copies of the statement, the value, the row
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a text may use, by what was read of it: bytes, statements, bytes of the longest one, number of CREATEs."""
+    """The limits of a text, by what was read of it: bytes, statements, bytes of the longest one, number of CREATEs."""
 
     read: int = 0
     statements: int = 0
@@ -29,24 +29,24 @@ class Allowance:
 
     @property
     def steps(self) -> int:
-        """Steps of SQLite's machine for one statement."""
+        """Steps of SQLite's VM for one statement."""
         return _STEPS + _STEPS_A_BYTE * self.read
 
     @property
     def seconds(self) -> int:
-        """Processor time for all of it."""
+        """Processor seconds for the whole text."""
         return SECONDS + self.read // BYTES_A_SECOND + self.made**2 // _PAIRS_A_SECOND
 
     @property
     def value_bytes(self) -> int:
-        """Bytes of one value, and of one row."""
+        """Bytes of one value or one row."""
         return min(_MOST, _VALUE + _VALUE_A_BYTE * self.longest)
 
     @property
     def memory_bytes(self) -> int:
-        """Address space of the process."""
+        """Bytes of the process's address space."""
         return _MEMORY + _MEMORY_A_BYTE * self.longest
 
     def file_bytes(self, page_size: int) -> int:
-        """Bytes of any one file: each table and each index is a page at least."""
+        """Return the limit of any one file in bytes: each table and each index takes at least a page."""
         return _FILE + _FILE_A_BYTE * self.read + _PAGES_A_STATEMENT * page_size * self.statements

@@ -1,8 +1,8 @@
-"""The pages of live databases that are not as they were, of one moment, without a checkpoint and without a copy.
+"""The changed pages of live databases in one snapshot, read without a checkpoint and without a copy.
 
-SQLite holds the moment by a read transaction; the pages are read beside it, by a process of its own (`pages`). Of
-several databases the moment is one where nobody committed to any while all of them were looked at; that is tried until
-it is so, and at last the time is told in which the looks were.
+A read transaction of SQLite holds the snapshot; a child process (`pages`) reads the pages. Snapshots of several
+databases are taken again until nobody has committed to any of them meanwhile; if that never succeeds, the time over
+which the last ones were taken is returned.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from backupkit.model.events import EventListener, silence
 from backupkit.sqlite import database, pages
 from backupkit.sqlite.pages import HASH
 
-_TICK = 2_000_000_000  # ns in which a change may leave the times as they are, on the coarsest of file systems
-_LOCKED = 1 << 30  # the page at this byte is used for locks only
-_LOOKS, _PAUSE = 50, 0.002  # how often a moment of several databases is looked for, and seconds between two looks
+_TICK = 2_000_000_000  # ns within which a change may not alter the times, on the coarsest of file systems
+_LOCKED = 1 << 30  # SQLite uses the page at this byte for locks only
+_LOOKS, _PAUSE = 50, 0.002  # tries for one moment of several databases, and seconds between two tries
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """How the database file and its WAL looked: size, times and inode of each."""
+    """Size, times and inode of a database file, and of its WAL."""
 
     file: tuple[int, ...]
     wal: tuple[int, ...]
 
     @property
     def is_settled(self) -> bool:
-        """Whether a commit after this look would show. Of the WAL that hangs on the time of its content.
+        """Whether a commit after this stamp would show. Of the WAL, only the time of its content counts.
 
-        Its other time is new whenever root opens it, because SQLite sets its owner then.
+        Its change time is new whenever root opens it, because SQLite sets its owner then.
         """
         newest = max(self.file[2] if self.file else time.time_ns(), self.wal[1] if self.wal else 0)
         return time.time_ns() - newest > _TICK
 
     def is_as(self, other: Stamp) -> bool:
-        """Whether nobody committed between the two, as far as it shows; opening the WAL is no commit."""
+        """Return whether nobody committed between the two, as far as stamps show; opening the WAL is not a commit."""
         return self.file == other.file and (self.wal[:2], self.wal[3:]) == (other.wal[:2], other.wal[3:])
 
     def __str__(self) -> str:
@@ -53,13 +53,13 @@ class Stamp:
 
 
 def stamp_of(live: Path) -> Stamp:
-    """How they look now."""
+    """Return the stamp of the database now; an empty WAL counts as none."""
     wal = live.with_name(live.name + "-wal")
     return Stamp(_looks(live), found if (found := _looks(wal)) and found[0] else ())
 
 
 def stamps_of(databases: Iterable[Path]) -> str:
-    """How all of them look now, as a point has it."""
+    """Return the stamps of all of them now, as a rewind point stores them."""
     return "; ".join(str(stamp_of(live)) for live in databases)
 
 
@@ -72,12 +72,12 @@ def _looks(path: Path) -> tuple[int, ...]:
 
 
 class Unsettled(Exception):
-    """What was read is not of one moment: it is to be read again."""
+    """The pages read are not from one moment: they must be read again."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """A live database, and the hashes of its pages as they were; `part` is its name where there are several."""
+    """A live database, and the earlier hashes of its pages; `part` is its name if there are several."""
 
     live: Path
     page_size: int
@@ -87,9 +87,9 @@ class Known:
 
 @dataclass(frozen=True)
 class Changed:
-    """How large the database is at this moment, and the pages whose content has another hash: number and content.
+    """The size of the database in this snapshot, and the pages whose hash has changed: number and content.
 
-    The iterator raises `Unsettled`; only at its end is it known that all was of one moment.
+    `found` raises `Unsettled`; only after its last page is it certain that all are from one moment.
     """
 
     page_size: int
@@ -99,7 +99,7 @@ class Changed:
 
 
 class _Reader:
-    """A process that reads the pages of one database, whose moment is held meanwhile."""
+    """A child process that reads the pages of one database, while this process holds the snapshot."""
 
     def __init__(self, known: Known, held: sqlite3.Connection, child: subprocess.Popen[bytes]) -> None:
         assert child.stdin and child.stdout
@@ -110,20 +110,20 @@ class _Reader:
         self.tell(known.hashes if self.page_size == known.page_size else b"")
 
     def tell(self, what: bytes) -> None:
-        """Whether it heard that shows by what it answers."""
+        """Write to the process; if it has ended, `answer` raises."""
         view = memoryview(what)
         with contextlib.suppress(BrokenPipeError):
             while view:
                 view = view[os.write(self._in, view) :]
 
     def answer(self, length: int) -> bytes:
-        """So many bytes; `Unsettled` where it has ended before."""
+        """Return `length` bytes from the process; raise `Unsettled` if it ends earlier."""
         if len(found := self._out.read(length)) < length:
             raise Unsettled
         return found
 
     def changed(self) -> Iterator[tuple[int, bytes]]:
-        """Its pages; then writers that waited for the moment to end go on."""
+        """Yield the changed pages, then end the snapshot so that waiting writers can go on."""
         self.tell(pages.READ)
         while (number := self.answer(4)) != pages.END:
             yield int.from_bytes(number, "big"), self.answer(self.page_size)
@@ -136,9 +136,10 @@ class _Reader:
 def changed(
     databases: Sequence[Known], timeout: float, emit: EventListener = silence
 ) -> Iterator[tuple[list[Changed], float]]:
-    """The pages of each that differ from those with its hashes, to be read in this order, until the block ends.
+    """Hold snapshots while the block runs; yield the changed pages of each database, to be read in this order.
 
-    And the ms in which the moments of several may lie apart: 0 where they are one. Raises as `database.snapshot` does.
+    Also yields the ms by which the snapshots may lie apart: 0 if they are of one moment. Raises as
+    `database.snapshot` does.
     """
     with contextlib.ExitStack() as opened:
         readers = [opened.enter_context(_reader(one, timeout, emit)) for one in databases]
@@ -169,7 +170,7 @@ def _reader(known: Known, timeout: float, emit: EventListener) -> Iterator[_Read
 
 
 def _look(readers: Sequence[_Reader]) -> float:
-    """Each has looked at its database; the ms in which they did, or 0 where nobody committed to any meanwhile."""
+    """Make each reader take the newest commit; return the ms that this took, or 0 if nobody committed meanwhile."""
     gap = 0.0
     for _ in range(_LOOKS if readers[1:] else 1):
         began = time.monotonic()
@@ -195,12 +196,12 @@ _AT_ONCE = 256  # pages
 
 
 def hash_of(page: bytes | memoryview) -> bytes:
-    """What a page is known by."""
+    """Return the truncated SHA-256 that identifies the content of a page."""
     return sha256(page).digest()[:HASH]
 
 
 def hashes_of(file: IO[bytes], page_size: int, count: int) -> bytearray:
-    """The hashes of all pages of a finished file, that of SQLite's page for locks being zeros."""
+    """Return the hashes of all pages of a finished file; that of SQLite's lock page is zeros."""
     found = bytearray()
     for start in range(0, count, _AT_ONCE):
         chunk = memoryview(file.read(page_size * min(_AT_ONCE, count - start)))

@@ -1,7 +1,7 @@
-"""The SQLite database: copied from one moment, looked into, put back through SQLite itself.
+"""The SQLite database: snapshot, copy, check and restore, all through SQLite itself.
 
-The live file is never opened, hashed or copied but through SQLite: closing a second handle on it would drop the
-locks of the process we may be running in. It is never renamed over while it works, and never checkpointed by us.
+This process opens, hashes and copies the live file only through SQLite: closing a second handle on it would drop the
+locks of this process, which may be the app. A working live file is never replaced by renaming, and never checkpointed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from backupkit.sqlite import app_migrations, engine, pages
 from backupkit.sqlite.engine import quoted
 
 SIDECARS = ("-wal", "-shm", "-journal")
-# FULL compares each index with its table too: three to six times the work, 0.5 s for so many bytes.
+# FULL also compares each index with its table: three to six times the work, 0.5 s for a database of FULL_UP_TO bytes.
 QUICK, FULL, FULL_UP_TO = "quick_check(5)", "integrity_check(100)", 128 << 20
 _MOST_INDEX_FLAWS = 5
 _BROKEN_CHECK = "CHECK constraint failed in "
@@ -37,7 +37,7 @@ _SEARCH_INDEX = re.compile(
     r'malformed inverted index for FTS\d table main\.(.+)|fts5: corruption found reading blob -?\d+ from table "(.+)"'
 )
 _PAGES = 2048  # a step small enough for a live bar and for Ctrl-C
-_POLL = 0.0002  # seconds between tries for a lock: a busy writer lets go of it for a moment only, and SQLite asks less
+_POLL = 0.0002  # seconds between tries for a lock: a busy writer frees it only briefly, and SQLite polls less often
 _BUSY = ("locked", "busy")
 _LACKING = (
     "no such collation",
@@ -49,9 +49,9 @@ _LACKING = (
     "error in tokenizer constructor",
     "SQL logic error",
 )
-_HEADER, _WRITE_VERSION = 20, 18  # bytes of it, and the place in it: sqlite.org/fileformat.html
+_HEADER, _WRITE_VERSION = 20, 18  # bytes to read, and an offset in them: sqlite.org/fileformat.html
 _WHOLE_HEADER = 100
-_SLOWEST = 10 << 20  # bytes of a database that are compared in a second, at the least
+_SLOWEST = 10 << 20  # bytes per second: the slowest comparison that the timeout allows for
 VERSION_TABLE = "alembic_version"
 PUT_BACK = "Put a backup back: `list`, then `restore`."
 
@@ -60,9 +60,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether a live database has the very pages of what was written to it; None where that could not be found out.
+    """The result of comparing a live database with what was written to it.
 
-    `file` is the file that was written, by device and inode: the name may have come to stand for another since.
+    `is_same`: whether the pages are identical; None if unknown. `file`: device and inode of the file that was written;
+    the path may name another file since.
     """
 
     is_same: bool | None
@@ -71,10 +72,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a look into a database gave: its facts, its revisions, and what is wrong with it (nothing, if sound).
+    """The result of inspecting a database: its facts, its revisions, and its problems (none if it is sound).
 
-    `versions` has the revisions in every table that may be the one where Alembic keeps them, by the table's name.
-    `has_same_pages`: it was compared with a sound file, page by page, and not checked itself.
+    `versions` has the revisions in every table that may be Alembic's version table, by the table's name.
+    `has_same_pages`: it was compared page by page with a sound file, and not checked itself.
     """
 
     facts: DatabaseFacts
@@ -86,12 +87,12 @@ class Inspection:
 
     @property
     def revisions(self) -> tuple[str, ...] | None:
-        """Those in Alembic's usual table; None where there is none."""
+        """The revisions in Alembic's usual table, or None if there is no such table."""
         return self.versions.get(VERSION_TABLE)
 
 
 def require(live: Path) -> None:
-    """The live database is a file with something in it: `SourceBroken` or `SourceUnreadable` otherwise."""
+    """Raise `SourceBroken` if the live database is missing or empty, `SourceUnreadable` if no file can be reached."""
     try:
         facts = os.stat(live)
     except FileNotFoundError as error:
@@ -108,9 +109,9 @@ def require(live: Path) -> None:
 
 @contextlib.contextmanager
 def snapshot(live: Path, timeout: float, emit: EventListener = silence) -> Iterator[sqlite3.Connection]:
-    """One moment of the live database, WAL included, held until the block ends; writers in WAL mode go on.
+    """Hold a snapshot of the live database, WAL included, while the block runs; writers in WAL mode are not blocked.
 
-    Raises `SourceBroken` where it is missing, empty or no database, `SourceUnreadable` where it stays locked.
+    Raises `SourceBroken` if it is missing, empty or not a database, `SourceUnreadable` if it stays locked.
     """
     require(live)
     try:
@@ -124,7 +125,7 @@ def snapshot(live: Path, timeout: float, emit: EventListener = silence) -> Itera
 def snapshot_of(
     settings: Settings, emit: EventListener = silence, timeout: float | None = None
 ) -> Iterator[sqlite3.Connection]:
-    """`snapshot` of the database that the settings are of; the hint of an error names it where there are several."""
+    """Hold a `snapshot` of the settings' database; the hint of an error names the database if there are several."""
     wait = settings.busy_timeout if timeout is None else timeout
     with naming(settings.part), snapshot(settings.database, wait, emit) as connection:
         yield connection
@@ -132,7 +133,7 @@ def snapshot_of(
 
 @contextlib.contextmanager
 def attributed_to(live: Path) -> Iterator[None]:
-    """What SQLite says in the block is said of this database, where the moments of several are held."""
+    """Raise SQLite's errors in the block as errors of this database, for a block that holds snapshots of several."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -141,7 +142,7 @@ def attributed_to(live: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming(part: str) -> Iterator[None]:
-    """The hint of an error in the block names this one of several databases; empty is the first."""
+    """Name this one of several databases in the hint of a `SourceBroken` from the block; "" needs no name."""
     try:
         yield
     except SourceBroken as error:
@@ -152,9 +153,10 @@ def naming(part: str) -> Iterator[None]:
 
 
 def copy(snapshot: sqlite3.Connection, target: Path, emit: EventListener = silence) -> None:
-    """The moment as one complete file with a rollback-journal header, not yet synced.
+    """Write the snapshot to `target` as one complete file with a rollback-journal header, not yet synced.
 
-    The moment holds its read transaction, so the stepped copy is of one state and never begins again.
+    The snapshot's read transaction is open, so the stepped copy is of one state and never restarts.
+    Raises `NoSpace` if the disk is full.
     """
     try:
         with contextlib.closing(engine.connect(target)) as copied:
@@ -170,12 +172,12 @@ def copy(snapshot: sqlite3.Connection, target: Path, emit: EventListener = silen
 
 
 def _read_schema(connection: sqlite3.Connection) -> None:
-    """`sqlite3.DatabaseError` where no app can open it. On a read-only connection SQLite reads no CHECK constraint."""
+    """Raise `sqlite3.DatabaseError` if no app can open it. SQLite parses CHECKs only on a writable connection."""
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def require_usable(copied: Path, source: Path) -> None:
-    """`Damaged` where no app can open a copy of that source, which passed every check of what may only be read."""
+    """Raise `Damaged` if no app can open this copy of `source`, although it passed every check on a read-only one."""
     try:
         with contextlib.closing(engine.connect(copied, "mode=rw")) as connection:
             _read_schema(connection)
@@ -184,21 +186,21 @@ def require_usable(copied: Path, source: Path) -> None:
 
 
 def seal(copied: Path) -> None:
-    """The finished file is one file with a rollback-journal header: opening it leaves nothing beside it."""
+    """Give the finished file a rollback-journal header, so that opening it creates no file beside it."""
     with contextlib.closing(engine.connect(copied, "mode=rw")) as connection:
         connection.execute("PRAGMA journal_mode=DELETE").fetchone()
 
 
 def header_mode(copied: Path) -> str:
-    """`wal` or `delete`, as the file itself says it; never for a live database: closing it drops SQLite's locks."""
+    """Return `wal` or `delete`, from the header. Not for a live database: closing the file drops SQLite's locks."""
     with disk.Opened(copied, os.O_RDONLY | os.O_NOFOLLOW) as handle:
         return "wal" if os.pread(handle, 1, _WRITE_VERSION) == b"\x02" else "delete"
 
 
 def signature(live: Path) -> str | None:
-    """What changes with every commit to the live database; None where one may just have been and not show yet.
+    """Return a text that changes with every commit to the live database, or None if a very recent one may not show.
 
-    Only looked at: the stamps of the file and of its WAL.
+    It is made of the stamps of the file and of its WAL; neither is opened.
     """
     wal = _facts(live.with_name(live.name + "-wal"))
     file = _facts(live)
@@ -210,34 +212,34 @@ def signature(live: Path) -> str | None:
 
 
 def is_database(live: Path) -> bool:
-    """Whether a live file begins as a SQLite database does."""
+    """Return whether a live file begins with SQLite's magic string."""
     return _header(live).startswith(b"SQLite format 3\0")
 
 
 def live_size(snapshot: sqlite3.Connection) -> int:
-    """Bytes of the database as this moment has it."""
+    """Return the size of the database in this snapshot, in bytes."""
     return int(_pragma(snapshot, "page_count")) * int(_pragma(snapshot, "page_size"))
 
 
 def schema_version(snapshot: sqlite3.Connection) -> int:
-    """What SQLite counts up with every change of the schema."""
+    """Return the number that SQLite increments with every change of the schema."""
     return int(_pragma(snapshot, "schema_version"))
 
 
 def page_size(snapshot: sqlite3.Connection) -> int:
-    """Bytes of a page."""
+    """Return the page size in bytes."""
     return int(_pragma(snapshot, "page_size"))
 
 
 def journal_mode(snapshot: sqlite3.Connection) -> str:
-    """`wal` or `delete` and the like, as the live database has it."""
+    """Return the journal mode of the live database: `wal`, `delete` and so on."""
     return str(_pragma(snapshot, "journal_mode"))
 
 
 def inspect(sealed: Path, emit: EventListener = silence) -> Inspection:
-    """What the file says of itself, its checksum, and what is wrong with it; nothing is written beside it.
+    """Return the facts, checksum and problems of a finished file; write nothing beside it.
 
-    A file that SQLite cannot read at all raises `Damaged`.
+    Raises `Damaged` if SQLite cannot read the file at all.
     """
     with process.optional_worker(sealed.stat().st_size) as beside:
         checksum = beside.submit(disk.hash_file, sealed)
@@ -246,14 +248,14 @@ def inspect(sealed: Path, emit: EventListener = silence) -> Inspection:
 
 
 def check_for(size: int) -> str:
-    """The check that costs little for a database of so many bytes."""
+    """Return the most thorough check that is still quick for a database of `size` bytes."""
     return FULL if size <= FULL_UP_TO else QUICK
 
 
 def index_sentence(settings: Settings, flaws: Sequence[str]) -> str:
-    """That an index of the live database does not match its table, with the line that writes it anew from the table.
+    """Return a sentence saying that an index does not match its table, with the command that rebuilds the index.
 
-    No row is missing; which of the two is right nobody can tell.
+    No row is missing. Whether the index or the table is right cannot be known.
     """
     found = _SEARCH_INDEX.match(flaws[0])
     table = quoted(found[1] or found[2]) if found else ""
@@ -263,9 +265,9 @@ def index_sentence(settings: Settings, flaws: Sequence[str]) -> str:
 
 
 def check_live(live: Path, timeout: float, seconds: float = 5) -> Inspection | None:
-    """What a full check of the live database finds, its facts left out.
+    """Return the problems and index flaws that a full check of the live database finds, without its other facts.
 
-    None where that is not known: it cannot be read, is larger than what costs little, or took `seconds`.
+    Returns None if they are unknown: it cannot be read, is larger than `FULL_UP_TO`, or the check took `seconds`.
     """
     try:
         with snapshot(live, timeout) as taken:
@@ -287,9 +289,9 @@ def check_live(live: Path, timeout: float, seconds: float = 5) -> Inspection | N
 def examine(
     sealed: Path, check: str, emit: EventListener = silence, opened: Callable[[sqlite3.Connection], None] | None = None
 ) -> Inspection:
-    """`inspect` without reading the file once more for its checksum; `check` is `QUICK` or `FULL`.
+    """Inspect a finished file without the checksum, which takes a second read; `check` is `QUICK` or `FULL`.
 
-    `opened` gets the connection, so that another thread can interrupt it.
+    `opened` is called with the connection, so that another thread can interrupt it. Raises as `inspect` does.
     """
     try:
         with open_sealed(sealed) as connection:
@@ -304,7 +306,7 @@ def examine(
 
 
 def versions_in(sealed: Path) -> dict[str, tuple[str, ...]]:
-    """`versions` of a finished file that was checked before."""
+    """Return the `versions` of a finished file that was checked before; raise `Damaged` if SQLite cannot read it."""
     try:
         with open_sealed(sealed) as connection:
             return versions(connection)
@@ -313,7 +315,7 @@ def versions_in(sealed: Path) -> dict[str, tuple[str, ...]]:
 
 
 def inspect_copy(copied: Path, live: Path, emit: EventListener = silence) -> Inspection:
-    """What a fresh copy of the live database holds; what is wrong with it is wrong there: `SourceBroken`."""
+    """Inspect a fresh copy of the live database; raise `SourceBroken` for a problem, as the live one has it too."""
     try:
         found = inspect(copied, emit)
         problem = found.problems[0] if found.problems else ""
@@ -330,7 +332,10 @@ def inspect_copy(copied: Path, live: Path, emit: EventListener = silence) -> Ins
 
 
 def _with_broken_checks(copied: Path) -> list[str]:
-    """Tables with such a row, in a copy that is ours: SQLite looks at those only where it may write."""
+    """Return the tables with a row that breaks a CHECK, in a copy of our own: SQLite tests CHECKs only if it may write.
+
+    Returns none for a copy of more than `FULL_UP_TO` bytes.
+    """
     if copied.stat().st_size > FULL_UP_TO:
         return []
     with contextlib.closing(engine.connect(copied, "mode=rw")) as connection:
@@ -338,13 +343,13 @@ def _with_broken_checks(copied: Path) -> list[str]:
             return []
         try:
             found = _reported(connection, "quick_check(100)")
-        except sqlite3.OperationalError:  # what only the app can read
+        except sqlite3.OperationalError:  # only the app can read some of it
             return []
     return sorted({line.removeprefix(_BROKEN_CHECK) for line in found if line.startswith(_BROKEN_CHECK)})
 
 
 def look(connection: sqlite3.Connection) -> Inspection:
-    """Facts, revisions and fingerprint of an open database, without checking its pages."""
+    """Return the facts, revisions and fingerprint of an open database, without checking its pages."""
     facts = DatabaseFacts(
         size=live_size(connection),
         sha256="",
@@ -361,18 +366,18 @@ def look(connection: sqlite3.Connection) -> Inspection:
 
 
 def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
-    """Rows of every ordinary table, by name; one that only the app can read, or whose name is no text, is left out."""
+    """Return the row count of each of the `ordinary_tables` by name, except those that only the app can read."""
     names = ordinary_tables(connection)
     return {name: rows for name in names if (rows := _rows_of(connection, name)) is not None}
 
 
 def ordinary_tables(connection: sqlite3.Connection) -> list[str]:
-    """The tables that are neither virtual nor SQLite's own, by name; one whose name is no text is left out."""
+    """Return the names, sorted, of tables that are not virtual, shadow or SQLite's own; names must be text."""
     return [row[0] for row in connection.execute(_ORDINARY_TABLES) if _is_text(row[0])]
 
 
 def _is_text(name: str) -> bool:
-    """Whether Python can ask SQLite for it: a name may be any bytes."""
+    """Return whether Python can pass this name to SQLite, which allows any bytes in a name."""
     return not any("\udc80" <= letter <= "\udcff" for letter in name)
 
 
@@ -387,15 +392,15 @@ def _rows_of(connection: sqlite3.Connection, table: str) -> int | None:
 
 
 def _is_the_apps_own(error: sqlite3.OperationalError) -> bool:
-    """Whether SQLite lacks something that the app brings: no reason to leave the database unprotected.
+    """Return whether SQLite lacks a collation, function, module or tokenizer that the app registers.
 
-    A collation, a function, a module, or a tokenizer, of which SQLite from 3.44 on does not say that it lacks it.
+    That is no reason to leave the database unprotected. From 3.44 on, SQLite does not say that a tokenizer is missing.
     """
     return str(error).startswith(_LACKING)
 
 
 def versions(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
-    """The revisions, sorted, in every table that has Alembic's column for them, by the table's name."""
+    """Return the sorted revisions in every table that has Alembic's version column, by the table's name."""
     shaped = "SELECT 1 FROM pragma_table_info(?) WHERE name = 'version_num'"
     tables = [one for one in ordinary_tables(connection) if connection.execute(shaped, (one,)).fetchone()]
     return {one: _version_numbers(connection, one) for one in tables}
@@ -406,7 +411,7 @@ def _version_numbers(connection: sqlite3.Connection, table: str) -> tuple[str, .
 
 
 def fingerprint(connection: sqlite3.Connection) -> str:
-    """SHA-256 of the schema, white space apart: tells a half-applied migration that a revision cannot tell."""
+    """Return the SHA-256 of the schema, without white space. It shows a half-applied migration; a revision does not."""
     columns = ", ".join(f"coalesce(CAST({name} AS TEXT), '')" for name in ("type", "name", "tbl_name", "sql"))
     rows = connection.execute(f"SELECT {columns} FROM sqlite_master ORDER BY 1, 2, 3")
     lines = ("\0".join((*row[:3], re.sub(r"\s+", " ", row[3]).strip())) for row in rows)
@@ -414,7 +419,7 @@ def fingerprint(connection: sqlite3.Connection) -> str:
 
 
 def same_content(one: Path, two: Path) -> bool:
-    """Whether two copies hold the same pages; what SQLite counts up in the header when it writes is left out."""
+    """Return whether two copies hold the same pages, ignoring the header fields that SQLite changes when it writes."""
     with disk.Opened(one, os.O_RDONLY | os.O_NOFOLLOW) as left, disk.Opened(two, os.O_RDONLY | os.O_NOFOLLOW) as right:
         heads = [os.read(handle, _WHOLE_HEADER) for handle in (left, right)]
         return len(set(map(pages.without_counters, heads))) == 1 and disk.same_open(left, right)
@@ -422,13 +427,13 @@ def same_content(one: Path, two: Path) -> bool:
 
 @contextlib.contextmanager
 def open_sealed(sealed: Path) -> Iterator[sqlite3.Connection]:
-    """A finished file, read-only, with nothing written beside it and no lock taken."""
+    """Open a finished file read-only while the block runs; SQLite takes no lock and writes nothing beside it."""
     with contextlib.closing(engine.connect(sealed, "mode=ro&immutable=1")) as connection:
         yield connection
 
 
 def page_size_of(live: Path, timeout: float) -> int:
-    """Bytes of a page of the live database; 0 where it is missing or broken."""
+    """Return the page size of the live database in bytes, or 0 if it is missing or broken."""
     try:
         with snapshot(live, timeout) as taken:
             return page_size(taken)
@@ -437,7 +442,7 @@ def page_size_of(live: Path, timeout: float) -> int:
 
 
 def match_page_size(staged: Path, live: Path, timeout: float) -> None:
-    """The staged file has the live page size: a WAL database refuses pages of another size, misleadingly."""
+    """Give the staged file the live page size: a WAL database refuses another size, with a misleading error."""
     wanted = page_size_of(live, timeout)
     if not wanted:
         return
@@ -446,7 +451,7 @@ def match_page_size(staged: Path, live: Path, timeout: float) -> None:
             return
         again = staged.with_name(staged.name + ".paged")
         connection.execute(f"PRAGMA page_size={wanted}")
-        # INTO, because a plain VACUUM may number the rows anew.
+        # INTO, because a plain VACUUM may renumber the rows.
         connection.execute("VACUUM INTO ?", (str(again),))
     os.replace(again, staged)
 
@@ -460,18 +465,18 @@ def replace_live(
     keep: Callable[[], None],
     emit: EventListener = silence,
 ) -> Comparison | None:
-    """The live database holds what the staged file holds: in one SQLite transaction, or not at all.
+    """Replace the content of the live database by that of the staged file: in one SQLite transaction, or not at all.
 
-    Inode, owner, mode and journal mode stay, other processes go on and see the new content at their next
-    transaction. Only a live file that is missing or no database is replaced by renaming. `keep` is called when no
-    other process can write to the live database any more, while it can still be read, and before anything in it
-    changes; what it raises leaves it as it was. `folder` is the open folder that the staged file lies in.
-    Can be repeated. Raises `SourceUnreadable` with who holds it where it stays locked for `timeout` seconds.
-    Returns whether the live file was found to have the very pages of the staged file afterwards, which could not be
-    found out where others have written to it already, say. None where a whole file was put in its place.
+    Inode, owner, mode and journal mode stay; other processes go on and see the new content at their next
+    transaction. Only a live file that is missing or not a database is replaced by renaming. `keep` is called once no
+    other process can write to the live database, while it can still be read and before anything in it changes; if
+    `keep` raises, nothing changes. `folder` is an open descriptor of the staged file's folder. Can be repeated.
+    Raises `SourceUnreadable`, naming the process that holds the lock, if it stays locked for `timeout` seconds.
+    Returns whether the live file now has the very pages of the staged file, which is unknown if, for example, others
+    have written to it already. Returns None if a whole file was put in place, now or by an earlier call.
     """
     if not descriptors.look(staged.name, folder):
-        return None  # it is in place already: a repeated run
+        return None  # a repeated run: the file is in place already
     if live.exists():
         try:
             return write_through(staged, live, timeout, keep, emit)
@@ -483,15 +488,15 @@ def replace_live(
 
 
 class Watch:
-    """Tells by its `version` whether anyone committed to the live database; None where that cannot be known."""
+    """A watch for commits to the live database: each changes its `version`, which is None if it cannot be known."""
 
     def __init__(self, connection: sqlite3.Connection | None, live: Path, file: tuple[int, int] | None) -> None:
         self._connection, self._live, self.file = connection, live, file
 
     def version(self) -> int | None:
-        """Another number than before, if anyone committed in between."""
+        """Return a number that differs from the previous one if anyone committed in between; None if unknown."""
         if file_of(self._live) != self.file:
-            return None  # what is watched is not what has the name
+            return None  # the path names another file than the one watched
         try:
             connection = self._connection
             return (
@@ -503,7 +508,7 @@ class Watch:
 
 @contextlib.contextmanager
 def watching(live: Path) -> Iterator[Watch]:
-    """A watch over the live database, which leaves its files as they are."""
+    """Watch the live database while the block runs, and leave its files as they are."""
     file = file_of(live)
     try:
         connection = _open_live(live, _mode_to_look(live))
@@ -522,12 +527,11 @@ def prove(
     compared: Comparison | None = None,
     rows: Mapping[str, int] | None = None,
 ) -> Inspection:
-    """The live database opens for writing, is sound, and is at the `wanted` revisions; None wants none in particular.
+    """Return an inspection of the live database after proving that it is writable, sound and at the `wanted` revisions.
 
-    `table` is where they stand, if it is not Alembic's usual one. A file that was found to have the very pages of a
-    sound one (`compared`) is not checked once more. Another file in its place must have those `rows`.
-
-    Raises `SourceLocked` where that could not be found out, `SourceUnreadable` where it is not so.
+    `wanted` is None if any revisions will do; `table` holds them if not Alembic's usual one. A file with the very pages
+    of a sound one (`compared`) is not checked again. Another file that replaced it must have these `rows`.
+    Raises `SourceLocked` if the database stays locked, `SourceUnreadable` if any of this does not hold.
     """
     compared = compared or Comparison(None, file_of(live))
     if compared.is_same is False:
@@ -561,14 +565,14 @@ def _named(revisions: tuple[str, ...]) -> str:
 
 
 def keep_raw(live: Path, folder: Path) -> list[str]:
-    """The names of what was there of the live database and its sidecars, copied as they are.
+    """Copy the live database and its sidecars to `folder` as they are, and return the names of the copied files.
 
-    In a process of its own: closing a handle on a database file here would drop this process's SQLite locks.
+    A child process copies: closing a handle on a database file in this process would drop its SQLite locks.
     """
     kept = []
     for path in raw_files(live):
         source, copied = (os.path.realpath(path) if path == live else path), folder / path.name
-        # What has become a link or a pipe meanwhile is copied as such: it is neither followed nor read.
+        # -RP copies a path that has become a link or a pipe as such: cp neither follows nor reads it.
         subprocess.run(["cp", "-RPp", "--", str(source), str(copied)], check=True, stdin=subprocess.DEVNULL)
         if _is_plain(copied):
             kept.append(path.name)
@@ -578,7 +582,7 @@ def keep_raw(live: Path, folder: Path) -> list[str]:
 
 
 def raw_files(live: Path) -> list[Path]:
-    """What is there of the database and its sidecars; these are files, since who may write there could link them."""
+    """Return the files of the database that exist. A linked sidecar is left out: anyone may have put the link there."""
     return [path for path in (live, *sidecars(live)) if (path.is_file() if path == live else _is_plain(path))]
 
 
@@ -589,22 +593,22 @@ def _is_plain(path: Path) -> bool:
 
 
 def sidecars(live: Path) -> list[Path]:
-    """Where SQLite keeps what is not yet in the file itself."""
+    """Return the paths of the WAL, its index and the rollback journal, whether they exist or not."""
     return [live.with_name(live.name + suffix) for suffix in SIDECARS]
 
 
 def has_files(live: Path) -> bool:
-    """Whether there is anything of that database: the file, or what SQLite keeps beside it."""
+    """Return whether the database file or any of its sidecars exists."""
     return any(map(os.path.lexists, (live, *sidecars(live))))
 
 
 def is_optional_and_absent(settings: Settings) -> bool:
-    """Whether there is nothing of that database, and need not be."""
+    """Return whether the database is optional and none of its files exist."""
     return settings.is_optional and not has_files(settings.database)
 
 
 def retry_while_locked(action: Callable[[], T], live: Path, timeout: float, emit: EventListener = silence) -> T:
-    """What the action returns, tried until `timeout` seconds are over while the database is locked."""
+    """Return the action's result; while the database is locked, retry, and raise `SourceLocked` after `timeout` s."""
     deadline, said = time.monotonic() + timeout, False
     while True:
         try:
@@ -621,7 +625,7 @@ def retry_while_locked(action: Callable[[], T], live: Path, timeout: float, emit
 
 
 def file_of(path: Path) -> tuple[int, int] | None:
-    """Which file has that name now, by device and inode; None where there is none."""
+    """Return device and inode of the file that has this path now, or None if there is none."""
     return (facts.st_dev, facts.st_ino) if (facts := _facts(path)) else None
 
 
@@ -632,20 +636,20 @@ def _facts(path: Path) -> os.stat_result | None:
 
 
 def _open_for_reading(live: Path, timeout: float, emit: EventListener) -> sqlite3.Connection:
-    """A connection that holds a read transaction, and whose end leaves the files as they were."""
+    """Return a connection that holds a read transaction, and that leaves the files as they were when it closes."""
     if (mode := _mode_to_look(live)) == "ro":
         try:
             return _reading(live, mode, timeout, emit)
         except sqlite3.OperationalError:
-            pass  # only a writer may roll back what a killed one left
+            pass  # only a writable connection may roll back the transaction of a killed process
     return _reading(live, "rw", timeout, emit)
 
 
 def _mode_to_look(live: Path) -> str:
-    """How to open it so that closing leaves the files as they were.
+    """Return the mode, `ro` or `rw`, in which to open the database so that closing it leaves the files as they were.
 
-    With a WAL: ro, since the last connection to close would checkpoint it, perhaps into a broken file.
-    Without: rw, since an idle WAL database would be left with an empty one.
+    With a WAL: ro, because the last connection to close would checkpoint it, perhaps into a broken file.
+    Without: rw, because ro would leave an empty WAL beside an idle database in WAL mode.
     """
     return "ro" if live.with_name(live.name + "-wal").exists() else "rw"
 
@@ -661,8 +665,8 @@ def _reading(live: Path, mode: str, timeout: float, emit: EventListener) -> sqli
 
 
 def _open_live(live: Path, mode: str = "rw") -> sqlite3.Connection:
-    """A connection to a database that exists already: it is never created."""
-    # All waiting is in `retry_while_locked`, which hears Ctrl-C.
+    """Connect to an existing database; never create one."""
+    # timeout=0, because `retry_while_locked` does all waiting: Ctrl-C can interrupt it.
     return engine.connect(live, f"mode={mode}", timeout=0, check_same_thread=False)
 
 
@@ -691,16 +695,16 @@ def _inspection(connection: sqlite3.Connection, emit: EventListener, check: str)
 def _checked(
     connection: sqlite3.Connection, emit: EventListener, check: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is wrong with the database; or else, where every row can be read, what is wrong with its indexes alone."""
+    """Return the problems of the database; and if it has none (every row can be read), the flaws of its indexes."""
     found = _problems(connection, emit, check)
-    # A quick check looks at all but the content of indexes. What it finds none of is in those.
+    # A quick check covers everything but the content of indexes: what it does not find is wrong there.
     quick = _problems(connection, silence, QUICK) if found and check == FULL else found
     problems = tuple(one for one in quick if not _SEARCH_INDEX.match(one))
     return problems, () if problems else tuple(found[:_MOST_INDEX_FLAWS])
 
 
 def _problems(connection: sqlite3.Connection, emit: EventListener, check: str) -> list[str]:
-    # A row that breaks a CHECK is no damage, and a read-only connection would not see it: all are to say the same.
+    # A row that breaks a CHECK is not damage. Read-only connections do not see it, so the others must ignore it too.
     connection.execute("PRAGMA ignore_check_constraints=ON")
     try:
         return _reported(connection, check)
@@ -713,7 +717,7 @@ def _problems(connection: sqlite3.Connection, emit: EventListener, check: str) -
 
 
 def _problems_of(connection: sqlite3.Connection, check: str, table: str) -> list[str]:
-    """What is wrong with one table; nothing, where only the app can read it."""
+    """Return the problems of one table; none if only the app can read it."""
     try:
         return _reported(connection, f"{check.partition('(')[0]}({quoted(table)})")
     except sqlite3.OperationalError as error:
@@ -733,33 +737,33 @@ def _one_line(problem: str) -> str:
 def _foreign_key_violations(connection: sqlite3.Connection) -> int:
     try:
         return sum(1 for _ in connection.execute("PRAGMA foreign_key_check"))
-    except sqlite3.OperationalError:  # a key that refers to what is not there: the schema's slip, not the data's
+    except sqlite3.OperationalError:  # a foreign key has no matching parent key: an error of the schema, not the data
         return 0
 
 
 def write_through(
     staged: Path, live: Path, timeout: float, keep: Callable[[], None], emit: EventListener
 ) -> Comparison:
-    """`replace_live`, of a live file that is a database of that page size; `SourceBroken` where it is none.
+    """Do `replace_live` for a live file of the same page size; raise `SourceBroken` if it is not a database.
 
     `staged` may be a sealed file: it is only read, and nothing is written beside it.
     """
     with open_sealed(staged) as source, contextlib.closing(_open_live(live)) as target:
-        file = file_of(live)  # opened by now: an overlay gives a file another inode when it is opened for writing
+        file = file_of(live)  # after opening: an overlay changes a file's inode when it is opened for writing
         try:
             retry_while_locked(
                 lambda: target.execute("SELECT count(*) FROM sqlite_master").fetchone(), live, timeout, emit
             )
             target.execute("PRAGMA wal_autocheckpoint=0")
-            target.execute("PRAGMA synchronous=EXTRA")  # the folder too: without, a hot journal may come back
+            target.execute("PRAGMA synchronous=EXTRA")  # sync the folder too, or a hot journal may reappear
             in_wal_mode = journal_mode(target) == "wal"
             if not in_wal_mode:
                 _lock_out_writers(target, live, timeout, keep, emit)
             count = _number(source, "page_count")
             emit(Step("Restoring the database", count, "pages"))
             copying = _Copying(live, timeout, keep if in_wal_mode else None, emit)
-            before = _number(target, "data_version")  # other commits change it, our own does not
-            # The last step commits: so there is one before it.
+            before = _number(target, "data_version")  # commits of others change it, our own does not
+            # The last step commits, so there must be a step before it.
             source.backup(target, pages=max(1, min(_PAGES, count - 1)), progress=copying.hear, sleep=0)
         except sqlite3.DatabaseError as error:
             raise _unreadable(live, error) from error
@@ -769,9 +773,9 @@ def write_through(
 def _has_same_pages(
     target: sqlite3.Connection, live: Path, staged: Path, before: int, file: tuple[int, int] | None
 ) -> bool | None:
-    """Whether the live file has the very pages of the staged one; None where that could not be found out.
+    """Return whether the live file has the very pages of the staged one; None if unknown.
 
-    `before` is the connection's `data_version` of before its commit, `file` the file that it writes to.
+    `before` is the connection's `data_version` before its commit, `file` the file that it writes to.
     """
     with contextlib.suppress(sqlite3.Error, OSError, subprocess.SubprocessError, MemoryError):
         target.execute("BEGIN")
@@ -784,7 +788,7 @@ def _has_same_pages(
 
 
 def _compared_by_child(snapshot: sqlite3.Connection, live: Path, staged: Path) -> bool | None:
-    """By a process of its own: SQLite in this one would show its own memory, and not what the file has."""
+    """Compare in a child process, because SQLite in this one would show its own cache, not the content of the file."""
     kind = "wal" if journal_mode(snapshot) == "wal" else "file"
     done = subprocess.run(
         [process.python(), "-I", "-S", pages.__file__, str(live), str(staged), kind],
@@ -793,7 +797,7 @@ def _compared_by_child(snapshot: sqlite3.Connection, live: Path, staged: Path) -
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         timeout=30 + live_size(snapshot) / _SLOWEST,
-        start_new_session=True,  # Ctrl-C is for the one who started it
+        start_new_session=True,  # Ctrl-C must reach the parent only
     )
     return {b"same": True, b"other": False}.get(done.stdout.strip())
 
@@ -801,22 +805,22 @@ def _compared_by_child(snapshot: sqlite3.Connection, live: Path, staged: Path) -
 def _lock_out_writers(
     target: sqlite3.Connection, live: Path, timeout: float, keep: Callable[[], None], emit: EventListener
 ) -> None:
-    """No other process can write from here until the target has committed next; `keep` is called, then none can read.
+    """Lock out writers until the target's next commit, call `keep`, then lock out readers too.
 
-    With a rollback journal the copying would begin with a lock that keeps readers out too.
+    With a rollback journal the copy begins with a lock that keeps readers out: `keep` must run before that.
     """
     retry_while_locked(lambda: target.execute("BEGIN IMMEDIATE"), live, timeout, emit)
     keep()
-    # This mode keeps the lock beyond the end of this transaction, up to the next one, which is that of the copying.
+    # This mode keeps the lock beyond the end of this transaction until the next one, which is that of the copy.
     target.execute("PRAGMA locking_mode=EXCLUSIVE")
     retry_while_locked(lambda: target.execute("COMMIT"), live, timeout, emit)
     target.execute("PRAGMA locking_mode=NORMAL")
 
 
 class _Copying:
-    """What SQLite's copying says of itself: told on; `keep` called after its first step, when it holds the write lock.
+    """The progress handler of SQLite's copy. It calls `keep` after the first step, when the copy holds the write lock.
 
-    CPython retries a locked target for ever: this is what ends it.
+    CPython retries a locked target without end: this handler raises after `timeout` seconds.
     """
 
     def __init__(self, live: Path, timeout: float, keep: Callable[[], None] | None, emit: EventListener) -> None:
@@ -854,7 +858,7 @@ def _put_in_place(staged: Path, folder: int, live: Path, wanted: DatabaseFacts) 
 
 
 def _looks_of(live: Path, wanted: DatabaseFacts) -> tuple[tuple[int, int], int]:
-    """Owner and mode as the live file has them; as its folder and the backup have them, where it is missing."""
+    """Return owner and mode of the live file; if it is missing, the folder's owner and the mode in the backup."""
     if facts := _facts(live):
         return (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode)
     return disk.owner_of(live.parent), wanted.mode
@@ -862,11 +866,11 @@ def _looks_of(live: Path, wanted: DatabaseFacts) -> tuple[tuple[int, int], int]:
 
 @contextlib.contextmanager
 def _set_aside(files: list[Path], home: int, folder: int) -> Iterator[None]:
-    """The files lie in that folder, from where they come back if the block fails."""
+    """Move the files to `folder`, and back if the block fails."""
     moved = [file.name for file in files if descriptors.look(file.name, home)]
     try:
         for name in moved:
-            _move(name, home, f"aside-{name}", folder)  # or SQLite would take it for the staged one's
+            _move(name, home, f"aside-{name}", folder)  # or SQLite would take it for a sidecar of the staged file
         yield
     except BaseException:
         for name in moved:
@@ -899,19 +903,19 @@ def _unreadable(live: Path, error: sqlite3.DatabaseError) -> BackupError:
 
 
 def _header(live: Path) -> bytes:
-    """The first bytes of a live database, in a process of its own: see `keep_raw`."""
+    """Return the first bytes of a live database, read by a child process: see `keep_raw`."""
     head = ["head", "-c", str(_HEADER), "--", str(live)]
     return subprocess.run(head, check=False, stdin=subprocess.DEVNULL, capture_output=True).stdout
 
 
 def _unwritable(header: bytes) -> str:
-    """Why SQLite reads such a database and never writes it; empty where it writes it."""
+    """Return why SQLite can read but not write a database with this header; empty if it can write it."""
     version = header[_WRITE_VERSION] if len(header) == _HEADER else 0
     return f"its header says that only a later SQLite may write it (format {version})" if version > 2 else ""
 
 
 def _is_full(text: str, folder: Path) -> bool:
-    """Whether the disk is what SQLite complains of: it says so, or has another word for having no room."""
+    """Return whether this SQLite error is due to a full disk: it says so, or is a vaguer error and the disk is full."""
     return "is full" in text or (text in ("disk I/O error", "unable to open database file") and disk.is_full(folder))
 
 

@@ -1,6 +1,6 @@
-"""What SQL from outside may do to a connection: an authorizer decides, and what it costs is counted.
+"""Limits on what SQL from outside may do to a connection: an authorizer decides, and a meter counts the cost.
 
-Both the text of a dump and the schema of a broken file are run under it.
+Both the text of a dump and the schema of a broken file run under them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from backupkit.sqlite.allowance import Allowance
 
-_PULSE = 1_000_000  # steps of SQLite's machine between two looks at Ctrl-C, and at how many they are
+_PULSE = 1_000_000  # steps of SQLite's VM between two checks for Ctrl-C and for too many steps
 TOO_MUCH_WORK = "it asks for far more work than there is text"
 MODULES = {"fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "geopoly", "rtree", "rtree_i32"}
 
@@ -35,9 +35,9 @@ _ALLOWED_ACTIONS = {
     sqlite3.SQLITE_TRANSACTION,
     sqlite3.SQLITE_UPDATE,
 }
-_PRAGMAS_OF_MODULES = {"data_version", "page_size"}  # full text and R-Tree tables ask for these, and set nothing
-_INNOCUOUS = 0x200000  # SQLite's own mark for functions that have no effect and tell no secret
-_MARKED_WRONGLY = "name GLOB 'json*' OR name IN ('->', '->>')"  # innocuous, though 3.40 does not say so
+_PRAGMAS_OF_MODULES = {"data_version", "page_size"}  # full text and R-Tree tables read these, and set nothing
+_INNOCUOUS = 0x200000  # SQLite's own flag for functions that have no effect and reveal no secret
+_MARKED_WRONGLY = "name GLOB 'json*' OR name IN ('->', '->>')"  # innocuous, though SQLite 3.40 does not flag them
 _LONGEST_PATTERN = 500  # bytes of a LIKE or GLOB, whose work nothing else bounds
 
 _SCHEMA = {"sqlite_master", "sqlite_sequence"}
@@ -58,40 +58,40 @@ _CALL = re.compile(
 
 
 def harden(connection: sqlite3.Connection) -> None:
-    """The connection knows one file, and trusts no schema as far as this SQLite can distrust one."""
+    """Bar the connection from other files, and from trusting the schema as far as this SQLite can distrust one."""
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, _LONGEST_PATTERN)
     marked = f"SELECT 1 FROM pragma_function_list WHERE name = 'json' AND flags & {_INNOCUOUS}"
-    # SQLite 3.40 does not mark its JSON as harmless, and OFF would refuse honest schemas: there the guard is alone.
+    # SQLite 3.40 does not flag JSON functions as innocuous, so OFF would refuse honest schemas: only `Guard` protects.
     trusted = "OFF" if connection.execute(marked).fetchone() else "ON"
     connection.execute(f"PRAGMA trusted_schema={trusted}")
 
 
 def call_with_effects(sql: str) -> str:
-    """The function in a definition that does more than to compute a value; empty where there is none.
+    """Return a function in the definition that does more than compute a value; empty if there is none.
 
-    A trigger or a view is not resolved before it is used: until then the authorizer does not see what it calls.
+    SQLite resolves a trigger or a view only when it is used: until then the authorizer does not see what it calls.
     """
     code = _NO_CODE.sub(lambda found: found[1] or " ", sql)
     return next((found[2] for found in _CALL.finditer(code) if not found[1]), "")
 
 
 def harmless_functions(connection: sqlite3.Connection) -> set[str]:
-    """The functions that have no effect and tell no secret, in small letters."""
+    """Return the functions that have no effect and reveal no secret, in lower case."""
     marked = f"SELECT DISTINCT name FROM pragma_function_list WHERE flags & {_INNOCUOUS} OR {_MARKED_WRONGLY}"
     return {name for (name,) in connection.execute(marked)}
 
 
 class Meter:
-    """What one statement may use of SQLite, and which bound it went beyond."""
+    """Limits on one statement's use of SQLite. It tells which of them the statement exceeded."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._steps = self._most = 0
-        connection.set_progress_handler(self._count, _PULSE)  # Python looks at signals when it is called
+        connection.set_progress_handler(self._count, _PULSE)  # Python handles signals at each call
 
     def allow(self, allowance: Allowance) -> None:
-        """A statement begins, which may use so much."""
+        """Start a statement with this allowance."""
         self._steps, self._most = 0, allowance.steps
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, allowance.value_bytes)
 
@@ -101,11 +101,11 @@ class Meter:
 
     @property
     def is_exceeded(self) -> bool:
-        """Whether the statement went on for longer than it may."""
+        """Whether the statement took more steps than allowed."""
         return self._steps > self._most
 
     def excess(self, error: Exception) -> str:
-        """The bound that the statement went beyond; empty where the error is another."""
+        """Return which limit the statement exceeded, in words; empty if the error has another cause."""
         if self.is_exceeded:
             return TOO_MUCH_WORK
         words = {"string or blob too big": "value", "out of memory": "amount of memory"}
@@ -113,7 +113,7 @@ class Meter:
 
 
 class Guard:
-    """SQLite asks it before it prepares anything: what a dump has no need of is denied."""
+    """An authorizer, which SQLite asks before it prepares a statement. It denies what a dump does not need."""
 
     def __init__(self, connection: sqlite3.Connection, trusts_pragmas: bool = False) -> None:
         self._functions = harmless_functions(connection)
@@ -144,9 +144,9 @@ class Guard:
 
     @contextmanager
     def defining(self, kind: str, name: str, sql: str) -> Iterator[None]:
-        """Inside, this statement may make what it is named after, and do nothing else.
+        """Allow the statement in the block to create this object and do nothing else.
 
-        Raises `sqlite3.DatabaseError` where it is no such definition, or calls a function with effects.
+        Raises `sqlite3.DatabaseError` if the text is not such a definition, or calls a function with effects.
         """
         if not re.match(_CREATES[kind][1], sql, re.IGNORECASE):
             raise sqlite3.DatabaseError(f"its text is no CREATE {kind.upper()}")
@@ -167,7 +167,7 @@ class Guard:
 
     @staticmethod
     def _is_of_definition(kind: str, name: str, action: int, first: str | None, second: str | None) -> bool:
-        """Whether SQLite does that, of itself, to define it."""
+        """Return whether SQLite itself performs this action to create the object."""
         if action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE):
             return first in _SCHEMA
         if action in (sqlite3.SQLITE_READ, sqlite3.SQLITE_REINDEX):
@@ -177,7 +177,7 @@ class Guard:
         return action == _CREATES[kind][0] and (first == name or (kind == "table" and first == "sqlite_sequence"))
 
     def allow_function(self, name: str) -> None:
-        """It is one of our own."""
+        """Allow a function that we registered ourselves."""
         self._functions.add(name.lower())
 
     def _allows_module(self, table: str, module: str) -> bool:
@@ -188,7 +188,7 @@ class Guard:
 
     @contextmanager
     def trusting_pragmas(self) -> Iterator[None]:
-        """Inside, pragmas are our own."""
+        """Allow all pragmas in the block, because they are our own."""
         self._trusts_pragmas = True
         try:
             yield
@@ -196,7 +196,7 @@ class Guard:
             self._trusts_pragmas = False
 
     def table_and_module_of(self, connection: sqlite3.Connection, sql: str) -> tuple[str, str]:
-        """What a CREATE VIRTUAL TABLE would make, as SQLite itself reads it; it is not made."""
+        """Return table and module of a CREATE VIRTUAL TABLE as SQLite parses it, without creating the table."""
         self._probed = []
         try:
             connection.execute(sql)
@@ -210,7 +210,7 @@ class Guard:
 def raise_if_interrupted(error: Exception, guard: Guard, meter: Meter) -> None:
     """Raise the `KeyboardInterrupt` that sqlite3 swallowed: Ctrl-C in a callback looks like a denial or an excess.
 
-    It was one where neither the guard denied anything nor the meter found too much.
+    It was Ctrl-C if neither the guard denied anything nor the meter was exceeded.
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     is_denial = code == sqlite3.SQLITE_AUTH and not guard.denied
@@ -219,7 +219,7 @@ def raise_if_interrupted(error: Exception, guard: Guard, meter: Meter) -> None:
 
 
 def in_words(action: int, first: str | None, second: str | None) -> str:
-    """What the authorizer denied, as a person would call it."""
+    """Return what the authorizer denied, worded for a message."""
     if action == sqlite3.SQLITE_FUNCTION:
         return f"the function {second}"
     if action == sqlite3.SQLITE_CREATE_VTABLE:
@@ -239,7 +239,7 @@ def in_words(action: int, first: str | None, second: str | None) -> str:
 
 
 def _unistr(text: str | None) -> str | None:
-    r"""SQLite's own from 3.50 on: \XXXX, \uXXXX, \+XXXXXX and \UXXXXXXXX become characters."""
+    r"""Do what SQLite's own `unistr` does from 3.50 on: \XXXX, \uXXXX, \+XXXXXX and \UXXXXXXXX become characters."""
     if text is None:
         return None
     return _ESCAPE.sub(lambda escape: "\\" if escape[0] == "\\\\" else chr(int(escape[0].lstrip("\\u+U"), 16)), text)

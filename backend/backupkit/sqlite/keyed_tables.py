@@ -1,6 +1,6 @@
-"""Tables that two databases have, a live one and a sealed file beside it, with all that tells one row from another.
+"""Tables that a live database and an attached sealed file both have, with the keys that identify their rows.
 
-`main` is the live database, `other` the sealed file. A row is the same row if its primary key is.
+`main` is the live database, `other` the sealed file. Two rows are the same row if their primary keys are equal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CONTENT = re.compile(
 
 @dataclass(frozen=True)
 class ForeignKey:
-    """`number` is SQLite's own. `columns` of the table hold what `parent_columns` of the parent have."""
+    """A foreign key: `columns` of the table refer to `parent_columns` of the parent. `number` is SQLite's own."""
 
     number: int
     table: str
@@ -36,7 +36,7 @@ class ForeignKey:
 
 @dataclass(frozen=True)
 class KeyedTable:
-    """A table that both have: its name as it is live, its primary key, and the columns that can be written in both."""
+    """A table that both have: its live name, its primary key, and the columns that can be written in both."""
 
     name: str
     keys: tuple[str, ...]
@@ -44,22 +44,22 @@ class KeyedTable:
     foreign_keys: tuple[ForeignKey, ...]
     unique: tuple[tuple[str, ...], ...]
     lacking: tuple[str, ...]
-    """Columns that the backup has, and that the live table has no more or computes itself."""
+    """Columns of the backup that the live table no longer has, or computes itself."""
 
     def where(self, side: str, columns: Sequence[str] = ()) -> str:
-        """What stands behind FROM to find a row of that side by its key, or by these columns."""
+        """Return the SQL after FROM that finds a row of that side by its key, or by these columns."""
         return f"{side}.{quoted(self.name)} WHERE {self.condition(columns or self.keys)}"
 
     def condition(self, columns: Sequence[str]) -> str:
-        """That these columns have the values that are given."""
+        """Return the SQL condition that these columns equal the bound values."""
         return " AND ".join(f"{quoted(one)} = ?" for one in columns)
 
 
 def keyed_table(connection: sqlite3.Connection, name: str) -> KeyedTable:
-    """The table of that name, in both databases.
+    """Return the table of that name in both databases.
 
-    Raises `NoSuchBackup` where one has none, `Refused` where no key tells one row from another, or a value is required
-    that the backup does not have.
+    Raises `NoSuchBackup` if one of them has none, `Refused` if it is not an ordinary table, no common primary key
+    identifies the rows, or a column requires a value that the backup does not have.
     """
     live, past = (columns_of(connection, name, schema) for schema in ("main", rows.OTHER))
     for side, columns in (("the live database", live), ("the backup", past)):
@@ -97,7 +97,7 @@ def keyed_table(connection: sqlite3.Connection, name: str) -> KeyedTable:
 
 @dataclass(frozen=True)
 class Column:
-    """`is_required`: it must be given a value. `place` is that in the primary key, from 1 on; 0 for none."""
+    """A column. `is_required`: it must be given a value. `place`: its place in the primary key from 1 on, or 0."""
 
     name: str
     is_written: bool
@@ -106,7 +106,7 @@ class Column:
 
 
 def columns_of(connection: sqlite3.Connection, table: str, schema: str) -> dict[str, Column]:
-    """By name in small letters; empty where there is no such table."""
+    """Return the columns by folded name; empty if there is no such table."""
     found = connection.execute(
         'SELECT name, hidden, "notnull", dflt_value, pk FROM pragma_table_xinfo(?, ?)', (table, schema)
     )
@@ -121,7 +121,7 @@ def _primary_key(columns: dict[str, Column]) -> tuple[str, ...]:
 
 
 def foreign_keys_of(connection: sqlite3.Connection, table: str) -> tuple[ForeignKey, ...]:
-    """Those of the live table whose columns, there and in the parent, the backup has too."""
+    """Return the foreign keys of the live table whose columns, in the table and its parent, the backup has too."""
     found: dict[int, list[tuple[str, str, str | None]]] = {}
     for number, parent, here, there in connection.execute(
         'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq', (table,)
@@ -143,12 +143,12 @@ def _foreign_key(
     columns = columns_of(connection, parent, "main")
     named = tuple(folded(there) for _, _, there in parts if there) or _primary_key(columns)
     if not columns or len(named) != len(parts):
-        return None  # it refers to what is not there: the schema's slip
+        return None  # it refers to a missing table or column: an error of the schema
     return ForeignKey(number, table, tuple(folded(here) for _, here, _ in parts), parent, named)
 
 
 def _unique_columns(connection: sqlite3.Connection, table: str) -> tuple[tuple[str, ...], ...]:
-    """The columns in which no two rows may be alike; not the primary key, and none of expressions."""
+    """Return the columns of each UNIQUE index, except the primary key, partial indexes and those on expressions."""
     names = connection.execute(
         "SELECT name FROM pragma_index_list(?) WHERE \"unique\" AND NOT partial AND origin <> 'pk'", (table,)
     ).fetchall()
@@ -160,13 +160,13 @@ def _unique_columns(connection: sqlite3.Connection, table: str) -> tuple[tuple[s
 
 
 def triggers_of(connection: sqlite3.Connection, table: str) -> list[str]:
-    """The triggers of a table, in the order in which SQLite reads them, and so runs them."""
+    """Return the triggers of a table in the order in which SQLite reads, and so runs, them."""
     found = "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY rowid"
     return [name for (name,) in connection.execute(found, (table,))]
 
 
 def search_tables_of(connection: sqlite3.Connection, table: str) -> list[str]:
-    """The search tables whose content is that table, and which know nothing of rows that no trigger tells them of."""
+    """Return the search tables whose external content is that table: only triggers tell them of its rows."""
     found = connection.execute(
         "SELECT name, sql FROM main.sqlite_master WHERE type = 'table' AND sql LIKE 'create virtual%'"
     )
@@ -178,7 +178,7 @@ def _bare(name: str) -> str:
 
 
 def is_same(connection: sqlite3.Connection, table: KeyedTable, key: Values) -> bool:
-    """Whether the live row has the very values of the backup's, and of the same types."""
+    """Return whether the live row has exactly the values of the backup's row, and of the same types."""
     exact = ", ".join(f"{one} COLLATE BINARY, typeof({one})" for one in map(quoted, table.columns))
     live, past = (f"SELECT {exact} FROM {table.where(side)}" for side in ("main", rows.OTHER))
     both = f"SELECT count(*) FROM ({live} INTERSECT {past})"

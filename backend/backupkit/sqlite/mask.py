@@ -1,8 +1,8 @@
-"""SQL that masks personal data in a copy of a database, and the proof that no text was left where it was.
+"""SQL that masks personal data in a copy of a database, and the proof that no text stayed as it was.
 
-The text is run under an authorizer: it reads and writes rows of the tables that are there, and does nothing else. Then
-each text or blob of the copy is compared with the original's, row by row. A column in which any is as it was is refused
-by name, unless the mask allows it in a line of its own: `-- allow: users.role` or `-- allow: countries.*`.
+The SQL runs under an authorizer that lets it read and write rows of existing tables, and nothing else. Then each text
+or blob of the copy is compared with the original's, row by row. A column with any unchanged value is refused by name,
+unless the mask allows it in a line of its own: `-- allow: users.role` or `-- allow: countries.*`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _DOES = {
     sqlite3.SQLITE_DELETE,
     sqlite3.SQLITE_INSERT,
 }
-_SEARCH = {"fts3", "fts4", "fts5"}  # their texts are read and written by their own names
+_SEARCH = {"fts3", "fts4", "fts5"}  # their text is read and written through the virtual table
 _NUMBERS = {"rtree", "rtree_i32", "geopoly"}
-_SAMPLES = ("sqlite_stat3", "sqlite_stat4")  # values of the original, which ANALYZE kept
+_SAMPLES = ("sqlite_stat3", "sqlite_stat4")  # they keep values of the original as samples of ANALYZE
 SECONDS = 3600.0
 _HINT = "Change every value of it in the mask, or allow it with a line of its own: -- allow: {name}"
 
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask as it was read: its statements, the columns that may stay as they are, and whether uploads go along."""
+    """A parsed mask: its statements, the columns that may stay unchanged, and whether uploads are included."""
 
     file: str
     statements: tuple[str, ...]
@@ -50,7 +50,7 @@ class Mask:
 
 
 def parse(text: str, file: str) -> Mask:
-    """The mask in that text; `Damaged` where it is not complete, or an allowed column is no `table.column`."""
+    """Return the mask in that text; raise `Damaged` if it is incomplete or an allowed column is not `table.column`."""
     allowed = [folded(one) for one in _ALLOW.findall(text)]
     if wrong := [one for one in allowed if not re.fullmatch(r"[^.]+\.[^.]+", one)]:
         raise Damaged(
@@ -71,17 +71,17 @@ def _statements(text: str, file: str) -> Iterator[str]:
 
 
 def apply(copy: Path, original: Path, mask: Mask, seconds: float = SECONDS) -> None:
-    """The copy is masked, and nothing of the original is in it that the mask did not allow, in no free page either.
+    """Mask the copy: no text of the original stays in it that the mask does not allow, not even in free pages.
 
-    Nobody else has the copy open. Raises `Damaged` for a mask that is no SQL or asks for more than rows, `Refused` for
-    a column that is as it was, and for a table that nothing can be said of.
+    Nobody else may have the copy open. Raises `Damaged` for a mask that is not SQL, asks for more than rows or takes
+    longer than `seconds`, `Refused` for a column with unchanged values or a table that cannot be checked.
     """
     with contextlib.closing(engine.connect(copy, "mode=rw", timeout=0)) as connection:
         for pragma in ("journal_mode=DELETE", "secure_delete=ON", "foreign_keys=ON", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
         connection.execute("BEGIN IMMEDIATE")
-        triggers = _without_triggers(connection)  # or an audit table would keep what was masked
-        for name in _virtual_tables(connection):  # opened now, when SQLite may do what that takes
+        triggers = _without_triggers(connection)  # or they could copy unmasked values to an audit table
+        for name in _virtual_tables(connection):  # open them before the authorizer denies what that takes
             with contextlib.suppress(sqlite3.Error):
                 connection.execute(f"SELECT 1 FROM main.{quoted(name)} LIMIT 0").fetchall()
         moved = _run(connection, mask, seconds)
@@ -98,7 +98,7 @@ def apply(copy: Path, original: Path, mask: Mask, seconds: float = SECONDS) -> N
 
 
 def _run(connection: sqlite3.Connection, mask: Mask, seconds: float) -> set[str]:
-    """The tables in which a row may have the key of another one now: rows came, or a key was written."""
+    """Run the mask; return the tables in which a row may now have another's key: rows were added or keys written."""
     functions, denied = guard.harmless_functions(connection), list[str]()
     written = set[tuple[str, str]]()
     known = {folded(name) for (name,) in connection.execute("SELECT name FROM main.sqlite_master")}
@@ -106,7 +106,7 @@ def _run(connection: sqlite3.Connection, mask: Mask, seconds: float) -> set[str]
     def decide(action: int, first: str | None, second: str | None, base: str | None, _in: str | None) -> int:
         is_row = action in _DOES and (base in (None, "main")) and not str(first or "").lower().startswith("sqlite_")
         is_call = action == sqlite3.SQLITE_FUNCTION and str(second).lower() in functions
-        # Search tables ask for these, and set nothing.
+        # Search tables read these, and set nothing.
         is_asked = action == sqlite3.SQLITE_PRAGMA and first in ("data_version", "page_size") and second is None
         if action in (sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_INSERT):
             written.add((str(first), folded(second or "")))
@@ -155,14 +155,14 @@ def _forget_samples(connection: sqlite3.Connection) -> None:
 
 
 def _virtual_tables(connection: sqlite3.Connection) -> dict[str, str]:
-    """The module of each virtual table, by the table's name."""
+    """Return the module of each virtual table, by the table's name."""
     found = connection.execute("SELECT name, sql FROM main.sqlite_master WHERE sql LIKE 'create virtual table%'")
     modules = {name: re.search(r"\bUSING\s+[\"`\[]?(\w+)", sql, re.IGNORECASE) for name, sql in found}
     return {name: module[1].lower() if module else "" for name, module in modules.items()}
 
 
 def _write_anew(connection: sqlite3.Connection, table: str) -> None:
-    """A search index is made of its masked content: the words of the original are in it else."""
+    """Rebuild a search index from its masked content, because it still has the words of the original."""
     if _virtual_tables(connection)[table] not in _SEARCH:
         return
     try:
@@ -188,7 +188,7 @@ def _refuse_what_stayed(connection: sqlite3.Connection, mask: Mask, moved: Set[s
 
 
 def _stayed(connection: sqlite3.Connection, mask: Mask, moved: Set[str]) -> Iterator[tuple[str, int]]:
-    """Each column, as `table.column`, in which values are as they were, and how many."""
+    """Yield each column with unchanged values, as `table.column`, and their number."""
     modules = _virtual_tables(connection)
     for table, module in modules.items():
         if module not in (*_SEARCH, *_NUMBERS) and f"{folded(table)}.*" not in mask.allowed:
@@ -197,7 +197,7 @@ def _stayed(connection: sqlite3.Connection, mask: Mask, moved: Set[str]) -> Iter
                 "not known.",
                 hint=_HINT.format(name=f"{printable(table)}.*"),
             )
-    virtual = (one for one, module in modules.items() if module in (*_SEARCH, *_NUMBERS))  # some have texts beside
+    virtual = (one for one, module in modules.items() if module in (*_SEARCH, *_NUMBERS))  # some have text columns too
     tables = [*database.ordinary_tables(connection), *virtual]
     for table in tables:
         columns = [one for one in rows.columns_of(connection, table) if not mask.allows(table, one)]
@@ -208,9 +208,9 @@ def _stayed(connection: sqlite3.Connection, mask: Mask, moved: Set[str]) -> Iter
 
 
 def _count_same(connection: sqlite3.Connection, table: str, column: str, keys: Sequence[str], is_moved: bool) -> int:
-    """Texts and blobs that are as before in their rows; in a row of another key, those that any row had.
+    """Count texts and blobs that are unchanged in their rows; in a row with a new key, those that any row had before.
 
-    0 where the mask gave all rows one and the same, which tells nothing.
+    Returns 0 if the mask gave all rows the same value, which reveals nothing.
     """
     one, name = quoted(column), quoted(table)
     past = f"SELECT past.{one} FROM {rows.OTHER}.{name} AS past"
@@ -227,7 +227,7 @@ def _count_same(connection: sqlite3.Connection, table: str, column: str, keys: S
 
 
 def _is_uniform(connection: sqlite3.Connection, name: str, one: str, row: str) -> bool:
-    """Whether all rows have one value, and some had another one before."""
+    """Return whether all rows have one value, and some had another one before."""
     if connection.execute(f"SELECT count(DISTINCT {one} COLLATE BINARY) FROM main.{name}").fetchone()[0] > 1:
         return False
     is_changed = f"EXISTS ({row}) AND now.{one} COLLATE BINARY IS NOT ({row})"

@@ -1,7 +1,7 @@
-"""The pages of a SQLite file that SQLite itself cannot read any more, as its WAL or its rollback journal leave them.
+"""The pages of a SQLite file that SQLite itself can no longer read, with its WAL or its rollback journal applied.
 
-The file format is that of sqlite.org/fileformat2.html. Nothing in the file is believed before it is compared with what
-is there: no number in it makes this module read beyond the file, loop, or reserve memory.
+The file format is that of sqlite.org/fileformat2.html. Every number in the file is checked against the file before it
+is used: none makes this module read beyond the file, loop, or reserve memory.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _INTERIOR = (TABLE_INTERIOR, INDEX_INTERIOR)
 _B_TREE = (TABLE_LEAF, TABLE_INTERIOR, INDEX_LEAF, INDEX_INTERIOR)
 _SIZES = tuple(1 << power for power in range(9, 17))
 _ENCODINGS = {1: "utf-8", 2: "utf-16-le", 3: "utf-16-be"}
-_NAMES = {"UTF-8": "utf-8", "UTF-16LE": "utf-16-le", "UTF-16BE": "utf-16-be"}  # as PRAGMA encoding has them
-_SAMPLE = 128  # pages that show which size they have
-_LOCK_BYTE = 1 << 30  # the page in which this byte lies holds nothing
+_NAMES = {"UTF-8": "utf-8", "UTF-16LE": "utf-16-le", "UTF-16BE": "utf-16-be"}  # as PRAGMA encoding writes them
+_SAMPLE = 128  # pages that are read to find the page size
+_LOCK_BYTE = 1 << 30  # the page with this byte holds no data
 _WAL_HEADER, _FRAME_HEADER, _WAL_MAGIC = 32, 24, 0x377F0682
 _JOURNAL_MAGIC, _JOURNAL_HEADER = bytes.fromhex("d9d505f920a163d7"), 28
 _UNKNOWN = 0xFFFFFFFF
@@ -36,7 +36,7 @@ _DEEPEST = 40
 
 @dataclass(frozen=True)
 class Hints:
-    """What is known of the file from elsewhere, for where its own header is broken; zero and empty for nothing."""
+    """Facts about the file from elsewhere, used if its own header is broken; zero, empty or None if unknown."""
 
     page_size: int = 0
     encoding: str = ""
@@ -45,7 +45,7 @@ class Hints:
 
 @dataclass(frozen=True)
 class Header:
-    """What page 1 says of the database; zeros where it is broken."""
+    """Facts about the database from page 1; zeros if it is broken."""
 
     is_sound: bool
     user_version: int = 0
@@ -55,11 +55,11 @@ class Header:
 
 
 class PageFile:
-    """A broken database that nobody else uses: a copy, with its `-wal` or `-journal` beside it. Only read.
+    """A broken database that nobody else uses: a copy, with its `-wal` or `-journal` beside it. It is only read.
 
-    `count` pages of `size` bytes, of which `usable` can hold something. `newer` is how many come from the WAL or the
-    journal, `lost_frames` how many of those there could not be trusted. What lies behind `end`, as the last commit
-    in the WAL sets it, is no part of the database any more.
+    It has `count` pages of `size` bytes, of which `usable` can hold data. `newer` pages come from the WAL or the
+    journal, in which `lost_frames` could not be trusted. Pages behind `end`, the size that the last commit in the WAL
+    records, are no longer part of the database.
     """
 
     def __init__(self, path: Path, hints: Hints = Hints(), with_newer: bool = True) -> None:
@@ -90,11 +90,11 @@ class PageFile:
 
     @property
     def newer(self) -> int:
-        """How many pages the WAL or the journal has."""
+        """The number of pages that come from the WAL or the journal."""
         return len(self._newer)
 
     def page(self, number: int) -> bytes:
-        """The page as the last commit left it, zeros behind the end of the file; empty where there is none."""
+        """Return the page as the last commit left it, padded with zeros if it is cut off; empty if there is none."""
         if not 1 <= number <= self.count:
             return b""
         file, place = self._newer.get(number) or (self._file, (number - 1) * self.size)
@@ -102,25 +102,25 @@ class PageFile:
         return data.ljust(self.size, b"\0") if data else b""
 
     def kind(self, number: int) -> int:
-        """The type of the page of a b-tree; 0 where it is none."""
+        """Return the type of a b-tree page, or 0 for any other page."""
         data = self.page(number)
         kind = data[HEADER if number == 1 else 0] if data else 0
         return kind if kind in _B_TREE else 0
 
     @property
     def recorded_pages(self) -> int:
-        """How many pages there are as page 1 tells it; all, where what it tells is out of date, or broken."""
+        """The number of pages that page 1 records, or `end` if that number is out of date or broken."""
         head = self.page(1)[:HEADER]
         (told,) = struct.unpack_from(">I", head, 28) if self.header.is_sound else (0,)
         return told if 0 < told <= self.end and head[24:28] == head[92:96] else self.end
 
     def is_special(self, number: int) -> bool:
-        """Whether the page is the one of the lock byte, or one of the pointer map."""
+        """Return whether this is the page with the lock byte, or a page of the pointer map."""
         is_map = self.header.has_pointer_map and number == self._map_of(number)
         return is_map or number == _LOCK_BYTE // self.size + 1
 
     def free_pages(self) -> tuple[bytearray, bool]:
-        """A byte for each page, 1 where it is free or behind the end; and whether the list of them is whole."""
+        """Return a byte for each page, 1 if it is free or behind the end, and whether the free list is complete."""
         behind = bytearray(self.end + 1) + b"\1" * (self.count - self.end)
         free, head = behind[:], self.page(1)
         if not self.header.is_sound:
@@ -141,7 +141,7 @@ class PageFile:
         return free, found == wanted
 
     def parents(self, number: int) -> Iterator[int]:
-        """The pages above that one in its tree, as far as a pointer map tells them."""
+        """Yield the pages above this one in its tree, as far as a pointer map records them."""
         for _ in range(_DEEPEST):
             if not self.header.has_pointer_map:
                 return
@@ -153,7 +153,7 @@ class PageFile:
             yield number
 
     def _map_of(self, number: int) -> int:
-        """The page of the pointer map that knows of that page, or is it."""
+        """Return the pointer-map page that has the entry of this page, or is this page."""
         if number < 2:
             return number
         group = self.usable // 5 + 1
@@ -166,10 +166,10 @@ class PageFile:
         return file
 
     def _page_size(self, head: bytes, hints: Hints, path: Path) -> int:
-        """What the header, the hints or the WAL say, unless the pages speak against it; then what those say."""
+        """Return the page size of the header, the hints or the WAL; if none fits the pages, the one that fits best."""
         said = int.from_bytes(head[16:18], "big") if head.startswith(MAGIC) and len(head) == HEADER else 0
         said = 65536 if said == 1 else said
-        # Of a wrong size there are fewer: pages of twice the size are half as many, half a page points beyond itself.
+        # A wrong size fits fewer pages: twice the size finds half as many, and half a page points beyond itself.
         fits = {size: _tree_pages(self._file, self._length, size) for size in _SIZES}
         best = max(fits.values())
         for size in (said, hints.page_size, _size_of_wal(path)):
@@ -178,11 +178,11 @@ class PageFile:
         return max(_SIZES, key=lambda size: fits[size]) if best else 4096
 
     def _encoding(self, head: bytes, hints: Hints) -> str:
-        """How text is written, as the schema shows it, else as the header or the hints say."""
+        """Return the text encoding that the schema shows, else that of the header or the hints."""
         shown: Counter[str] = Counter()
         for number in range(1, min(self.count, 20) + 1):
             data = self.page(number)
-            # Every text of the one UTF-16 looks like one of the other, moved by a byte: in doubt it is the big-endian.
+            # UTF-16 text looks the same in both byte orders, shifted by a byte: on a tie, big-endian comes first.
             shown.update({name: data.count("CREATE ".encode(name)) for name in ("utf-8", "utf-16-be", "utf-16-le")})
         name, seen = shown.most_common(1)[0] if shown else ("", 0)
         if seen:
@@ -198,12 +198,12 @@ class PageFile:
             self._lay_journal(self._opened(journal))
 
     def _lay_wal(self, file: int) -> None:
-        """The frames up to the last commit, but for those whose checksum is wrong."""
+        """Apply the frames up to the last commit, except those with a wrong checksum."""
         pending: dict[int, tuple[int, int]] = {}
         broken, end = 0, self.count
         for number, commit, place in self._frames(file):
             if not number:
-                broken += 1  # a lost one, if a commit comes behind it
+                broken += 1  # it is lost if a commit follows
                 continue
             pending[number] = (file, place)
             if commit:
@@ -211,21 +211,21 @@ class PageFile:
                 pending.clear()
                 self.lost_frames += broken
                 broken, end = 0, commit
-        # Of a WAL that was cut the last commit may be missing, and with it the pages that a checkpoint has written.
+        # A truncated WAL may lack its last commit, whose larger size counts if a checkpoint has written its pages.
         is_cut = broken or (os.fstat(file).st_size - _WAL_HEADER) % (_FRAME_HEADER + self.size)
         self.end = 0 if is_cut else end
         self.count = max(self.count, max(self._newer, default=0), min(end, self.count + len(self._newer)))
 
     def _frames(self, file: int) -> Iterator[tuple[int, int, int]]:
-        """Each frame: the page, 0 where it cannot be trusted; the size of the database after a commit; where it lies.
+        """Yield for each frame its page (0 if untrusted), the database size after a commit (or 0), and its offset.
 
-        Each is checked from the checksum that the one before it has, so that one broken frame costs no other.
+        The checksum of each continues the one stored in the frame before it, so a broken frame costs no other.
         """
         head = os.pread(file, _WAL_HEADER, 0).ljust(_WAL_HEADER, b"\0")
         order = ">" if head[3] & 1 else "<"
         is_sound = _checksum(head[:24], (0, 0), order) == struct.unpack_from(">II", head, 24)
         if is_sound and struct.unpack_from(">I", head, 8)[0] not in (self.size, self.size & 0xFFFF):
-            return  # another database's
+            return  # it belongs to another database
         salts = head[16:24] if is_sound else b""
         before: tuple[int, int] | None = struct.unpack_from(">II", head, 24) if is_sound else None
         whole = _FRAME_HEADER + self.size
@@ -235,7 +235,7 @@ class PageFile:
             frame = os.pread(file, whole, place)
             salts = salts or frame[8:16]
             if frame[8:16] != salts:
-                continue  # of an earlier round
+                continue  # left over from before the WAL was last reset
             found: tuple[int, int] = struct.unpack_from(">II", frame, 16)
             number, commit = struct.unpack_from(">II", frame)
             is_whole = before and _checksum(frame[:8] + frame[_FRAME_HEADER:], before, order) == found
@@ -243,7 +243,7 @@ class PageFile:
             before = found
 
     def _lay_journal(self, file: int) -> None:
-        """The pages as they were before the transaction that a killed process left: as SQLite itself would."""
+        """Restore the pages from before the transaction of a killed process, as SQLite itself would."""
         length, place = os.fstat(file).st_size, 0
         record = self.size + 8
         while length - place >= _JOURNAL_HEADER:
@@ -287,7 +287,7 @@ def _header(head: bytes) -> Header:
 
 
 def _tree_pages(file: int, length: int, size: int) -> float:
-    """About how many pages look like pages of a b-tree, if they have that size."""
+    """Estimate how many pages look like b-tree pages, if they have that size."""
     count = -(-length // size)
     numbers = range(0, count, max(1, count // _SAMPLE))
     looks = sum(_looks_like_a_page(os.pread(file, size, one * size), one == 0) for one in numbers)
@@ -307,7 +307,7 @@ def _looks_like_a_page(data: bytes, is_first: bool) -> bool:
 
 
 def _checksum(data: bytes, before: tuple[int, int], order: str) -> tuple[int, int]:
-    """The checksum of a WAL, as sqlite.org/fileformat2.html has it."""
+    """Return the checksum of a WAL, as defined in sqlite.org/fileformat2.html."""
     one, two = before
     words = iter(struct.unpack(f"{order}{len(data) // 4}I", data))
     for first, second in zip(words, words, strict=True):

@@ -1,7 +1,7 @@
-"""The rows in the pages of a broken SQLite file: through the tree of their table, or from a page that lost its tree.
+"""The rows in the pages of a broken SQLite file, found through the tree of their table or in a page that lost its tree.
 
-Every page is read once, whoever points to it, and an overflow page belongs to one row: so no ring of pointers holds a
-read up, and the work is bounded by the file.
+Every page is taken once, whoever points to it, and an overflow page belongs to one row: so a ring of pointers cannot
+trap a read, and the size of the file bounds the work.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from backupkit.sqlite.page_file import HEADER, INDEX_INTERIOR, INDEX_LEAF, TABLE
 
 Value = None | int | float | str | bytes
 _SIZES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)  # bytes of a value, by its serial type below 10
-_LEAST_CELL = 4  # bytes of a cell, and two more point to it
-_CHANGED_IN_UTF_16 = re.compile("^\ufeff|[\ufffe\uffff]")  # where SQLite makes UTF-16 of UTF-8
-_LOOKS = 20  # at overflow pages that lead nowhere, for each page of the file
+_LEAST_CELL = 4  # bytes of the smallest cell; its pointer takes two more
+_CHANGED_IN_UTF_16 = re.compile("^\ufeff|[\ufffe\uffff]")  # when SQLite converts UTF-8 to UTF-16
+_LOOKS = 20  # reads of overflow pages that may lead nowhere, for each page of the file
 
 
 class OddText(bytes):
-    """Text that is not valid in the encoding of its database, byte by byte."""
+    """The bytes of a text that is not valid in its database's encoding, or that SQLite would change."""
 
 
 @dataclass(frozen=True)
 class StoredRow:
-    """A row: its number, None where its table has none, its values as far as they are stored, its size in bytes."""
+    """A row: its number (None if its table has none), its values as far as they are stored, its size in bytes."""
 
     number: int | None
     values: tuple[Value, ...]
@@ -37,9 +37,9 @@ class StoredRow:
 
 @dataclass
 class Losses:
-    """What of a tree could not be read: pages, with all that hung on them, and single rows.
+    """The parts of a tree that could not be read: pages, with everything below them, and single rows.
 
-    `odd_pages` have bytes that belong to no row and are not free either: rows of them may be lost without a trace.
+    `odd_pages` have bytes that belong to no row and are not free either: rows may be lost there without a trace.
     """
 
     pages: int = 0
@@ -49,7 +49,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class _Cell:
-    """`record` has `size` bytes, and is None where a part is missing; `length` is what the cell takes of its page."""
+    """A cell: `record` has `size` bytes, or is None if a part is missing; `length` is the cell's size on its page."""
 
     number: int | None
     record: bytes | None
@@ -59,7 +59,7 @@ class _Cell:
 
 @dataclass
 class RowReader:
-    """Reads rows. `owner` says for each page whose it is: 0 for nobody's, -1 where it holds the rest of a long row."""
+    """A reader of rows. `owner` has each page's owner: 0 for none, -1 if the page holds the rest of a long row."""
 
     file: PageFile
     owner: list[int] = field(init=False)
@@ -70,9 +70,9 @@ class RowReader:
         self._follows = True
 
     def pages_of(self, root: int, mark: int, losses: Losses, in_index: bool = False) -> Iterator[int]:
-        """The pages with rows in the tree below that root, in the order of their keys; they are `mark`'s from then on.
+        """Yield the pages with rows in the tree below that root, in key order, and set their owner to `mark`.
 
-        Nobody else's page is taken: the caller gives back one that turns out to be.
+        A page with another owner counts as lost. The caller must release a page that turns out to be another's.
         """
         interior, leaf = (INDEX_INTERIOR, INDEX_LEAF) if in_index else (TABLE_INTERIOR, TABLE_LEAF)
         waiting = [root]
@@ -89,7 +89,7 @@ class RowReader:
                 waiting.extend(reversed(self._children(number)))
 
     def rows_of(self, number: int, losses: Losses) -> Iterator[StoredRow]:
-        """The rows in that page; what cannot be read of them is counted."""
+        """Yield the rows in that page; count in `losses` those that cannot be read."""
         for cell in self._cells(number, losses):
             values = self._values(cell.record, cell.size) if cell.record is not None else None
             if values is None:
@@ -98,12 +98,12 @@ class RowReader:
                 yield StoredRow(cell.number, values, cell.size)
 
     def claim(self, number: int) -> None:
-        """Give the rest of each long row in that page to it, without looking at what the rows are."""
+        """Take the overflow pages of each long row in that page, without decoding the rows."""
         for _ in self._cells(number, Losses()):
             pass
 
     def peek(self, number: int, most: int = 20) -> list[StoredRow]:
-        """The first rows in that page, at most so many, with as much of their values as is there."""
+        """Return at most `most` of the first rows in that page, with as much of their values as the page itself has."""
         self._follows = False
         try:
             return list(islice(self.rows_of(number, Losses()), most))
@@ -120,7 +120,7 @@ class RowReader:
         return [*found, int.from_bytes(data[start + 8 : start + 12], "big")]
 
     def _places(self, data: bytes, start: int, header: int) -> list[int]:
-        """Where the cells of a page begin, each once."""
+        """Return the offsets of the cells of a page, each once."""
         cells = struct.unpack_from(">H", data, start + 3)[0]
         cells = min(cells, (self.file.usable - start - header) // (_LEAST_CELL + 2))
         return list(dict.fromkeys(struct.unpack_from(f">{cells}H", data, start + header)))
@@ -135,7 +135,7 @@ class RowReader:
                 continue
             try:
                 cell = self._cell(data, place, kind)
-            except IndexError:  # beyond the page
+            except IndexError:  # the cell reaches beyond the page
                 cell = _Cell(None, None, 0, 0)
             taken += cell.length
             yield cell
@@ -147,7 +147,7 @@ class RowReader:
             raise IndexError
         begin, number = place, None
         if kind == INDEX_INTERIOR:
-            place += 4  # the page to the left
+            place += 4  # skip the number of the child page to the left
         size, place = varint(data, place)
         if kind == TABLE_LEAF:
             number, place = varint(data, place)
@@ -157,7 +157,7 @@ class RowReader:
         return _Cell(number, self._record(data, place, size, local), size, length)
 
     def _local(self, size: int, kind: int) -> int:
-        """How many bytes of a record lie in its page; the others are in overflow pages."""
+        """Return how many bytes of a record lie in its page; the others are in overflow pages."""
         usable = self.file.usable
         most = usable - 35 if kind == TABLE_LEAF else (usable - 12) * 64 // 255 - 23
         if size <= most:
@@ -167,7 +167,7 @@ class RowReader:
         return local if local <= most else least
 
     def _record(self, data: bytes, place: int, size: int, local: int) -> bytes | None:
-        """The whole of a record; None where a part of it is missing."""
+        """Return the whole record, or None if a part of it is missing; for `peek`, only the part in its page."""
         usable = self.file.usable
         if local == size:
             found = data[place : place + size]
@@ -180,7 +180,7 @@ class RowReader:
         return data[place : place + local] + rest if rest is not None else None
 
     def _chain(self, number: int, size: int) -> bytes | None:
-        """So many bytes from overflow pages, which are this row's alone."""
+        """Return `size` bytes from overflow pages, now owned by this row; None if one is missing or already taken."""
         step = self.file.usable - 4
         parts, pages = [], dict[int, None]()
         while size > 0:
@@ -198,7 +198,7 @@ class RowReader:
         return b"".join(parts)
 
     def _values(self, record: bytes, size: int) -> tuple[Value, ...] | None:
-        """The values of a record; None where it is none."""
+        """Return the values of a record, or None if it is not valid."""
         try:
             end, at = varint(record, 0)
             if not at < end <= len(record):
@@ -240,7 +240,7 @@ class RowReader:
 
 
 def _free_bytes(data: bytes, start: int) -> int:
-    """The bytes between the rows of a page that are free; fewer where their list is broken."""
+    """Return the number of free bytes between the rows of a page; fewer if the list of free blocks is broken."""
     place, free = int.from_bytes(data[start + 1 : start + 3], "big"), data[start + 7]
     while start < place <= len(data) - 4:
         following, size = struct.unpack_from(">HH", data, place)
@@ -250,7 +250,7 @@ def _free_bytes(data: bytes, start: int) -> int:
 
 
 def varint(data: bytes, place: int) -> tuple[int, int]:
-    """The number at that place, as SQLite writes it, and the place behind it; `IndexError` beyond the end."""
+    """Return SQLite's variable-length integer at this offset, and the offset after it; `IndexError` beyond the end."""
     value = 0
     for at in range(place, place + 8):
         value = value << 7 | data[at] & 0x7F

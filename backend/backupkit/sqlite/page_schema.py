@@ -1,4 +1,4 @@
-"""The schema of a broken SQLite file, and what of the newest backup's stands in for what is broken of it."""
+"""The schema of a broken SQLite file, with parts of the newest backup's schema in place of the broken ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backupkit.sqlite.page_rows import Losses, RowReader, StoredRow
 
 SCHEMA_MARK = 1
 _KINDS = ("table", "index", "view", "trigger")
-_BEGINS = {  # as SQLite stores each, whatever was typed
+_BEGINS = {  # as SQLite stores them, however they were typed
     "table": re.compile(r"CREATE (VIRTUAL )?TABLE "),
     "index": re.compile(r"CREATE (UNIQUE )?INDEX "),
     "view": re.compile(r"CREATE VIEW "),
@@ -22,9 +22,10 @@ _BEGINS = {  # as SQLite stores each, whatever was typed
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of `sqlite_schema`. `other_root` is where the newest backup has the table's tree, `from_backup` its text.
+    """A row of `sqlite_schema`. `from_backup`: `sql` is the newest backup's text.
 
-    `is_guess`: only the backup has it, so it may have been dropped since.
+    `other_root` is the root page in the backup, `other_sql` the text that is the alternative to `sql`.
+    `is_guess`: only the backup has it and the file's own schema is whole, so it may have been dropped since.
     """
 
     kind: str
@@ -39,12 +40,12 @@ class Entry:
 
     @property
     def is_table(self) -> bool:
-        """Whether it has rows of its own."""
+        """Whether it is a table that stores rows itself."""
         return self.kind == "table" and self.root > 0
 
     @property
     def is_virtual(self) -> bool:
-        """Whether its content is in other tables."""
+        """Whether it is a virtual table, whose content is in other tables."""
         return self.kind == "table" and self.root == 0
 
 
@@ -57,7 +58,7 @@ class Schema:
 
 
 def read_schema(reader: RowReader, known: Sequence[Entry], known_revisions: Iterable[str]) -> Schema:
-    """The file's own schema; what is broken of it as the newest backup knows it."""
+    """Return the file's own schema, with broken parts as the newest backup has them."""
     losses = Losses()
     own = {(one.kind, one.name): one for one in _own(reader, losses)}
     is_whole = not losses.pages and not losses.rows and any(one.is_table for one in own.values())
@@ -73,7 +74,7 @@ def read_schema(reader: RowReader, known: Sequence[Entry], known_revisions: Iter
 
 
 def known_schema(connection: sqlite3.Connection) -> list[Entry]:
-    """The schema of a sound database."""
+    """Return the schema of a sound database."""
     rows = connection.execute("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_master")
     return list(_entries((StoredRow(None, tuple(row)) for row in rows), Losses()))
 
@@ -84,9 +85,9 @@ def _own(reader: RowReader, losses: Losses) -> Iterator[Entry]:
 
 
 def _adrift(reader: RowReader) -> Iterator[Entry]:
-    """What pages of the schema say whose tree is broken; only of what nobody else has.
+    """Yield the entries in schema pages that lost their tree, from pages without an owner.
 
-    Rows of the app may look like it: most rows of such a page are definitions, and what is none is not taken.
+    Rows of the app may look like definitions: a page counts only if most of its rows do, and other rows are skipped.
     """
     for page in range(2, reader.file.count + 1):
         if reader.owner[page] or reader.file.kind(page) != TABLE_LEAF:
@@ -98,7 +99,7 @@ def _adrift(reader: RowReader) -> Iterator[Entry]:
 
 
 def _is_definition(row: StoredRow) -> bool:
-    """Whether the row is a statement that makes what the row names."""
+    """Return whether the row holds a statement that creates the object that it names."""
     match row.values:
         case ("index", str(name), str(), int(), None):
             return name.startswith("sqlite_autoindex_")
@@ -111,7 +112,7 @@ def _is_definition(row: StoredRow) -> bool:
 def _entries(rows: Iterable[StoredRow], losses: Losses) -> Iterator[Entry]:
     for row in rows:
         match row.values:
-            case ("index", str(name), str(table), int(root), None):  # SQLite makes it by itself, of a constraint
+            case ("index", str(name), str(table), int(root), None):  # SQLite creates it for a constraint
                 yield Entry("index", name, table, root, "")
             case (str(kind), str(name), str(table), int(root), str(sql)) if kind in _KINDS and _is_plain(name + sql):
                 yield Entry(kind, name, table, max(root, 0), sql)
@@ -120,14 +121,14 @@ def _entries(rows: Iterable[StoredRow], losses: Losses) -> Iterator[Entry]:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether SQLite can be asked for it."""
+    """Return whether the text can be passed to SQLite."""
     return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _mended(own: Entry, known: Entry | None, is_same: bool) -> Entry:
-    """The entry with what the backup knows of it.
+    """Return the entry with the root and text that the backup has.
 
-    At the same revision a text that differs in one letter was damaged, not migrated.
+    At the same revision, a text that differs in one character was damaged, not migrated.
     """
     if known is None:
         return own
@@ -138,7 +139,7 @@ def _mended(own: Entry, known: Entry | None, is_same: bool) -> Entry:
 
 
 def _revisions(reader: RowReader, entries: Iterable[Entry]) -> set[str]:
-    """The revisions in Alembic's usual table, looked at without taking its pages."""
+    """Return the revisions in Alembic's usual table, without becoming the owner of its pages."""
     found: set[str] = set()
     for one in entries:
         if one.name == "alembic_version" and one.is_table and reader.file.kind(one.root) == TABLE_LEAF:

@@ -1,17 +1,16 @@
-"""The pages of a live database, read beside SQLite: a program of its own.
+"""A program that reads the pages of a live database without SQLite.
 
-    python -I -S pages.py LIVE SEALED wal|file          whether they are the very pages of a sealed file
-    python -I -S pages.py LIVE PAGE_SIZE wal|file LENGTH            those that have another hash
+    python -I -S pages.py LIVE SEALED wal|file               compare with the pages of a sealed file
+    python -I -S pages.py LIVE PAGE_SIZE wal|file LENGTH     write the pages that have another hash
 
-The first says `same`, `other` or `unknown`. Whoever starts it holds a read transaction meanwhile, and believes it only
-where nobody has committed by the end. It is a process of its own because closing a handle on a database file drops all
+The first prints `same`, `other` or `unknown`. The caller holds a read transaction meanwhile, and trusts the answer only
+if nobody has committed by the end. It is a process of its own because closing a handle on a database file drops all
 locks that the process has on it.
 
-The second reads so many bytes of hashes, then does as each byte tells it. `LOOK`: it takes the commit that the index of
-the WAL has now, and writes the number of pages. `ASK`: it writes `SAME` where that is still the newest commit, else
-another byte. `READ`: it writes each page that differs (its number, its content), then `END`; without that it is not to
-be believed. The commit may be a later one than the transaction's; what it left stays where it is as long as that is
-held.
+The second reads LENGTH bytes of hashes, then one command per byte. `LOOK`: take the commit that the index of the WAL
+has now, and write the number of pages. `ASK`: write `SAME` if that is still the newest commit, else another byte.
+`READ`: write each page that differs (its number, its content), then `END`; without `END` the pages must not be
+trusted. The commit may be later than the caller's transaction; its pages stay in place as long as that is held.
 
 The formats of the WAL and of its index are SQLite's own: sqlite.org/walformat.html.
 """
@@ -31,19 +30,19 @@ if TYPE_CHECKING:
 _AT_ONCE = 128  # pages
 _FRAME_HEADER, _WAL_HEADER = 24, 32  # bytes
 _INDEX_HEADER, _BLOCK = 136, 32768  # bytes of the WAL's index: its header, and each block of it
-_IN_BLOCK = 4096  # frames; in the first block fewer, because of the header
+_IN_BLOCK = 4096  # frames; fewer in the first block, because of the header
 _WHOLE_HEADER = 100
-_LOCKED = 1 << 30  # bytes before the page that SQLite uses for locks only, and never copies
+_LOCKED = 1 << 30  # offset of the page that SQLite uses for locks only, and never copies
 HASH = 16  # bytes of a page's SHA-256 that are kept
 END = b"END\0"
 LOOK, ASK, READ, SAME = b"l", b"a", b"r", b"="
-# What SQLite changes in a header when it writes: the journal mode, how often the file and the schema were changed, and
-# by which version of SQLite last.
+# The header fields that SQLite changes when it writes: the journal mode, the counters of changes to the file and the
+# schema, and the version of SQLite that wrote last.
 _COUNTERS = ((18, 20), (24, 28), (40, 44), (92, 100))
 
 
 def without_counters(head: bytes) -> bytes:
-    """The first bytes of a database without what no two copies of it have in common."""
+    """Return the first bytes of a database with zeros in the fields that differ between any two copies."""
     blank = bytearray(head)
     for start, end in _COUNTERS if head.startswith(b"SQLite format 3\0") else ():
         blank[start:end] = bytes(end - start)
@@ -51,15 +50,15 @@ def without_counters(head: bytes) -> bytes:
 
 
 class _Unknown(Exception):
-    """What is there is not what was expected, which says nothing of the pages."""
+    """The files are not as expected, which says nothing about the pages."""
 
 
 class _Wal:
-    """The frames of the WAL as its index has them now; by page the newest one."""
+    """The frames of the WAL as its index has them now, with the newest frame of each page."""
 
     def __init__(self, live: str) -> None:
         with open(f"{live}-shm", "rb", 0) as file:
-            head = file.read(96)  # before the rest, which is written before it
+            head = file.read(96)  # read it before the rest, because SQLite writes it after the rest
             index = head + file.read()
         header = index[:48]
         if len(index) < _BLOCK or header != index[48:96]:
@@ -76,13 +75,13 @@ class _Wal:
                 self.of_page[page] = frame
 
     def close(self) -> None:
-        """Another look is to be taken."""
+        """Close the file, so that another look can be taken."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
     def read(self, first: int, pages: range, size: int) -> bytes | bytearray:
-        """The content of so many frames from that one on, which hold those pages."""
+        """Return the content of the frames from `first` on; raise `_Unknown` if they do not hold these pages."""
         if not self._parts:
             self._content = bytearray(_AT_ONCE * size)
             both = memoryview(self._heads), memoryview(self._content)
@@ -105,12 +104,12 @@ class _Wal:
 
 
 def _in_use(wal: _Wal | None) -> _Wal | None:
-    """The WAL; None while nothing is in it."""
+    """Return the WAL, or None while it is empty."""
     return wal if wal and wal.frames else None
 
 
 def _listed(index: bytes, frames: int) -> Iterator[int]:
-    """The page of each frame, in order."""
+    """Yield the page of each frame, in order."""
     start, left, room = _INDEX_HEADER, frames, _IN_BLOCK - _INDEX_HEADER // 4
     block = 0
     while left:
@@ -124,7 +123,7 @@ def _listed(index: bytes, frames: int) -> Iterator[int]:
 
 
 def _runs(of_page: array[int], pages: int, unused: int) -> Iterator[tuple[int, int, int]]:
-    """First page, number of pages, and the first frame (0: the file itself), of what lies one after the other."""
+    """Yield first page, number of pages and first frame (0: the database file) of each run of contiguous pages."""
     page = 1
     while page <= pages:
         frame, count = of_page[page], 1
@@ -164,7 +163,7 @@ def _compare(live: str, sealed: str, has_wal: bool) -> str:
 
 
 class _Moment:
-    """One commit of the live database; it may be looked for again."""
+    """One commit of the live database; `look` moves to the newest."""
 
     def __init__(self, live: str, size: int, file: BinaryIO, has_wal: bool) -> None:
         self._live, self.size, self.file, self._has_wal = live, size, file, has_wal
@@ -172,7 +171,7 @@ class _Moment:
         self.pages = 0
 
     def look(self) -> int:
-        """It is the newest commit; the number of its pages."""
+        """Move to the newest commit, and return the number of its pages."""
         if self._wal:
             self._wal.close()
         self._wal = _Wal(self._live) if self._has_wal else None
@@ -181,14 +180,14 @@ class _Moment:
         return self.pages
 
     def is_newest(self) -> bool:
-        """Whether nobody has committed since. With a rollback journal nobody can while the transaction is held."""
+        """Return whether nobody has committed since. With a rollback journal, the caller's transaction prevents it."""
         if self._wal is None:
             return True
         with open(f"{self._live}-shm", "rb", 0) as file:
             return file.read(96) == self._wal.header * 2
 
     def runs(self) -> Iterator[tuple[int, int, bytes | bytearray]]:
-        """First page, number of pages and content of what lies one after the other."""
+        """Yield first page, number of pages and content of each run of contiguous pages."""
         wal = _in_use(self._wal)
         of_page = wal.of_page if wal else array("I", bytes(4 * (self.pages + 1)))
         for first, count, frame in _runs(of_page, self.pages, _LOCKED // self.size + 1):
@@ -202,7 +201,7 @@ class _Moment:
 
 
 def _serve(moment: _Moment, length: int, out: BinaryIO) -> None:
-    """Do as each byte of the standard input tells; it ends with the pages, or with the input."""
+    """Obey each byte of the standard input, until the pages are written or the input ends."""
     hashes = sys.stdin.buffer.read(length)
     for command in iter(lambda: sys.stdin.buffer.read(1), b""):
         if command == READ:
@@ -212,7 +211,7 @@ def _serve(moment: _Moment, length: int, out: BinaryIO) -> None:
 
 
 def _write_changed(moment: _Moment, hashes: bytes, out: BinaryIO) -> None:
-    """Each page whose hash is another than the one in the list, or that the list has not."""
+    """Write each page whose hash differs from that in the list, or is not in it."""
     size = moment.size
     for first, count, found in moment.runs():
         view, known = memoryview(found), hashes[(first - 1) * HASH : (first - 1 + count) * HASH]
@@ -225,7 +224,7 @@ def _write_changed(moment: _Moment, hashes: bytes, out: BinaryIO) -> None:
 
 
 def _is_same(found: bytes | bytearray, expected: bytes) -> bool:
-    """Whether both are the same pages, of which the first is the one with the header."""
+    """Return whether both are the same pages, the first of them being that with the header."""
     heads = (without_counters(bytes(one[:_WHOLE_HEADER])) for one in (found, expected))
     return len(set(heads)) == 1 and found[_WHOLE_HEADER:] == expected[_WHOLE_HEADER:]
 
@@ -237,7 +236,7 @@ def _main(live: str, other: str, kind: str, length: str = "") -> None:
                 return _serve(_Moment(live, int(other), file, kind == "wal"), int(length), out)
         print(_compare(live, other, kind == "wal"))
     except (OSError, ValueError, IndexError, MemoryError, _Unknown):
-        if not length:  # whoever waits for an answer of some length knows by its end
+        if not length:  # a caller that expects pages sees that `END` is missing
             print("unknown")
 
 

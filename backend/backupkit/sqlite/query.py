@@ -1,7 +1,7 @@
-"""Rows that an expression picks, whole: of one database, or how those of two differ.
+"""Whole rows that meet a condition: rows of one database, or differences between the rows of two.
 
-The expression is a person's, and SQLite runs it: on databases that are only read, under an authorizer that lets it read
-and compute and nothing else, and with a deadline.
+A person writes the condition and SQLite runs it: read-only, under an authorizer that allows only reading and computing,
+and with a deadline.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Kind = Literal["only in backup", "only live", "changed"]
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of one table in the order of their keys; `is_cut`: there are more. A view's rows have no keys."""
+    """Rows of one table in key order; `is_cut`: there are more. Rows of a view have no keys."""
 
     columns: tuple[str, ...]
     rows: tuple[Values, ...]
@@ -37,7 +37,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class RowDifference:
-    """A row that is in the backup alone, live alone, or in both with other values; None on the side that has none."""
+    """A row that is only in the backup, only live, or in both with different values; None on the side without it."""
 
     kind: Kind
     backup: Values | None
@@ -46,7 +46,7 @@ class RowDifference:
 
 @dataclass(frozen=True)
 class RowDifferences:
-    """The rows of one table that differ, first those that only the backup has; only `columns` were compared."""
+    """The rows of one table that differ, first those only in the backup; only `columns` were compared."""
 
     keys: tuple[str, ...]
     columns: tuple[str, ...]
@@ -57,9 +57,9 @@ class RowDifferences:
 def select(
     connection: sqlite3.Connection, table: str, where: str, columns: Sequence[str], most: int, seconds: float
 ) -> Selection:
-    """Rows that meet the condition, all where it is empty; all columns where none is named.
+    """Return at most `most` rows that meet the condition, or any rows if it is empty; all columns if none is named.
 
-    Raises `NoSuchBackup` for a table or column that is not there, `Refused` for what is no condition.
+    Raises `NoSuchBackup` for a missing table or column, `Refused` for an invalid condition.
     """
     names = columns_meant(connection, table, columns)
     condition = f"WHERE ({where}\n)" if where else ""
@@ -89,9 +89,9 @@ def differences(
     most: int,
     seconds: float,
 ) -> RowDifferences:
-    """How rows of the database, the live one, differ from those of an earlier, sealed file; at most so many of a kind.
+    """Return how rows of the live database differ from those of an earlier, sealed file; at most `most` of each kind.
 
-    Where a condition is given, those that meet it in one of the two. Raises as `select` does.
+    With a condition, only rows that meet it in one of the two. Raises as `select` does, and `Refused` for a view.
     """
     with rows.attached_alike(connection, earlier):
         ours, theirs = (rows.columns_of(connection, table, schema) for schema in ("main", rows.OTHER))
@@ -106,7 +106,7 @@ def differences(
         common = tuple(name for name in wanted if folded(name) in known)
         row_id = rows.row_id_of(connection, table)
         if keys == (row_id,) and not named and common:
-            common = (unquoted(row_id), *common)  # or nothing would say which row it is
+            common = (unquoted(row_id), *common)  # or nothing would identify the row
         query = DifferenceQuery(quoted(table), keys, tuple(map(quoted, common)), None, where, row_id)
         if not common:
             raise Refused(f"The table {printable(table)} has no column in common with the backup's.", "See `rows`.")
@@ -124,7 +124,7 @@ def differences(
 
 
 def _check_condition_on_both(connection: sqlite3.Connection, table: str, where: str, seconds: float) -> None:
-    """The condition may read the row alone: a query in it would read the live tables for both sides."""
+    """Raise `Refused` unless the condition reads only the row: a subquery would read the live tables for both sides."""
     with reading_only(connection, seconds):
         check_condition(connection, table, where)
     try:
@@ -142,7 +142,7 @@ def _some(found: sqlite3.Cursor, most: int) -> tuple[list[Values], bool]:
 
 
 def columns_meant(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> tuple[str, ...]:
-    """These columns, or all of the table; as the table writes them, in capitals or not."""
+    """Return these columns, or all of the table, spelled as in the table; raise `NoSuchBackup` for a missing one."""
     there = {folded(name): name for name in rows.columns_of(connection, table)}
     if not there:
         raise no_table(table, "the backup")
@@ -153,7 +153,7 @@ def columns_meant(connection: sqlite3.Connection, table: str, columns: Sequence[
 
 
 def no_table(table: str, where: str) -> NoSuchBackup:
-    """The error of a table that is not there."""
+    """Return the error for a missing table."""
     return NoSuchBackup(f"There is no table {printable(table)} in {where}.", hint="The schema was another one then.")
 
 
@@ -162,7 +162,7 @@ def _is_view(connection: sqlite3.Connection, table: str) -> bool:
     return connection.execute(found, (table,)).fetchone() is not None
 
 
-# The expression.
+# The condition
 
 
 def check_condition(connection: sqlite3.Connection, table: str, where: str) -> None:
@@ -172,7 +172,7 @@ def check_condition(connection: sqlite3.Connection, table: str, where: str) -> N
     if "\0" in where:
         raise _no_condition(where, "it holds a zero byte")
     try:
-        # In here a text that closes the bracket and goes on is no SQL.
+        # Inside CASE, text that closes the bracket and goes on is a syntax error.
         connection.execute(
             f"EXPLAIN SELECT CASE WHEN ({where}\n) THEN 1 END FROM main.{quoted(table)} WHERE ({where}\n)"
         )
@@ -187,16 +187,16 @@ def _no_condition(where: str, reason: str) -> Refused:
 
 @contextmanager
 def reading_only(connection: sqlite3.Connection, seconds: float, is_alone: bool = False) -> Iterator[None]:
-    """Inside, the connection reads and computes, and for so long at most; with `is_alone` in one query without others.
+    """Allow only reading and computing in the block, for at most `seconds`; with `is_alone`, no subqueries either.
 
-    Raises `BackupError` when that is over, `Refused` for what SQLite cannot compute; damage is raised as SQLite does.
+    Raises `BackupError` when the time is over, `Refused` for what SQLite cannot compute; damage is raised as by SQLite.
     """
     functions, queries = guard.harmless_functions(connection), 0
 
     def decide(action: int, _first: str | None, second: str | None, _base: str | None, _in: str | None) -> int:
         nonlocal queries
         queries += action == sqlite3.SQLITE_SELECT
-        if is_alone and queries > 1:  # it would read the live table on both sides
+        if is_alone and queries > 1:  # a subquery would read the live table on both sides
             return sqlite3.SQLITE_DENY
         is_allowed = action in _ALLOWED or (action == sqlite3.SQLITE_FUNCTION and str(second).lower() in functions)
         return sqlite3.SQLITE_OK if is_allowed else sqlite3.SQLITE_DENY

@@ -1,9 +1,9 @@
-"""Build a new database of what can still be read of a broken one, table by table.
+"""Build a new database from what can still be read of a broken one, table by table.
 
-1. tables are made, by the file's own definitions, else by the newest backup's
-2. the rows of each tree go in, whatever constraint they break, but for those that SQLite itself must keep
-3. pages that no tree leads to any more go to the table that they fit
-4. sequences, indexes, views, triggers; virtual tables as lines of the schema: their content is in tables of their own
+1. create the tables by the file's own definitions, else by the newest backup's
+2. insert the rows of each tree, even if they break constraints, except those that SQLite itself enforces
+3. insert the rows of pages outside any tree into the table that they fit
+4. add sequences, indexes, views, triggers; virtual tables as schema rows only: their content is in tables of their own
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from backupkit.sqlite.sql_load import is_one_statement
 
 _BATCH = 500  # rows in one transaction
 _ROWID_NAMES = ("_rowid_", "rowid", "oid")
-INDEXES, OWN, _FIRST_MARK = 2, 3, 4  # whose a page is; 1 is the schema's
+INDEXES, OWN, _FIRST_MARK = 2, 3, 4  # owners of pages; 1 is the schema
 _LOOKED_AT = 5  # rows of a page that are compared with rows elsewhere
-_MOST_LACKING = 20  # functions and collations of the app's own in one definition
+_MOST_LACKING = 20  # functions and collations that only the app has, in one definition
 _BATCH_BYTES = 4 << 20
 _LACKING = re.compile(r"no such (collation sequence|function): (\S+)|unknown (function): (\S+)\(\)")
-_LAST = {"index": 0, "view": 1, "trigger": 2}  # a trigger may stand on a view
+_LAST = {"index": 0, "view": 1, "trigger": 2}  # a trigger may be on a view
 _SEARCH_TABLE = re.compile(r"\bUSING\s+[\"'`\[]?fts[345]\b", re.IGNORECASE)
 _MADE = "SELECT 1 FROM sqlite_master WHERE name = ? AND type = 'table' AND rootpage > 0"
 _STATISTICS = "sqlite_stat"
 _SEQUENCE = "sqlite_sequence"
 _OWN_WIDTHS = {_SEQUENCE: 2, "sqlite_stat1": 3}  # columns
-_Origin = Literal["tree", "adrift", "free"]  # of a page: what leads to it
+_Origin = Literal["tree", "adrift", "free"]  # what leads to a page
 
 
 @dataclass
 class TableRows:
-    """What came of a table: rows that are in the new database, and what was lost of it.
+    """The result for one table: its rows in the new database, and its losses.
 
-    `adrift` of the rows are from pages that no tree led to. `not_taken` are rows that SQLite refused, and why.
+    `adrift` of the rows are from pages outside any tree. SQLite refused `not_taken` rows, the first for this `reason`.
     """
 
     name: str
@@ -68,11 +68,11 @@ class TableRows:
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """The new database: its tables, and what else is to be said, a sentence each.
+    """The new database: its tables, and `notes` of a sentence each.
 
-    `known_rows` are in tables that the newest backup has too; all, where there is none. `is_whole_schema` means that
-    the definitions are the file's own. `no_place` are rows that fit no table. `newer` pages came from the WAL or the
-    journal, of which `lost_frames` could not be trusted. `hidden` pages are behind the end that the WAL sets.
+    `known_rows` are in tables that the newest backup has too; all rows if there is no backup. `is_whole_schema`: all
+    definitions are the file's own. `no_place` rows fit no table. `newer` pages came from the WAL or the journal, in
+    which `lost_frames` could not be trusted. `hidden` pages are behind the end that the WAL sets.
     """
 
     tables: tuple[TableRows, ...]
@@ -91,7 +91,7 @@ class Rebuilt:
 
     @property
     def is_whole(self) -> bool:
-        """Whether no damage was met at all."""
+        """Whether no damage was found at all."""
         tables = all(one.is_whole and not one.adrift for one in self.tables)
         return tables and self.is_whole_schema and not (self.no_place or self.lost_frames or self.notes)
 
@@ -99,10 +99,10 @@ class Rebuilt:
 def rebuild(
     broken: Path, target: Path, known: Path | None, include_free: bool = False, emit: EventListener = silence
 ) -> Rebuilt:
-    """A new database at `target` with all rows of the broken one that can be read; that is only read, without SQLite.
+    """Build a new database at `target` with all readable rows of the broken one, which is only read, without SQLite.
 
-    `known` is the database of the newest backup: it helps where the schema or the header is broken, and tells pages
-    apart. With `include_free` rows of freed pages come too: deleted ones. Raises `sqlite3.DatabaseError` where the new
+    `known` is the database of the newest backup: it helps if the schema or the header is broken, and to tell pages
+    apart. `include_free` adds the rows of freed pages, which were deleted. Raises `sqlite3.DatabaseError` if the new
     database cannot be written.
     """
     found = _rebuild(broken, target, known, include_free, emit)
@@ -120,7 +120,7 @@ def rebuild(
 
 
 def _are_of_one(found: Rebuilt, without: Rebuilt) -> bool:
-    """Whether both have the same tables, most of them: then there are fewer rows because some were deleted."""
+    """Return whether both share most of their tables: then there are fewer rows because some were deleted."""
     names, others = {one.name for one in found.tables}, {one.name for one in without.tables}
     return len(names & others) * 2 > len(names | others)
 
@@ -138,7 +138,7 @@ def _rebuild(
 
 @contextlib.contextmanager
 def _opened_known(known: Path) -> Iterator[sqlite3.Connection | None]:
-    """The newest backup's database; None where it cannot be read, since it is a help and no condition."""
+    """Open the newest backup's database while the block runs; yield None if it cannot be read, as it is optional."""
     connection = engine.connect(known, "mode=ro&immutable=1")
     with contextlib.closing(connection):
         try:
@@ -166,7 +166,7 @@ class _Table:
     mark: int
     columns: tuple[_Column, ...]
     rowid: str
-    """The name of the row's number, where it has one that can be written."""
+    """The name of the row number, or empty if there is none that can be written."""
     has_rowid: bool
     found: TableRows
 
@@ -176,18 +176,18 @@ class _Table:
         return self.entry.from_backup or bool(self.entry.other_sql)
 
     def fits(self, row: StoredRow) -> bool:
-        """Whether the row may be one of this table."""
+        """Return whether the row may belong to this table."""
         if len(row.values) > len(self.columns) or (row.number is None) is self.has_rowid:
             return False
         return all(one.may_hold(value) for one, value in zip(self.columns, row.values, strict=False))
 
     def likeness(self, rows: Sequence[StoredRow]) -> float:
-        """How much the values look like those of the columns, where all are possible."""
+        """Return the share of values that are typical of their columns, for rows that all fit."""
         pairs = [(one, value) for row in rows for one, value in zip(self.columns, row.values, strict=False)]
         return sum(one.usually_holds(value) for one, value in pairs) / max(1, len(pairs))
 
     def statement(self, odd: tuple[str, ...]) -> str:
-        """INSERT of a row with as many stored columns as there are `odd` ones; see `_odd_texts`."""
+        """Return the INSERT of a row with as many stored columns as `odd` has entries; see `_odd_texts`."""
         pairs = [(one, how) for one, how in zip(self.columns, odd, strict=False) if one.is_written]
         names, marks = [quoted(one.name) for one, _ in pairs], [how or "?" for _, how in pairs]
         if self.rowid:
@@ -197,7 +197,7 @@ class _Table:
         return f"INSERT INTO {quoted(self.entry.name)} ({', '.join(names)}) VALUES ({', '.join(marks)})"
 
     def values(self, row: StoredRow, odd: tuple[str, ...]) -> tuple[Value, ...]:
-        """What the statement takes."""
+        """Return the values to bind to `statement`."""
         pairs = zip(self.columns, row.values, odd, strict=False)
         found = tuple(value for one, value, how in pairs if one.is_written and (not how or "?" in how))
         return (row.number, *found) if self.rowid else found
@@ -205,7 +205,7 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Column:
-    """A stored column. `is_number`: it is the row's number. `is_written`: not that, and not computed by SQLite."""
+    """A stored column. `is_number`: it is the row number. `is_written`: neither that nor computed by SQLite."""
 
     name: str
     affinity: Literal["TEXT", "NUMERIC", "INTEGER", "REAL", "BLOB"]
@@ -229,9 +229,9 @@ class _Column:
 
 @dataclass
 class _Index:
-    """An index, and how its entries are stored: with the row's number at the end, where its table has numbers.
+    """An index, and how its entries are stored: with the row number at the end, if its table has row numbers.
 
-    `is_open`: some of its pages may be anywhere.
+    `is_open`: not all of its pages were found; the others may be anywhere.
     """
 
     entry: Entry
@@ -240,7 +240,7 @@ class _Index:
     is_open: bool = True
 
     def fits(self, row: StoredRow) -> bool:
-        """Whether the row may be an entry."""
+        """Return whether the row may be an entry of this index."""
         if row.number is not None or len(row.values) != len(self.columns):
             return False
         if self.has_number and not isinstance(row.values[-1], int):
@@ -248,12 +248,11 @@ class _Index:
         return all(one.may_hold(value) for one, value in zip(self.columns, row.values, strict=True))
 
     def fits_all(self, rows: Sequence[StoredRow]) -> bool:
-        """Whether all rows may be entries."""
         return all(map(self.fits, rows))
 
 
 class _Rebuild:
-    """One database being built."""
+    """One database that is being built."""
 
     def __init__(
         self,
@@ -289,7 +288,7 @@ class _Rebuild:
                 self._make_table(entry)
         self._indexes = self._shapes(schema)
         self._lost_sequences = self._names_of_sequences(schema)
-        for table in sorted(self._tables, key=lambda one: not one.has_rowid):  # these tell what is in an index
+        for table in sorted(self._tables, key=lambda one: not one.has_rowid):  # their rows show what is an index entry
             if not table.entry.is_guess:
                 self._take_tree(table)
         sequences = self._take_own(schema)
@@ -319,7 +318,7 @@ class _Rebuild:
             notes=tuple(self._notes),
         )
 
-    # The new file.
+    # The new file
 
     def _begin(self) -> None:
         header = self._file.header
@@ -344,7 +343,7 @@ class _Rebuild:
         self._note(f"The table {printable_text(entry.name)} is left out: its definition cannot be read.")
 
     def _is_made(self, entry: Entry) -> bool:
-        """Whether the statement makes just that table, and nothing is left of it where it does not."""
+        """Create the table; roll back and return False if the statement does not create just that table."""
         self._execute("BEGIN")
         try:
             self._define(entry)
@@ -358,9 +357,9 @@ class _Rebuild:
         return False
 
     def _define(self, entry: Entry) -> None:
-        """Run a definition of the file, with something in the place of what only the app has.
+        """Run a definition from the file, with stand-ins for functions and collations that only the app has.
 
-        Its text is the file's, so nobody vouches for it: it makes this one thing or fails.
+        The text is untrusted: it creates this one object or fails.
         """
         for attempt in range(_MOST_LACKING + 1):
             try:
@@ -377,7 +376,7 @@ class _Rebuild:
         return self._run(self._new.execute, sql, parameters)
 
     def _run(self, call: Callable[..., sqlite3.Cursor], *arguments: object) -> sqlite3.Cursor:
-        """One statement, which may use so much as a file of this size has need of."""
+        """Run one statement, limited to the work that a file of this size needs."""
         self._meter.allow(self._allowance)
         self._guard.denied = ""
         try:
@@ -389,11 +388,11 @@ class _Rebuild:
             raise
 
     def _stand_in(self, what: str, name: str) -> None:
-        """A collation by bytes, or a function that gives NULL."""
+        """Register a bytewise collation, or a function that returns NULL."""
         if what == "function":
             self._new.create_function(name, -1, lambda *_: None, deterministic=True)
             self._guard.allow_function(name)
-            self._execute("PRAGMA trusted_schema=ON")  # else it could not stand in an index
+            self._execute("PRAGMA trusted_schema=ON")  # else an index could not use it
         else:
             self._new.create_collation(name, lambda one, two: (one > two) - (one < two))
         self._note(f"The {what.split()[0]} {printable_text(name)} is the app's own: in the app, REINDEX what uses it.")
@@ -407,7 +406,7 @@ class _Rebuild:
         mark = _FIRST_MARK + len(self._tables)
         self._tables.append(_Table(entry, mark, columns, number, has_rowid, found))
 
-    # Rows.
+    # Rows
 
     def _take_tree(self, table: _Table) -> None:
         root = self._root_of(table)
@@ -418,7 +417,7 @@ class _Rebuild:
         self._insert(table, self._rows_in(table, pages))
 
     def _take_own(self, schema: Schema) -> list[int]:
-        """Give SQLite's own tables their pages, and no other; those of the sequences are returned."""
+        """Mark the pages of SQLite's own tables as taken, and return those of `sqlite_sequence`."""
         found, losses = list[int](), Losses()
         for entry in schema.entries:
             if not entry.is_table or not entry.name.startswith("sqlite_"):
@@ -434,14 +433,14 @@ class _Rebuild:
         return found + self._misplaced_sequences()
 
     def _is_own(self, entry: Entry, page: int, schema: Schema) -> bool:
-        """Whether what is in the page may be of that table of SQLite's own: each row begins with a table's name."""
+        """Return whether the page may belong to that SQLite table: half of its rows begin with a table's name."""
         rows, names = self._reader.peek(page), {one.name for one in schema.entries if one.kind == "table"}
         width = _OWN_WIDTHS.get(entry.name)
         fitting = [row for row in rows if len(row.values) == (width or len(row.values)) and row.values[:1]]
         return sum(row.values[0] in names for row in fitting) * 2 >= len(rows)
 
     def _names_of_sequences(self, schema: Schema) -> set[str]:
-        """The tables with AUTOINCREMENT, if something else is where the schema says that the sequences are."""
+        """Return the tables with AUTOINCREMENT if the sequences are not where the schema says, else none."""
         for entry in schema.entries:
             if entry.name == _SEQUENCE and entry.is_table:
                 kind = self._file.kind(entry.root)
@@ -467,7 +466,7 @@ class _Rebuild:
         )
 
     def _root_of(self, table: _Table) -> int | None:
-        """Where the table's tree begins: as the file says, else as the backup does."""
+        """Return the root page of the table's tree, from the file or else the backup; None if neither is usable."""
         for root in dict.fromkeys((table.entry.root, table.entry.other_root)):
             is_there = 0 < root <= self._file.count and not self._reader.owner[root]
             if is_there and self._has_lost_sequences(root):
@@ -478,7 +477,7 @@ class _Rebuild:
         return None
 
     def _is_of(self, table: _Table, page: int) -> bool:
-        """Whether what is in the page may be that table's, as far as it can be looked at."""
+        """Return whether the page may belong to the table, judged by its first rows."""
         kind = self._file.kind(page)
         if table.has_rowid and kind == TABLE_INTERIOR:
             return True
@@ -508,7 +507,7 @@ class _Rebuild:
                 self._insert_alike(table, odd, list(alike), origin)
 
     def _odd_texts(self, row: StoredRow) -> tuple[str, ...]:
-        """How each value that is odd text goes into a statement; empty for all others, which are bound.
+        """Return for each value its SQL expression if it is an `OddText`, else an empty text: it is bound as it is.
 
         SQLite takes the bytes of a bound blob for UTF-8, whatever the encoding of the database.
         """
@@ -540,23 +539,23 @@ class _Rebuild:
         except (sqlite3.Error, OverflowError) as error:
             _require_room(error)
             if origin == "free":
-                return  # an older copy of a row, as far as anybody can tell
+                return  # probably an older copy of a row
             if self._is_there(table, row):
-                # Of two rows with one number in a tree one is damaged.
+                # If a tree has two rows of one number, one of them is damaged.
                 table.found.lost.rows += origin == "tree" or not self._is_alike_there(table, row)
             else:
                 table.found.not_taken += 1
                 table.found.reason = table.found.reason or printable_text(str(error))
 
     def _is_there(self, table: _Table, row: StoredRow) -> bool:
-        """Whether a row of that number is in already."""
+        """Return whether a row of that number was inserted already."""
         if not table.rowid:
             return False
         query = f"SELECT 1 FROM {quoted(table.entry.name)} WHERE {table.rowid} = ?"
         return self._execute(query, (row.number,)).fetchone() is not None
 
     def _is_alike_there(self, table: _Table, row: StoredRow) -> bool:
-        """Whether just that row is in already."""
+        """Return whether this exact row was inserted already."""
         written = [(one.name, value) for one, value in zip(table.columns, row.values, strict=False) if one.is_written]
         if any(type(value) is OddText for _, value in written):
             return False
@@ -564,7 +563,7 @@ class _Rebuild:
         query = f"SELECT 1 FROM {quoted(table.entry.name)} WHERE {table.rowid} = ?{told}"
         return self._execute(query, (row.number, *(value for _, value in written))).fetchone() is not None
 
-    # Pages that no tree leads to.
+    # Pages outside any tree
 
     def _take_adrift(self) -> None:
         candidates = self._tables
@@ -582,9 +581,10 @@ class _Rebuild:
             self._note("Which pages were free cannot be read: deleted rows may be among those that came back.")
 
     def _is_all_reached(self) -> bool:
-        """Whether a tree or the list of free pages leads to each page, once: then no row can be anywhere else.
+        """Return whether a tree or the free list leads to each page: then no row can be anywhere else.
 
-        What lies behind the end that page 1 tells is another database's, if that has no table that the backup has.
+        Pages behind the end that page 1 records are left out, unless no table is known from the backup: then page 1
+        may be another database's, and these pages count as not reached.
         """
         if not self._is_free_known or self._file.lost_frames:
             return False
@@ -606,10 +606,10 @@ class _Rebuild:
     def _is_used(self, page: int) -> bool:
         return bool(self._reader.owner[page] or self._free[page]) or self._file.is_special(page)
 
-    # Indexes: their entries look like the rows of a table without row numbers.
+    # Indexes: their entries look like the rows of a WITHOUT ROWID table
 
     def _shapes(self, schema: Schema) -> list[_Index]:
-        """All indexes, those too that SQLite makes by itself, while there are no rows yet that they would sort."""
+        """Return the shapes of all indexes, automatic ones too; called before there are rows that they would sort."""
         entries = {one.name: one for one in schema.entries if one.kind == "index"}
         found = []
         for table in self._tables:
@@ -620,7 +620,7 @@ class _Rebuild:
         return found + [self._defined(one) for one in entries.values()]
 
     def _defined(self, entry: Entry) -> _Index:
-        """The shape of an index that is made, and removed again; without columns where it cannot be made."""
+        """Return the shape of an index by creating it and rolling back; without columns if that fails."""
         self._execute("BEGIN")
         try:
             self._define(entry)
@@ -640,7 +640,7 @@ class _Rebuild:
         return _Index(entry, columns, (-1,) in stored)
 
     def _take_indexes(self) -> None:
-        """Give the pages of indexes to them, so that no table gets them."""
+        """Mark the pages of indexes as taken, so that no table gets them."""
         lost = 0
         for index in self._indexes:
             root = index.entry.root
@@ -655,25 +655,25 @@ class _Rebuild:
             self._note(f"Pages of indexes that cannot be read: {lost}. The indexes are made anew, of the rows.")
 
     def _is_entries(self, index: _Index, page: int) -> bool:
-        """Whether what is in the page may be entries of the index."""
+        """Return whether the page may hold entries of the index."""
         if self._file.kind(page) not in (INDEX_LEAF, INDEX_INTERIOR):
             return False
         rows = self._reader.peek(page)
         return bool(rows) and index.fits_all(rows)
 
     def _is_of_index(self, table: _Table, page: int) -> bool:
-        """Whether entries of an index are as likely in that page as rows of the table, which the backup alone has."""
+        """Return whether the page may as well hold index entries as rows of a table that only the backup has."""
         if table.has_rowid or not table.entry.from_backup:
             return False
         return self._may_be_entries(table, self._reader.peek(page))
 
     def _may_be_entries(self, table: _Table, rows: list[StoredRow]) -> bool:
-        """Whether rows that the table may have may as well be entries of an index of which pages can be anywhere."""
+        """Return whether rows that fit the table may as well be entries of an index with lost pages."""
         fits = any(one.is_open and one.fits_all(rows) for one in self._indexes)
         return (fits or self._are_entries(rows)) and not self._known_rows(table, rows)
 
     def _are_entries(self, rows: list[StoredRow]) -> bool:
-        """Whether a table has rows of those numbers, with those values: they are entries of an index that is lost."""
+        """Return whether a table has rows of those numbers and values: these are entries of a lost index."""
         numbers = [row for row in rows[:_LOOKED_AT] if row.values and isinstance(row.values[-1], int)]
         return len(numbers) == len(rows[:_LOOKED_AT]) and any(
             all(self._is_entry(one, row) for row in numbers) for one in self._tables if one.rowid
@@ -709,7 +709,7 @@ class _Rebuild:
         return None
 
     def _likeliest(self, fitting: list[_Table], rows: list[StoredRow]) -> _Table | None:
-        """The table that the rows fit best; None where two are as likely."""
+        """Return the table that the rows fit best, or None if none fits or two are equally likely."""
 
         def rank(table: _Table) -> tuple[int, bool, bool, float]:
             is_full = len(rows[0].values) == len(table.columns)
@@ -721,7 +721,7 @@ class _Rebuild:
         return fitting[ranked[0][1]]
 
     def _known_rows(self, table: _Table, rows: list[StoredRow]) -> int:
-        """How many of the first rows the newest backup has in that table, as they are here."""
+        """Return how many of the first rows the newest backup has in that table, with most values the same."""
         if self._past is None:
             return 0
         if not table.has_rowid:
@@ -738,11 +738,11 @@ class _Rebuild:
         return found
 
     def _drop_guesses(self) -> None:
-        """Remove the tables that only the backup has, and of which no row was found: they were dropped."""
+        """Remove the tables that only the backup has and that got no row: they were dropped."""
         self._drop(one for one in self._tables if one.entry.is_guess and not one.found.rows)
 
     def _drop_strangers(self) -> None:
-        """Remove what belongs to another program's database, which was written over the beginning of this one."""
+        """Remove the tables of another program's database that was written over the beginning of this one."""
         guessed = [one for one in self._tables if one.entry.is_guess]
         strangers = [one for one in self._tables if not one.entry.from_backup]
         if guessed and not any(one.is_known for one in strangers):
@@ -758,7 +758,7 @@ class _Rebuild:
             self._execute(f"DROP TABLE {quoted(table.entry.name)}")
             self._tables.remove(table)
 
-    # What comes after the rows.
+    # Objects that are added after the rows
 
     def _finish(self, schema: Schema) -> None:
         for entry in sorted(filter(self._is_later, schema.entries), key=lambda one: _LAST.get(one.kind, -1)):
@@ -775,7 +775,7 @@ class _Rebuild:
             self._execute(f"PRAGMA {name}={getattr(header, name) if header.is_sound else known}")
 
     def _is_later(self, entry: Entry) -> bool:
-        """Whether it is made after the rows: not a table of its own, not one that went with its table."""
+        """Return whether it is added after the rows: it is not a stored table, and its own table was not dropped."""
         made = {table.entry.name: table for table in self._tables}
         if entry.is_table or entry.name.startswith("sqlite_"):
             return False
@@ -785,7 +785,7 @@ class _Rebuild:
         return not entry.is_guess or bool(table and table.entry.is_guess)
 
     def _set_sequences(self, pages: list[int]) -> None:
-        """Each AUTOINCREMENT goes on where it was: inserting rows has set it to the highest number that is there."""
+        """Restore the AUTOINCREMENT counters: inserting rows has set them to the highest number in the table."""
         for page in pages:
             for row in self._reader.rows_of(page, Losses()):
                 match row.values:
@@ -809,7 +809,7 @@ class _Rebuild:
         self._note(f"The {entry.kind} {printable_text(entry.name)} is left out: {reason}.")
 
     def _add_virtual(self, entry: Entry) -> None:
-        """Add the line of the schema alone: what the table holds came with the tables that it keeps it in."""
+        """Add only the row of the schema: the content came with the table's shadow tables."""
         try:
             self._require_virtual(entry)
         except sqlite3.Error as error:
@@ -835,7 +835,7 @@ class _Rebuild:
                 self._check_search(entry.name)
 
     def _require_virtual(self, entry: Entry) -> None:
-        """The text is one statement that makes this virtual table, of a module that reads nothing but its own."""
+        """Raise `sqlite3.DatabaseError` unless the text only creates this virtual table, of a module in `MODULES`."""
         with self._guard.defining("virtual table", entry.name, entry.sql):
             table, module = self._guard.table_and_module_of(self._new, entry.sql)
         if not table == entry.name == entry.table or not is_one_statement(entry.sql):
@@ -844,7 +844,7 @@ class _Rebuild:
             raise sqlite3.DatabaseError(f"it is of the module {module}")
 
     def _check_search(self, name: str) -> None:
-        """Write a search index anew where it does not match its text any more."""
+        """Rebuild a search index that no longer matches its text."""
         command = f"INSERT INTO {quoted(name)}({quoted(name)}) VALUES (?)"
         try:
             self._execute(command, ("integrity-check",))
@@ -865,7 +865,7 @@ class _Rebuild:
 
 
 def _batches(rows: Iterator[StoredRow]) -> Iterator[list[StoredRow]]:
-    """The rows, so many at a time as memory has room for."""
+    """Yield the rows in batches that fit in memory; the last may be empty."""
     batch, size = [], 0
     for row in rows:
         batch.append(row)
@@ -885,7 +885,7 @@ def _revisions(past: sqlite3.Connection | None) -> list[str]:
 
 
 def _known_keyed_rows(past: sqlite3.Connection, table: _Table, rows: list[StoredRow]) -> int:
-    """How many of the rows the newest backup has just so: by all values, since they have no number."""
+    """Return how many of the rows the newest backup has with the same values, since they have no number."""
     found = 0
     for row in rows:
         pairs = zip(table.columns, row.values, strict=False)
@@ -910,13 +910,13 @@ def _are_alike(table: _Table, row: StoredRow, theirs: Sequence[Value]) -> bool:
 
 
 def _require_room(error: Exception) -> None:
-    """Raise what is no fault of the row: a full disk, an interrupt."""
+    """Raise the error again if it is not the row's fault: the disk is full or cannot be written."""
     if any(word in str(error) for word in ("is full", "disk I/O error", "readonly", "unable to open")):
         raise error
 
 
 def _stored_columns(connection: sqlite3.Connection, table: str) -> tuple[tuple[_Column, ...], bool]:
-    """The columns in the order in which they are stored, and whether a row has a number."""
+    """Return the columns in the order in which they are stored, and whether rows have a number."""
     found = connection.execute('SELECT cid, name, type, "notnull", pk, hidden FROM pragma_table_xinfo(?)', (table,))
     columns = {row[0]: row for row in found}
     (without,) = connection.execute(
@@ -939,7 +939,7 @@ def _column(row: Sequence[object], is_number: bool) -> _Column:
 
 
 def _affinity(declared: str) -> Literal["TEXT", "NUMERIC", "INTEGER", "REAL", "BLOB"]:
-    """As sqlite.org/datatype3.html has it."""
+    """Return the affinity of a declared type, by the rules of sqlite.org/datatype3.html."""
     declared = declared.upper()
     if "INT" in declared:
         return "INTEGER"
@@ -951,5 +951,5 @@ def _affinity(declared: str) -> Literal["TEXT", "NUMERIC", "INTEGER", "REAL", "B
 
 
 def _names_of_columns(connection: sqlite3.Connection, table: str) -> set[str]:
-    """All of them, computed ones too, in small letters."""
+    """Return the names of all columns, computed ones too, in lower case."""
     return {row[0].lower() for row in connection.execute("SELECT name FROM pragma_table_xinfo(?)", (table,))}

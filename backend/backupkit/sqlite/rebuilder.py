@@ -1,7 +1,7 @@
-"""A database rebuilt from a broken one in a process of its own: whatever is in the file, it harms nothing else.
+"""Rebuild a broken database in a child process, so that nothing in the file can harm anything else.
 
-The process only reads the broken file, writes below the new one's folder, and has bounds on its memory, its processor
-time and its files that grow with the size of the broken one.
+The process only reads the broken file and writes only below the new file's folder. The limits on its memory, its
+processor time and its files grow with the size of the broken file.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from backupkit.sqlite.guard import Guard, Meter, harden
 from backupkit.sqlite.page_rows import Losses
 from backupkit.sqlite.rebuild import Rebuilt, TableRows
 
-_TIMES = 4  # the time of a dump of that size: pages are read twice at the most, and by Python
+_TIMES = 4  # times the processor time for a dump of that size: Python reads the pages, at most twice
 
 
 def rebuild(
     broken: Path, target: Path, known: Path | None, include_free: bool = False, emit: EventListener = silence
 ) -> Rebuilt:
-    """The same as `rebuild.rebuild`, in a process that can harm nothing else, where one can be started.
+    """Do what `rebuild.rebuild` does, in a confined child process if one can be started.
 
-    Where no damage was met, SQLite opens the broken file too, to check it, and may write to it: give it a copy.
-    Raises `sqlite3.DatabaseError` where the new database cannot be written, and `SourceBroken` where the broken one
-    asks for more than a file of its size may.
+    If no damage is found, SQLite opens the broken file too, to check it, and may write to it: pass a copy.
+    Raises `sqlite3.DatabaseError` if the new database cannot be written, and `SourceBroken` if the broken one needs
+    more than a file of its size may use.
     """
     started = _start(broken, target, known, include_free)
     if started is None:
@@ -77,7 +77,7 @@ def _rebuilt(facts: dict[str, Any]) -> Rebuilt:
     return Rebuilt(tables=tuple(tables), **{**facts, **lists})
 
 
-# In the process itself.
+# The child process
 
 
 def _rebuild_and_check(
@@ -92,7 +92,7 @@ def _rebuild_and_check(
 
 
 def _said_by_sqlite(file: Path) -> str:
-    """A sentence on what SQLite's own check finds first, or on why it cannot be made; empty for no damage."""
+    """Return a sentence on the first damage that SQLite's own check finds, or on why it fails; empty if sound."""
     try:
         with contextlib.closing(engine.connect(file)) as connection:
             harden(connection)

@@ -1,4 +1,4 @@
-"""Find rows of a sealed backup that are to come back into the live database, and what they need there.
+"""Find the rows of a sealed backup to restore to the live database, and the rows that they need there.
 
 `main` is the live database, `other` the sealed file. `row_return` writes what is found here.
 """
@@ -33,16 +33,16 @@ from backupkit.sqlite.rows import Key, Value
 
 MOST = 100_000  # rows of one rescue
 _MOST_NOTES = 20
-_MOST_BYTES = 256 << 20  # of text and blobs, all in memory
-_SECONDS = 60.0  # that the rows may be looked for
+_MOST_BYTES = 256 << 20  # of text and blobs, all held in memory
+_SECONDS = 60.0  # limit of the search
 Why = Literal["asked for", "referred to", "refers to them"]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which rows are asked for: those that meet a condition, all that are missing, or those of these keys.
+    """The rows that are asked for: those that meet a condition, all that are missing, or those of these keys.
 
-    `keys` are as typed, of a primary key of one column; `rows` are exact, as `rows.key_of` names rows of the backup.
+    `keys` are as typed, for a primary key of one column; `rows` are exact values of `rows.key_of` in the backup.
     """
 
     where: str = ""
@@ -53,7 +53,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class RescuedRow:
-    """A row of the backup, its values in the order of `RowsOfTable.columns`; `live` is the row that has its key now."""
+    """A row of the backup, its values in the order of `Found.columns`; `live` is the live row of this key, or None."""
 
     table: str
     key: Values
@@ -64,9 +64,9 @@ class RescuedRow:
 
 @dataclass(frozen=True)
 class Found:
-    """What a rescue would do. `differ` are rows with other values now: they stay, or are replaced (`overwrite`).
+    """The plan of a rescue. `differ` are rows with other values live: they stay, or are replaced if `overwrite`.
 
-    `same` counts rows that are live already as they were. `notes` are sentences for the person.
+    `same` counts rows that are live unchanged. `notes` are sentences for the user.
     """
 
     columns: dict[str, tuple[str, ...]]
@@ -76,17 +76,17 @@ class Found:
     overwrite: bool
     notes: tuple[str, ...]
     dangling: dict[tuple[str, str, int], int] = field(default_factory=dict)
-    """By table, the table it refers to and the number of the key: rows that refer to what the backup lacks too."""
+    """The number of rows that refer to rows that the backup lacks too, by table, parent table and key number."""
 
     @property
     def writes(self) -> tuple[RescuedRow, ...]:
-        """The rows that are put back."""
+        """The rows to write."""
         return self.inserts + (self.differ if self.overwrite else ())
 
 
 @contextmanager
 def opened(live: Path, sealed: Path, timeout: float) -> Iterator[sqlite3.Connection]:
-    """One moment of the live database, only read, with the sealed file beside it."""
+    """Hold a read-only snapshot of the live database while the block runs, with the sealed file attached."""
     with database.snapshot(live, timeout) as snapshot, rows.attached_alike(snapshot, sealed):
         yield snapshot
 
@@ -100,10 +100,11 @@ def find(
     with_children: bool = False,
     seconds: float = _SECONDS,
 ) -> Found:
-    """The rows that are asked for, and those that they refer to and that are missing, along foreign keys.
+    """Find the rows that are asked for, and the missing rows that they refer to by foreign keys.
 
-    With children also those that refer to them. Raises `NoSuchBackup` for a table or key that the backup lacks,
-    `Refused` where schema or keys do not say which row is which, or a row cannot go in.
+    `with_children` adds missing rows that refer to them. Raises `NoSuchBackup` for a table or key that the backup
+    lacks, `Refused` if the schema or keys do not identify the rows or a row cannot be inserted, `BackupError` after
+    `seconds`.
     """
     search = _Search(connection, overwrite, with_children)
     chosen = search.chosen(table, choice, sealed, seconds)
@@ -117,11 +118,11 @@ def find(
             raise
 
 
-# The search.
+# The search
 
 
 class _Search:
-    """The rows of one rescue, found one after the other."""
+    """A search for the rows of one rescue."""
 
     def __init__(self, connection: sqlite3.Connection, overwrite: bool, with_children: bool) -> None:
         self._connection, self._overwrite, self._with_children = connection, overwrite, with_children
@@ -136,13 +137,13 @@ class _Search:
         self._dangling: Counter[tuple[str, str, int]] = Counter()
 
     def _table_if_ordinary(self, name: str) -> KeyedTable | None:
-        """None for one whose rows cannot be told apart: what refers to them is checked at the end."""
+        """Return the table, or None if no key identifies its rows: references to them are checked at the end."""
         with suppress(Refused, NoSuchBackup):
             return self._table(name)
         return None
 
     def chosen(self, name: str, choice: Choice, sealed: Path, seconds: float) -> list[Values]:
-        """The keys of the rows that are asked for."""
+        """Return the keys of the rows that are asked for."""
         table = self._table(name)
         if choice.keys:
             return [self._of_key(table, text) for text in choice.keys]
@@ -151,20 +152,20 @@ class _Search:
         if choice.rows:
             return self._of_rows(table, choice.rows, sealed)
         with database.open_sealed(sealed) as alone, query.reading_only(alone, seconds):
-            # By itself: what a subquery reads is the backup's too.
+            # The backup is opened alone, so that subqueries read it too.
             query.check_condition(alone, table.name, choice.where)
             wanted = ", ".join(map(quoted, table.keys))
             found = alone.execute(f"SELECT {wanted} FROM main.{quoted(table.name)} WHERE ({choice.where}\n)")
             return self._few([tuple(one) for one in found.fetchmany(MOST + 1)])
 
     def take(self, name: str, keys: Sequence[Values]) -> None:
-        """Take the rows of these keys, and all that belongs to them."""
+        """Take the rows of these keys, then their parents and children."""
         for key in keys:
             self._add(self._table(name), key, "asked for")
         while self._waiting:
             table, key, is_meant = self._waiting.popleft()
             self._take_parents(table, key)
-            if self._with_children and is_meant:  # not of a row that is only referred to: these would be its siblings
+            if self._with_children and is_meant:  # not for a row that is only referred to: they would be siblings
                 self._take_children(table, key)
 
     def found(self) -> Found:
@@ -273,7 +274,7 @@ class _Search:
             )
 
     def _refuse_twice(self, table: KeyedTable, key: Values) -> None:
-        """Two rows of the backup must not become one: the live key may tell less apart than the backup's did."""
+        """Raise `Refused` if two rows of the backup have the same live row: the live key may distinguish less."""
         wanted = ", ".join(map(quoted, table.keys))
         place = (
             table.name,
@@ -291,7 +292,7 @@ class _Search:
         return None if found is None else tuple(found)
 
     def _take_parents(self, table: KeyedTable, key: Values) -> None:
-        """The rows that this one refers to, where they are missing."""
+        """Take the missing rows that this one refers to."""
         for one in table.foreign_keys:
             wanted = ", ".join(map(quoted, one.columns))
             referred = self._connection.execute(f"SELECT {wanted} FROM {table.where(rows.OTHER)}", key).fetchone()
@@ -315,7 +316,7 @@ class _Search:
         return bool(self._connection.execute(f"SELECT 1 FROM {table.where('main', columns)}", values).fetchone())
 
     def _take_children(self, table: KeyedTable, key: Values) -> None:
-        """The rows that refer to this one, and are missing."""
+        """Take the missing rows that refer to this one."""
         for one in self._references_to(table):
             child = self._table_if_ordinary(one.table)
             if child is None:
@@ -333,7 +334,7 @@ class _Search:
                     self._add(child, found, "refers to them")
 
     def _references_to(self, table: KeyedTable) -> list[ForeignKey]:
-        """The foreign keys, of tables that both have, that lead to this one."""
+        """Return the foreign keys that refer to this table, from tables that both databases have."""
         if table.name not in self._children:
             found = (
                 one
@@ -344,7 +345,7 @@ class _Search:
         return self._children[table.name]
 
     def _refuse_twins(self, row: RescuedRow) -> None:
-        """No live row may have what may be there only once."""
+        """Raise `Refused` if a live row has the same values in columns that must be unique."""
         table = self._table(row.table)
         values = dict(zip(map(folded, table.columns), row.backup, strict=True))
         for columns in table.unique:
@@ -377,7 +378,7 @@ class _Search:
 
 
 def _readings(text: str) -> Iterator[Value]:
-    """What may be meant by a key that was typed: the column says, or where it has no type, the row that is there."""
+    """Yield the values that a typed key may mean: the column's type decides, or the row that exists if it has none."""
     if _is_no_text(text):
         return
     yield text

@@ -1,7 +1,7 @@
 """Put rows of a sealed backup back into the live database, all of them in one transaction, or none.
 
-What was found by `row_rescue` is written here. Values go from one file to the other within SQLite, so that each comes
-back to the last bit.
+This module writes what `row_rescue` found. SQLite copies the values from one file to the other, so each is restored to
+the last bit.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from backupkit.sqlite.keyed_tables import (
 )
 from backupkit.sqlite.row_rescue import Found, RescuedRow
 
-_BrokenKey = tuple[str, int | None, str, int]  # table, row, the table that it refers to, number of the key
+_BrokenKey = tuple[str, int | None, str, int]  # table, row, parent table, number of the foreign key
 
 
 def bring_back(live: Path, sealed: Path, found: Found, timeout: float, is_rehearsal: bool = False) -> None:
-    """Put the rows back, all of them in one transaction, or none; a rehearsal ends without the commit.
+    """Write the rows, all of them in one transaction, or none; a rehearsal ends without the commit.
 
-    Triggers do not run; foreign keys are checked before it commits. Raises `Refused` where the live rows are not those
-    that were found, or a constraint does not allow a row; `SourceUnreadable` where the database stays locked.
+    Triggers do not run; foreign keys are checked before the commit. Raises `Refused` if the live rows have changed
+    since they were found, or a constraint refuses a row; `SourceUnreadable` if the database stays locked.
     """
     with closing(engine.connect(live, "mode=rw", timeout=0)) as connection, rows.attached(connection, sealed):
-        # Nothing is written before the commit, for which alone it may have to wait.
+        # cache_spill=OFF: the file is written only at the commit, so only the commit may have to wait for readers.
         for pragma in ("foreign_keys=OFF", "synchronous=FULL", "recursive_triggers=OFF", "cache_spill=OFF"):
             connection.execute(f"PRAGMA {pragma}")
         database.retry_while_locked(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
@@ -58,7 +58,7 @@ def bring_back(live: Path, sealed: Path, found: Found, timeout: float, is_rehear
 
 
 def _refuse_if_changed(connection: sqlite3.Connection, found: Found, tables: dict[str, KeyedTable]) -> None:
-    """The live rows must be those that the plan was made of."""
+    """Raise `Refused` if the live rows are no longer those of the plan."""
     for row in (*found.inserts, *found.differ):
         table = tables[row.table]
         wanted = ", ".join(map(quoted, table.columns))
@@ -86,7 +86,7 @@ def _write(connection: sqlite3.Connection, found: Found, tables: dict[str, Keyed
 
 
 def _refuse_other_values(connection: sqlite3.Connection, table: KeyedTable, row: RescuedRow) -> None:
-    """What a column of another type made of a value would be no longer what the backup holds."""
+    """Raise `Refused` if the written row differs from the backup's, because a column of another type converted it."""
     if not is_same(connection, table, row.key):
         place = f"{printable(row.table)} {key_text(row.key)}"
         raise Refused(
@@ -96,7 +96,7 @@ def _refuse_other_values(connection: sqlite3.Connection, table: KeyedTable, row:
 
 
 def _refuse_broken_keys(broken: Counter[_BrokenKey], found: Found) -> None:
-    """No row refers to what is not there that did not before, but for those that do in the backup too."""
+    """Raise `Refused` if rows newly refer to missing rows, except those that do so in the backup too."""
     counts = Counter[tuple[str, str, int]]()
     for (child, _, parent, number), count in broken.items():
         counts[child, parent, number] += count
@@ -108,7 +108,7 @@ def _refuse_broken_keys(broken: Counter[_BrokenKey], found: Found) -> None:
 
 
 def _others_that_refer_to(connection: sqlite3.Connection, replaced: Collection[str], names: Sequence[str]) -> list[str]:
-    """The tables, but for those of these names, whose rows may be left alone where rows are replaced."""
+    """Return the tables, other than `names`, with foreign keys to tables in which rows are replaced."""
     known = set(map(folded, names))
     query = 'SELECT 1 FROM pragma_foreign_key_list(?) WHERE "table" = ? COLLATE NOCASE'
     return [
@@ -119,7 +119,7 @@ def _others_that_refer_to(connection: sqlite3.Connection, replaced: Collection[s
 
 
 def _put_back(connection: sqlite3.Connection, table: KeyedTable, row: RescuedRow) -> None:
-    """Whatever a constraint of the table would do with a conflict: it is an error."""
+    """Write the row; a conflict is an error, whatever ON CONFLICT the table declares."""
     columns = ", ".join(map(quoted, table.columns))
     past = f"SELECT {columns} FROM {table.where(rows.OTHER)}"
     if row.live is None:
@@ -134,9 +134,9 @@ def _put_back(connection: sqlite3.Connection, table: KeyedTable, row: RescuedRow
 
 
 def _free_row_id(connection: sqlite3.Connection, table: KeyedTable, row: RescuedRow) -> str:
-    """The name of the row id, where the row had one beside its key and no live row has it now; else empty.
+    """Return the name of the rowid if the row had one beside its key and no live row has it now; else empty.
 
-    A search table knows a row by it.
+    A search table identifies a row by it.
     """
     row_id, keys = rows.row_id_of(connection, table.name), tuple(map(quoted, table.keys))
     if not row_id or rows.is_row_number(connection, table.name, keys, "main"):
@@ -146,20 +146,20 @@ def _free_row_id(connection: sqlite3.Connection, table: KeyedTable, row: Rescued
     try:
         return "" if connection.execute(taken, row.key).fetchone() else row_id
     except sqlite3.OperationalError:
-        return ""  # it has none in the backup
+        return ""  # the table has no rowid in the backup
 
 
 def _broken_keys(connection: sqlite3.Connection, tables: Sequence[str]) -> Iterator[_BrokenKey]:
     is_there = cache(lambda parent: bool(columns_of(connection, parent, "main")))
     for table in tables:
-        with suppress(sqlite3.OperationalError):  # a key that refers to what cannot be: the schema's slip
+        with suppress(sqlite3.OperationalError):  # a foreign key without a matching parent key: an error of the schema
             for child, row, parent, number in connection.execute(f"PRAGMA main.foreign_key_check({quoted(table)})"):
-                if is_there(parent):  # or no row can refer to it
+                if is_there(parent):  # else every row breaks the key, before and after
                     yield folded(child), row, folded(parent), number
 
 
 def _taken_off(connection: sqlite3.Connection, tables: Sequence[str]) -> list[str]:
-    """The triggers of these tables are gone until their statements are run again, in the same transaction."""
+    """Drop the triggers of these tables, and return their SQL, which must run again in the same transaction."""
     found = []
     for table in tables:
         for name in triggers_of(connection, table):

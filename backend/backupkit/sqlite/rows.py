@@ -1,7 +1,7 @@
 """Rows of a table, a page at a time; and the rows in which two databases differ.
 
-A value is told as far as people can look at it: the beginning of a text, the size of a blob. Names and values are
-those of a database that nobody vouches for: names are quoted, and what cannot be printed is escaped.
+Values are shortened for display: the beginning of a text, the size of a blob. Names and values come from an untrusted
+database: names are quoted, and unprintable characters are escaped.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Value = str | int | float | bytes | None
 Key = tuple[Value, ...]
 _ROW_IDS = ("rowid", "_rowid_", "oid")
 _APART = "Look at it by itself: `rows` without --diff, or `restore NAME --to DIR`."
-OTHER = "other"  # what the second database is called while two are compared
-_INSTRUCTIONS = 10_000  # of SQLite's, between two looks at the clock
+OTHER = "other"  # the schema name of the second, attached database
+_INSTRUCTIONS = 10_000  # of SQLite's VM, between two checks of the clock
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value on one printable line. `size` is of the whole of it, where less is shown: bytes of a blob."""
+    """A value on one printable line. `size` is the bytes of a blob, which is not shown itself."""
 
     kind: Literal["null", "integer", "real", "text", "blob"]
     text: str = ""
@@ -39,7 +39,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row, and the key by which the next page is found."""
+    """A row, and its key, which finds the next page."""
 
     key: Key
     cells: tuple[Cell, ...]
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class RowPage:
-    """So many rows of a table in the order of their keys, and whether there are others on either side."""
+    """Some rows of a table in key order, and whether there are more on either side."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -57,9 +57,9 @@ class RowPage:
 
 @dataclass(frozen=True)
 class Difference:
-    """A row that is not the same in both databases; empty cells where one has no row of that key.
+    """A row that differs between two databases; the cells are empty on the side that has no row of that key.
 
-    `key` is by which the earlier database knows it, where it was asked for; empty for a row that came.
+    `key` is its key in the earlier database, if that was asked for; empty for a row that came.
     """
 
     kind: Literal["gone", "came", "changed"]
@@ -70,9 +70,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows that were there before and are gone, that came since, and that changed; by their `keys`.
+    """The rows that are gone, came or changed since the earlier database; `keys` identify them.
 
-    Only `columns`, which both have, were compared. `is_cut` means: there are more, or the time was over.
+    Only `columns`, which both have, were compared. `is_cut`: there are more, or the time was over (`is_late`).
     """
 
     keys: tuple[str, ...]
@@ -82,7 +82,7 @@ class Comparison:
     is_late: bool = False
 
     def count(self, kind: str) -> int:
-        """How many rows are of that kind, among those that were found."""
+        """Return how many of the found rows are of that kind."""
         return sum(one.kind == kind for one in self.differences)
 
 
@@ -94,9 +94,10 @@ def page(
     before: Key | None = None,
     width: int = 60,
 ) -> RowPage:
-    """At most `size` rows behind, or before, the row of that key; from the first one where no key is given.
+    """Return at most `size` rows after, or before, the row of that key; the first ones if no key is given.
 
-    Each row is found by its key, so that the last page costs as little as the first. Texts are cut at `width`.
+    Rows are found by their keys, so the last page costs as little as the first. Texts are cut at `width`.
+    Raises `Refused` for a key with the wrong number of values.
     """
     columns, keys = columns_of(connection, table), key_of(connection, table)
     direction = "DESC" if before is not None else "ASC"
@@ -117,7 +118,7 @@ def page(
 
 
 def columns_of(connection: sqlite3.Connection, table: str, schema: str = "main") -> tuple[str, ...]:
-    """The columns that are stored, in their order; nothing where there is no such table."""
+    """Return the columns in order, without generated ones; empty if there is no such table."""
     return tuple(row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?, ?)", (table, schema)))
 
 
@@ -130,10 +131,11 @@ def compare(
     seconds: float = 30,
     earlier_keys: tuple[str, ...] = (),
 ) -> Comparison:
-    """How the table stands to that of an earlier, sealed file; told until `most` of each kind, or the time is over.
+    """Compare the table with that of an earlier, sealed file, up to `most` rows of each kind or for `seconds`.
 
-    SQLite itself compares, a row at a time, byte by byte. Both are only read. Rows are the same row if their primary
-    keys are, or their row ids where the table has none. `earlier_keys`, quoted, are what each difference has as key.
+    SQLite itself compares, a row at a time, byte by byte. Both are only read. Two rows are the same row if their
+    primary keys are equal, or their rowids if there is no primary key. `earlier_keys`, quoted, make up
+    `Difference.key`.
     """
     with attached(connection, earlier):
         ours, theirs = (columns_of(connection, table, schema) for schema in ("main", OTHER))
@@ -153,7 +155,7 @@ def compare(
 
 @dataclass(frozen=True)
 class Changes:
-    """How many rows of a table come back, change and go when an earlier state is put in place of the live one."""
+    """The numbers of rows that a table gains, changes and loses if an earlier state replaces the live one."""
 
     added: int = 0
     changed: int = 0
@@ -167,20 +169,20 @@ class Changes:
 def count_changes(
     connection: sqlite3.Connection, tables: Sequence[str], earlier: Path, seconds: float
 ) -> dict[str, Changes]:
-    """The changes of as many of these tables as can be compared in that time, one after the other.
+    """Return the changes of these tables, of as many as can be compared in order within `seconds`.
 
-    A table that is in one of the two alone, or that only the app can read, is left out.
+    A table that only one of the two has, or that only the app can read, is left out.
     """
     found: dict[str, Changes] = {}
     with (
-        contextlib.suppress(sqlite3.DatabaseError),  # of another encoding, say
+        contextlib.suppress(sqlite3.DatabaseError),  # for example, another encoding
         attached(connection, earlier),
         limited(connection, seconds) as is_over,
     ):
         for table in tables:
             if is_over():
                 break
-            with contextlib.suppress(sqlite3.DatabaseError):  # the time is over, or a collation is the app's own
+            with contextlib.suppress(sqlite3.DatabaseError):  # the time is over, or only the app has a collation
                 found[table] = _counted(connection, table)
     return found
 
@@ -203,18 +205,18 @@ def _counted(connection: sqlite3.Connection, table: str) -> Changes:
 
 @dataclass(frozen=True)
 class DifferenceQuery:
-    """What asks for each kind of difference. `main` is the database as it is now."""
+    """The SQL that finds each kind of difference. `main` is the database as it is now."""
 
     table: str
     keys: tuple[str, ...]
     columns: tuple[str, ...]
     width: int | None
     where: str = ""
-    """A condition that the row meets in one of the two; checked already to be one expression."""
+    """A condition that the row must meet in one of the two; checked before to be one expression."""
     row_id: str = ""
-    """What tells rows apart whose key is NULL, where the table has such a thing."""
+    """The name of the rowid, which identifies rows whose key is NULL; empty if the table has none."""
     earlier_keys: tuple[str, ...] = ()
-    """What stands first, whole, in each row that the earlier database has."""
+    """Columns that come first, not shortened, in each row that the earlier database has."""
 
     @property
     def gone(self) -> str:
@@ -231,16 +233,16 @@ class DifferenceQuery:
         return f"SELECT {', '.join([*keys, *wanted])} FROM {self._rows('changed')}"
 
     def counting(self, kind: str) -> str:
-        """How many rows are of that kind."""
+        """Return the SQL that counts the rows of that kind."""
         return f"SELECT count(*) FROM {self._rows(kind)}"
 
     def counting_common(self) -> str:
-        """How many rows both have, and how many of those changed; right where no two rows have one key."""
+        """Return the SQL that counts the common rows, and the changed ones of them; correct only if keys are unique."""
         return f"SELECT count(*), count(*) FILTER (WHERE {self._is_changed}) FROM {self._common}"
 
     @property
     def sides(self) -> tuple[str, str]:
-        """The table as it is now, and as it was."""
+        """The names of the table as it is now, and as it was."""
         return f"main.{self.table}", f"{OTHER}.{self.table}"
 
     def _one_side(self, kind: str) -> str:
@@ -249,7 +251,7 @@ class DifferenceQuery:
         return f"SELECT {', '.join([*keys, *wanted])} FROM {self._rows(kind)}"
 
     def _rows(self, kind: str) -> str:
-        """What stands behind FROM."""
+        """Return the SQL after FROM."""
         if kind == "changed":
             found = f"{self._common} WHERE {self._is_changed}"
             return f"{found} AND ({self._is_meant('now')} OR {self._is_meant('past')})" if self.where else found
@@ -259,7 +261,7 @@ class DifferenceQuery:
         return f"{found} AND ({self.where}\n)" if self.where else found
 
     def _is_meant(self, side: str) -> str:
-        """Whether the row of that side meets the condition, which names columns without a side."""
+        """Return the SQL that tests the row of that side: the condition names columns without a side."""
         table = self.sides[side == "past"]
         return f"EXISTS (SELECT 1 FROM {table} AS one WHERE {self._same('one', side)} AND ({self.where}\n))"
 
@@ -270,7 +272,7 @@ class DifferenceQuery:
 
     @property
     def _is_changed(self) -> str:
-        """By its own collation A may be a. Where whole values are shown, 1 is not 1.0."""
+        """The SQL that tests for a change. Bytewise: a collation may equate A and a. In whole values, 1 is not 1.0."""
         kinds = [f"typeof({{}}.{name})" for name in self.columns] if self.width is None else []
         now = ", ".join(
             [*(f"now.{name} COLLATE BINARY" for name in self.columns), *(one.format("now") for one in kinds)]
@@ -289,7 +291,7 @@ class DifferenceQuery:
 def _differences(
     connection: sqlite3.Connection, query: DifferenceQuery, width: int, most: int, seconds: float
 ) -> tuple[list[Difference], bool, bool]:
-    """What was found, whether there is more of it, and whether that is because the time was over."""
+    """Return the differences, whether there may be more, and whether the time was over."""
     found: list[Difference] = []
     is_cut = False
     with limited(connection, seconds) as is_over:
@@ -317,14 +319,14 @@ def _difference(kind: Literal["gone", "came", "changed"], key: Key, row: Sequenc
 
 @contextlib.contextmanager
 def attached(connection: sqlite3.Connection, file: Path) -> Iterator[None]:
-    """The sealed file is there as a second database, read-only, with nothing written beside it and no lock taken."""
+    """Attach the sealed file as a second database, read-only; SQLite takes no lock and writes nothing beside it."""
     connection.execute(f"ATTACH ? AS {OTHER}", (f"{file.absolute().as_uri()}?mode=ro&immutable=1",))
-    yield  # a database cannot be detached within a transaction: it goes with the connection
+    yield  # a database cannot be detached within a transaction: closing the connection detaches it
 
 
 @contextlib.contextmanager
 def attached_alike(connection: sqlite3.Connection, file: Path) -> Iterator[None]:
-    """The same; `Refused` where the two have not the same encoding of text, and so cannot be looked at together."""
+    """Do `attached`; raise `Refused` if the text encodings differ, because SQLite cannot read both together then."""
     stack = contextlib.ExitStack()
     try:
         stack.enter_context(attached(connection, file))
@@ -338,7 +340,7 @@ def attached_alike(connection: sqlite3.Connection, file: Path) -> Iterator[None]
 
 @contextlib.contextmanager
 def limited(connection: sqlite3.Connection, seconds: float) -> Iterator[Callable[[], bool]]:
-    """What runs in the block is interrupted when the time is over; tells whether it is."""
+    """Interrupt SQLite in the block when the time is over; yield a function that returns whether it is."""
     deadline = time.monotonic() + seconds
 
     def is_over() -> bool:
@@ -352,13 +354,13 @@ def limited(connection: sqlite3.Connection, seconds: float) -> Iterator[Callable
 
 
 def key_of(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
-    """What orders the rows and names each of them: the row id, else the primary key. Quoted."""
+    """Return the quoted columns that order and identify the rows: the rowid, else the primary key."""
     row_id = row_id_of(connection, table)
     return (row_id,) if row_id else _primary_key(connection, table)
 
 
 def row_id_of(connection: sqlite3.Connection, table: str) -> str:
-    """The name that SQLite's own number of a row has in this table, quoted; empty where it has none."""
+    """Return the quoted name of the rowid in this table; empty if it has none."""
     names = {name.lower() for name in columns_of(connection, table)}
     (without,) = connection.execute(
         "SELECT total(wr) FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE", (table,)
@@ -368,13 +370,13 @@ def row_id_of(connection: sqlite3.Connection, table: str) -> str:
 
 
 def identity(connection: sqlite3.Connection, table: str, theirs: tuple[str, ...]) -> tuple[str, ...]:
-    """What makes a row the same row in two databases: the primary key if both have it, else the row id. Quoted."""
+    """Return the quoted columns that identify a row in both: the primary key if both have it, else the `key_of`."""
     key = _primary_key(connection, table)
     return key if key and {unquoted(name) for name in key} <= {*theirs} else key_of(connection, table)
 
 
 def is_row_number(connection: sqlite3.Connection, table: str, keys: tuple[str, ...], schema: str) -> bool:
-    """Whether that key is the row id itself, so that no two rows have it and none is without."""
+    """Return whether that key is the rowid itself, which is unique and never NULL."""
     if len(keys) != 1:
         return False
     rowid = connection.execute(
@@ -399,7 +401,7 @@ def _marks(keys: Sequence[str]) -> str:
 
 
 def _shown(name: str, width: int | None) -> str:
-    """The value as it is fetched: a blob as the digits of its size, a text up to one letter more than is shown.
+    """Return the SQL that fetches the value: a blob as the digits of its size, a text up to one letter beyond `width`.
 
     Without a width it is fetched as it is.
     """
@@ -419,7 +421,7 @@ def _cell(value: Value, width: int) -> Cell:
     if value is None:
         return Cell("null")
     if isinstance(value, bytes):
-        return Cell("blob", size=int(value.replace(b"\0", b"")), is_cut=True)  # two bytes a digit in UTF-16
+        return Cell("blob", size=int(value.replace(b"\0", b"")), is_cut=True)  # UTF-16 has two bytes a digit
     if isinstance(value, str):
         return Cell("text", printable_text(value[:width]), is_cut=len(value) > width)
     return Cell("integer" if isinstance(value, int) else "real", str(value))

@@ -1,8 +1,8 @@
 """SQL text of a database: `write_dump` writes it, `load_dump` (in `sql_load`) builds a database from it.
 
-What one writes the other loads to the same content: every row with its storage class and its rowid, the schema to the
-letter, `user_version`, `application_id`, encoding, page size, sequences, statistics, virtual tables. The text is also
-what the `sqlite3` shell reads, and looks like what its `.dump` writes:
+Loading a written dump restores the same content: every row with its storage class and its rowid, the exact schema text,
+`user_version`, `application_id`, encoding, page size, sequences, statistics, virtual tables. The `sqlite3` shell can
+read the text too, and its `.dump` writes similar text:
 
     PRAGMA encoding='UTF-8'; …     before the first table, or SQLite ignores them
     BEGIN TRANSACTION;
@@ -35,12 +35,12 @@ from backupkit.sqlite.sql_rows import UsualRows, any_row, kind_of, portable, pre
 __all__ = ["DumpFacts", "load_dump", "refusal", "write_dump"]
 
 _PROGRESS_ROWS = 5000
-_STATEMENT_BYTES = 32 * 1024  # rows of one INSERT: fast to load, and still read by eye
+_STATEMENT_BYTES = 32 * 1024  # of rows in one INSERT: fast to load, and still readable
 _MOST_COLUMNS = 2000  # in a result, and in an INSERT of several rows
-_FEW_COLUMNS = 100  # of which a layout is made
-_SAMPLE = 64  # rows that show what a column holds as a rule
+_FEW_COLUMNS = 100  # a table with more gets no layout
+_SAMPLE = 64  # rows that are read to see what a column usually holds
 _ROWID_NAMES = ("_rowid_", "rowid", "oid")
-_LAST_ORDER = {"index": 0, "view": 1, "trigger": 2}  # a trigger may stand on a view
+_LAST_ORDER = {"index": 0, "view": 1, "trigger": 2}  # a trigger may be on a view
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
 _MODULE = re.compile(r"\bUSING\s+[\"'`\[]?(\w+)", re.IGNORECASE)
 _NOT_ORDINARY = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('shadow', 'virtual')"
@@ -53,7 +53,7 @@ _WRITABLE_SCHEMA = (
 
 @dataclass(frozen=True)
 class DumpFacts:
-    """What a dump holds; `bytes` is the text before any compression."""
+    """The content of a dump in numbers; `bytes` is the size of the text before any compression."""
 
     tables: int
     rows: int
@@ -79,9 +79,9 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of a table: where they go, where they come from, and the columns to read.
+    """The rows of a table: the start of their INSERT, their source, and the columns to read.
 
-    `alone`: each needs an INSERT of its own, because several have more columns than SQLite allows.
+    `alone`: each row needs an INSERT of its own, because SQLite limits the columns of an INSERT of several rows.
     """
 
     target: bytes
@@ -91,26 +91,26 @@ class _Rows:
 
 
 def write_dump(live: sqlite3.Connection, out: BinaryIO, emit: EventListener = silence) -> DumpFacts:
-    """SQL text of one consistent moment of the database, streamed in constant memory (that of its largest row).
+    """Write SQL text of one consistent snapshot of the database, in constant memory (that of its largest row).
 
-    Changes nothing: not the database, nor a transaction the caller has open.
-    Raises SourceUnreadable where the database cannot be read, has no tables, or holds a row too long for SQL text.
+    Changes neither the database nor a transaction that the caller has open.
+    Raises SourceUnreadable if the database cannot be read, has no tables, or has a row that is too long for SQL text.
     """
     try:
         with _one_moment(live), closing(_Dump(live, out, emit)) as dump:
             return dump.write()
     except sqlite3.Error as error:
         if "user-defined function raised" in str(error):
-            raise KeyboardInterrupt from error  # ours raise nothing else, and sqlite3 swallows what they raise
+            raise KeyboardInterrupt from error  # our functions raise nothing else, and sqlite3 hides what they raise
         raise SourceUnreadable(
             f"Cannot read the database {_path_of(live)}: {error}.", hint="Run `doctor` to see what is wrong."
         ) from error
 
 
 def refusal(live: sqlite3.Connection) -> str:
-    """Why `load_dump` would not take the text of this database, in a sentence; empty where it would.
+    """Return why `load_dump` would refuse a dump of this database, in a sentence; empty if it would accept it.
 
-    Found out by a dump of the schema with a row of each table, which is loaded; of a virtual table the module counts.
+    Loads a trial dump of the schema with one row of each table; for a virtual table, only checks the module.
     """
     text = io.BytesIO()
     with _one_moment(live), closing(_Dump(live, text, limit=" LIMIT 1")) as dump:
@@ -119,7 +119,7 @@ def refusal(live: sqlite3.Connection) -> str:
         try:
             dump.write()
         except SourceUnreadable:
-            return ""  # it has virtual tables only, or nothing; which of these is said when it is dumped
+            return ""  # it has only virtual tables, or nothing; the real dump says which
     text.seek(0)
     with scratch.folder() as folder:
         try:
@@ -132,7 +132,7 @@ def refusal(live: sqlite3.Connection) -> str:
 
 @contextmanager
 def _one_moment(live: sqlite3.Connection) -> Iterator[None]:
-    """Inside, every read sees the same content; afterwards the connection is as it was, but for one pure function."""
+    """Hold one snapshot while the block runs; afterwards the connection is as it was, except for one pure function."""
     text_factory, began = live.text_factory, not live.in_transaction
     prepare(live)
     try:
@@ -171,7 +171,7 @@ class _Dump:
     def write(self) -> DumpFacts:
         schema = self._schema()
         tables = [entry for entry in schema if entry.kind == "table" and entry.root and not _is_internal(entry.name)]
-        if self._limit:  # a virtual table opens with all of its own tables only
+        if self._limit:  # a virtual table opens only with all of its shadow tables
             own = {str(name.decode()) for (name,) in self._all(_NOT_ORDINARY)}
             schema = [entry for entry in schema if entry.name not in own and entry.table not in own]
             tables = [entry for entry in tables if entry.name not in own]
@@ -187,7 +187,7 @@ class _Dump:
         for entry in tables:
             self._statement(_terminated(entry.sql))
             self._write_rows(entry.name)
-        rows = self._rows  # of the app: what follows is SQLite's own
+        rows = self._rows  # the app's rows: SQLite's own follow
         self._write_sequence(internal, tables)
         self._write_statistics(internal)
         for entry in sorted((e for e in schema if e.kind in _LAST_ORDER), key=lambda e: _LAST_ORDER[e.kind]):
@@ -197,26 +197,26 @@ class _Dump:
         return DumpFacts(len(tables) + len(virtual), rows, self._bytes)
 
     def unknown_modules(self) -> list[str]:
-        """The modules of virtual tables that are not here, or that text from outside must not use."""
+        """Return the modules of virtual tables that this SQLite lacks, or that text from outside must not use."""
         here = {name.decode().lower() for (name,) in self._all("SELECT name FROM pragma_module_list")}
         virtual = [entry.sql for entry in self._schema() if entry.kind == "table" and not entry.root]
         found = [match[1].lower() for sql in virtual if (match := _MODULE.search(_COMMENT.sub(" ", sql)))]
         return sorted({one for one in found if one not in here & MODULES})
 
     def close(self) -> None:
-        """The connection has no collation of ours any more."""
+        """Remove our collations from the connection."""
         for name in self._collations:
             self._live.create_collation(name, None)
 
     def _stand_in_for_collations(self, table: str) -> None:
-        """Each collation of the app's has one in its place: SQLite asks for it, though nothing is sorted by it here."""
+        """Register a stand-in for each collation of the app: SQLite requires it, although nothing is sorted here."""
         columns = [f"max({quoted(column.decode())})" for (column,) in self._all(_COLUMN_NAMES, table)]
         parts = [columns[start : start + _SAMPLE] for start in range(0, len(columns), _SAMPLE)]
         for what in ("count(*)", *(", ".join(part) for part in parts)):
             while name := self._missing_collation(f"EXPLAIN SELECT {what} FROM main.{quoted(table)}"):
                 self._live.create_collation(name, _by_bytes)
                 self._collations.append(name)
-                self._cursor.execute("PRAGMA writable_schema=RESET")  # read it anew, with the collation
+                self._cursor.execute("PRAGMA writable_schema=RESET")  # reread the schema, with the collation
 
     def _missing_collation(self, query: str) -> str:
         try:
@@ -228,7 +228,7 @@ class _Dump:
         return ""
 
     def _schema(self) -> list[_Entry]:
-        # CAST, because nothing but text belongs there, and a damaged schema may hold anything.
+        # CAST, because only text belongs there, but a damaged schema may hold anything.
         texts = ", ".join(f"coalesce(CAST({name} AS TEXT), '')" for name in ("type", "name", "tbl_name", "sql"))
         rows = self._all(f"SELECT coalesce(rootpage, 0), {texts} FROM main.sqlite_master WHERE sql NOT NULL")
         try:
@@ -240,7 +240,7 @@ class _Dump:
             ) from error
 
     def _write_head(self) -> None:
-        """The settings that SQLite takes before the first table only, then those of the file."""
+        """Write the settings that SQLite accepts only before the first table, then those of the file."""
         self._statement(f"PRAGMA page_size={self._pragma('page_size')};")
         if mode := self._pragma("auto_vacuum"):
             self._statement(f"PRAGMA auto_vacuum={mode};")
@@ -254,14 +254,14 @@ class _Dump:
         if "sqlite_sequence" not in internal:
             return
         if not any("AUTOINCREMENT" in _COMMENT_OR_QUOTED.sub("", entry.sql).upper() for entry in tables):
-            # The last table with AUTOINCREMENT is gone, and nothing but such a table makes sqlite_sequence.
+            # The last table with AUTOINCREMENT was dropped, and only such a table makes SQLite create sqlite_sequence.
             name = quoted(_free_name({entry.name.lower() for entry in tables}))
             self._statement(f"CREATE TABLE {name}(id INTEGER PRIMARY KEY AUTOINCREMENT);\nDROP TABLE {name};")
         self._statement("DELETE FROM sqlite_sequence;")
         self._write_rows("sqlite_sequence")
 
     def _write_statistics(self, internal: set[str]) -> None:
-        """What ANALYZE found. Only stat1: the others exist or not as a library was compiled, and are samples."""
+        """Write what ANALYZE found. Only stat1: the others hold samples, and not every SQLite is compiled with them."""
         if "sqlite_stat1" in internal:
             self._statement("ANALYZE sqlite_master;")
             self._write_rows("sqlite_stat1")
@@ -278,7 +278,7 @@ class _Dump:
         self._statement("PRAGMA writable_schema=OFF;")
 
     def _write_rows(self, table: str) -> None:
-        """Every row, in the order of the table, as INSERTs of many rows."""
+        """Write every row, in the order of the table, as INSERTs of many rows."""
         rows, before = self._rows_of(table), self._rows
         if usual := self._usual(rows):
             with closing(usual.read(rows.source, self._limit or " LIMIT -1")) as chunks:
@@ -289,7 +289,7 @@ class _Dump:
             self._write_inserts(rows, _one_by_one(table, lines))
 
     def _write_inserts(self, rows: _Rows, chunks: Iterable[tuple[bytes, int]]) -> None:
-        """INSERTs of rows that come as text, with how many they are."""
+        """Write the INSERTs of `chunks`: the text of some rows, and their number."""
         texts, size, count = list[bytes](), 0, 0
         for text, more in chunks:
             texts.append(text)
@@ -311,11 +311,11 @@ class _Dump:
         columns, rowid = self._columns(table)
         target = f"INSERT INTO {quoted(table)}{_column_list(columns, rowid)} VALUES\n".encode()
         values = ([rowid] if rowid else []) + [quoted(column.name) for column in columns if not column.generated]
-        # NOT INDEXED, because an index that covers the table would be read instead, in its own order.
+        # NOT INDEXED, or SQLite would read an index that covers the table instead, in the order of the index.
         return _Rows(target, f"main.{quoted(table)} NOT INDEXED", values, len(values) > _MOST_COLUMNS)
 
     def _usual(self, rows: _Rows) -> UsualRows | None:
-        """The layout of its first rows; None where none is made."""
+        """Return the layout of the table's first rows, or None if it has no rows or cannot have a layout."""
         if self._encoding != "UTF-8" or len(rows.columns) > _FEW_COLUMNS:
             return None
         kinds = ",".join(map(kind_of, rows.columns))
@@ -324,7 +324,7 @@ class _Dump:
         return UsualRows(self._live, rows.columns, [_first_but_null(kinds) for kinds in usual]) if usual else None
 
     def _columns(self, table: str) -> tuple[list[_Column], str]:
-        """The columns, and the name by which to keep the rowid: empty where it is a column, or there is none."""
+        """Return the columns, and the name for the rowid: empty if it is one of the columns, or there is none."""
         facts = self._all("SELECT name, type, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid", table)
         columns = [_Column(name.decode(), hidden in (2, 3)) for name, _type, _key, hidden in facts]
         keys = [(name.decode(), kind.decode().upper()) for name, kind, key, _hidden in facts if key]
@@ -378,7 +378,7 @@ def _column_list(columns: Sequence[_Column], rowid: str) -> str:
 
 
 def _terminated(sql: str) -> str:
-    """The statement with its semicolon, which must not end up inside a comment that the statement ends in."""
+    """Return the statement with its semicolon, which must not end up in a comment at the end of the statement."""
     endings = (";", "\n;", "*/;")
     return next((sql + ending for ending in endings if sqlite3.complete_statement(sql + ending)), f"{sql};")
 

@@ -1,10 +1,10 @@
-"""A database from SQL text that nobody vouches for.
+"""Build a database from untrusted SQL text.
 
-The text is split into statements in one pass. What a dump needs is done; anything else is refused: by its first word,
-with a clear sentence, and behind that by SQLite's authorizer, which denies whatever is not on its list. Transactions,
-pragmas and the rows that make virtual tables are never run as written: they are understood, and done by our own hand.
-The file is scratch until `load_dump` returns, so nothing of it is journaled on disk or synced before.
-How much work it may cause is bounded by its own length: see `allowance`. `sql_loader` adds the bounds of a process.
+The text is split into statements in one pass. Only what a dump needs is run; anything else is refused: by its first
+word, with a clear sentence, and after that by SQLite's authorizer, which denies everything that is not on its list.
+Transactions, pragmas and the rows that create virtual tables are never run as written: they are parsed, and this module
+runs statements of its own. The file is scratch until `load_dump` returns, so it is not journaled on disk or synced.
+The length of the text limits the work that it may cause: see `allowance`. `sql_loader` adds the limits of a process.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from backupkit.sqlite.engine import quoted
 from backupkit.sqlite.guard import MODULES, Guard, Meter, raise_if_interrupted
 
 _BLOCK = 256 * 1024
-_LONG = 8 * 1024 * 1024  # bytes of a statement for which every text has room; only one with values may be longer
-_KEYWORDS_WITHIN = 4096  # bytes at the start of a statement in which its first words are looked for
-_SHORT_STATEMENT = 2048  # statements below this, on average, load faster joined
+_LONG = 8 * 1024 * 1024  # bytes that any statement may have; only one with values may be longer
+_KEYWORDS_WITHIN = 4096  # bytes at the start of a statement that are searched for its first words
+_SHORT_STATEMENT = 2048  # bytes: statements that are shorter on average load faster joined
 _ROWS_JOINED = 250
 HINT = "Use a complete dump, made by `dump` or by `sqlite3 app.db .dump`."
 
@@ -40,9 +40,9 @@ _VALUES = rb"""\([^;'"`\[/-]*(?:(?:'[^']*'|-(?!-))[^;'"`\[/-]*)*\)"""
 _INSERT = re.compile(rb"(%b)(%b);[ \t\r\n]*" % (_TARGET, _VALUES))
 _INSERTS = re.compile(rb"(?:%b%b;[ \t\r\n]*)+" % (_TARGET, _VALUES))
 
-# What stands between statements, in one go: a text may hold nothing else. A comment without its end is not taken.
+# Everything between two statements, as a text may have nothing else there. A comment without its end does not match.
 _BETWEEN = re.compile(rb"(?:[ \t\r\n\f;]++|--[^\n]*+\n|/\*.*?\*/)*+", re.DOTALL)
-# Possessive, because the ways in which comments can be taken together double with each of them.
+# Possessive, because the number of ways to match comments doubles with each of them.
 _GAP = rb"(?>[ \t\r\n\f]|--[^\n]*\n|/\*.*?\*/)"
 _COMMENT = re.compile(rb"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _TRIGGER = re.compile(rb"CREATE%b++(?:TEMP(?:ORARY)?%b++)?TRIGGER\b" % (_GAP, _GAP), re.IGNORECASE | re.DOTALL)
@@ -79,17 +79,17 @@ Confine = Callable[[Allowance, int], None]
 
 
 def unconfined(_allowance: Allowance, _page_size: int) -> None:
-    """Nothing beyond what the connection itself is bound to."""
+    """Set no limits beyond those of the connection itself."""
 
 
 _OPTIONAL_TABLES = {f"no such table: sqlite_stat{number}" for number in (2, 3, 4)}
 
 
 def load_dump(text: BinaryIO, target: Path, emit: EventListener = silence) -> None:
-    """A new SQLite file `target` built from SQL text; refused text leaves no file behind.
+    """Build a new SQLite file `target` from SQL text; refused text leaves no file behind.
 
     The path must be free. The file has a rollback-journal header, has passed `quick_check`, and is not synced.
-    Raises Damaged, with the line, where the text is not SQL, is incomplete, or asks for more than a dump needs.
+    Raises Damaged, with the line, if the text is not SQL, is incomplete, or asks for more than a dump needs.
     """
     with removed_on_failure(target):
         emit(Step("Loading the SQL text"))
@@ -97,20 +97,20 @@ def load_dump(text: BinaryIO, target: Path, emit: EventListener = silence) -> No
 
 
 def fill(text: BinaryIO, name: str, target: Path, emit: EventListener = silence, confine: Confine = unconfined) -> None:
-    """The same in a file that is there and empty, and that stays as it is after a failure.
+    """Do `load_dump` into an existing, empty file, which stays as it is after a failure.
 
-    `confine` hears each time that the text may use more, and how large a page is.
+    `confine` is called with the allowance and the page size each time that the allowance grows.
     """
     with closing(_connected(target)) as connection:
         load = _Load(connection, text, name, emit, confine)
         load.run()
-    with closing(_connected(target)) as connection:  # anew, because it must read its schema from the file
+    with closing(_connected(target)) as connection:  # a new one, because it must read its schema from the file
         _check(connection, name, load.allowance)
 
 
 @contextmanager
 def removed_on_failure(target: Path) -> Iterator[None]:
-    """The path, which must be free, is an empty file, and is free again when the block fails."""
+    """Create an empty file at the path, which must be free, and remove it if the block fails."""
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         yield
@@ -136,7 +136,7 @@ def _connected(target: Path) -> sqlite3.Connection:
 
 
 def _check(connection: sqlite3.Connection, name: str, allowance: Allowance) -> None:
-    """The file is a sound database with tables, and its virtual tables open."""
+    """Raise `Damaged` unless the file is a sound database with a table or view, and its virtual tables open."""
     asked, meter = Guard(connection), Meter(connection)
     meter.allow(allowance)
     try:
@@ -171,7 +171,7 @@ class _Load:
         self._guard = Guard(connection)
         self._meter = Meter(connection)
         self.allowance = Allowance()
-        confine(self.allowance, 0)  # before the first byte is read; pages count from the first statement on
+        confine(self.allowance, 0)  # before the first byte is read; the page size counts only with statements
         self._text = _Text(stream, name, connection.getlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH), self._allow)
         self._tell = emit
         self._confine = confine
@@ -194,13 +194,13 @@ class _Load:
         self._write_virtual_tables()
 
     def _insert(self, inserts: bytes, line: int) -> None:
-        """A run of INSERTs in one go; where it fails, again one by one, to know which."""
+        """Run consecutive INSERTs together; if that fails, run them one by one to find the line of the error."""
         self._complete, self._guard.denied = False, ""
         self._allow(len(inserts))
         try:
             script = _joined(inserts).decode()
         except UnicodeDecodeError:
-            script = self._text.decoded(inserts, line)  # fails too, and knows the line, which joining has moved
+            script = self._text.decoded(inserts, line)  # fails too, but knows the line, which joining has moved
         try:
             self._connection.executescript(f"BEGIN;{script}COMMIT;")
         except sqlite3.Error as error:
@@ -230,7 +230,7 @@ class _Load:
             self._execute(sql, line)
 
     def _settle(self, word: str, sql: str, line: int) -> None:
-        """Transactions and pragmas: understood, not run."""
+        """Apply a transaction statement or a pragma without running it as written."""
         if word == "PRAGMA":
             self._set_pragma(sql, line)
         elif word == "ROLLBACK":
@@ -251,7 +251,7 @@ class _Load:
             self._damaged(line, f"{sql.split(';')[0].strip()[:60]} is not allowed in a dump")
 
     def _keep_virtual_table(self, name: str, table: str, sql: str, *, line: int) -> None:
-        """Its row of the schema comes last: until then its name means nothing, and its shadow tables are ordinary."""
+        """Keep its schema row for the end: until then its name means nothing, and its shadow tables are ordinary."""
         found, module = self._guard.table_and_module_of(self._connection, sql)
         if not name == table == found or name.lower() in self._virtual or not is_one_statement(sql):
             self._damaged(line, "a row of the schema that is not a virtual table is not allowed in a dump")
@@ -286,7 +286,7 @@ class _Load:
                 raise _translated(error, self._sentence(line), reason) from error
 
     def _allow(self, length: int) -> None:
-        """A statement of that length begins, or several of that length together."""
+        """Set the limits for the next statement of that length, or for several of that length together."""
         self._longest = max(self._longest, length)
         allowance = Allowance(self._text.bytes_read, self._statements, self._longest, self._made)
         self._meter.allow(allowance)
@@ -296,12 +296,12 @@ class _Load:
                 self._confine(allowance, self._connection.execute("PRAGMA page_size").fetchone()[0])
 
     def _make_sequence_table(self) -> None:
-        """SQLite makes it for the first AUTOINCREMENT and keeps it when the last one goes, as in the dump's origin."""
+        """Make SQLite create `sqlite_sequence`, which it keeps after the last AUTOINCREMENT table is dropped."""
         self._connection.execute("CREATE TABLE backupkit_sequence(id INTEGER PRIMARY KEY AUTOINCREMENT)")
         self._connection.execute("DROP TABLE backupkit_sequence")
 
     def _can_do_without(self, error: str) -> bool:
-        """Statistics this library does not keep, and rows of a virtual table, which its shadow tables hold too."""
+        """Return whether the missing table only has statistics, or is virtual: its shadow tables hold the rows too."""
         found, _no, missing = error.partition("no such table: ")
         return error in _OPTIONAL_TABLES or (not found and missing.lower() in self._virtual)
 
@@ -321,7 +321,7 @@ class _Load:
 
 
 class _Text:
-    """The text of a dump, statement by statement; its work is linear in the size of the text."""
+    """The text of a dump, statement by statement. Splitting it takes work linear in its size."""
 
     def __init__(self, stream: BinaryIO, name: str, longest: int, expect: Callable[[int], None]) -> None:
         self._stream = stream
@@ -337,7 +337,7 @@ class _Text:
             del self._buffer[:3]
 
     def comes_to_a_statement(self) -> bool:
-        """Skips space, comments and empty statements; False at the end of the text."""
+        """Skip space, comments and empty statements; return False at the end of the text."""
         while True:
             self._take(self._matched(_BETWEEN))
             if len(self._buffer) < 2 and self._read_more():
@@ -350,13 +350,13 @@ class _Text:
                 return bool(self._buffer)
 
     def take_inserts(self) -> bytes:
-        """As many whole INSERTs of plain values as follow and are at hand; empty where there is none."""
+        """Return the complete INSERTs of plain values that come next in the buffer; empty if there is none."""
         while len(self._buffer) < _BLOCK and self._read_more():
             self._expect(self._expected)
         return self._take(self._matched(_INSERTS))
 
     def first_word(self) -> str:
-        """The statement's first word in capitals, or the name of a dot-command; empty where it has neither."""
+        """Return the statement's first word in upper case, or the name of a dot-command; empty if it has neither."""
         while len(self._buffer) < _KEYWORDS_WITHIN and self._read_more():
             self._expect(self._expected)
         if self._buffer.startswith(b"."):
@@ -365,7 +365,7 @@ class _Text:
         return _word_of(self._buffer)
 
     def take_statement(self) -> bytes:
-        """The statement up to its semicolon, and in a trigger up to that of its END."""
+        """Return the statement up to its semicolon; for a trigger, up to the semicolon of its END."""
         self._most = self._longest if _word_of(self._buffer) in _WORDS_WITH_VALUES else min(_LONG, self._longest)
         is_trigger = bool(self._matched(_TRIGGER))
         start, end = 0, self._semicolon(0)
@@ -380,11 +380,11 @@ class _Text:
             raise self._damaged(line + statement.count(b"\n", 0, error.start), "this is not UTF-8") from error
 
     def _semicolon(self, position: int) -> int:
-        """The place after the next semicolon that is in no string, name or comment."""
+        """Return the offset after the next semicolon that is not in a string, name or comment."""
         while True:
             found = _SPECIAL.search(self._buffer, position)
             token, position = (found.group(), found.end()) if found else (b"", max(position, len(self._buffer) - 1))
-            found = None  # it holds the buffer, which could not grow
+            found = None  # a match holds the buffer, which then could not grow
             if token == b";":
                 return position
             if token:
@@ -440,7 +440,7 @@ class _Text:
 
 
 def is_one_statement(sql: str) -> bool:
-    """Whether it is whole, and nothing follows it."""
+    """Return whether the text is one complete statement, and nothing follows it."""
     text = _Text(io.BytesIO(f"{sql}\n;".encode()), "", len(sql), lambda _length: None)
     try:
         text.take_statement()
@@ -450,7 +450,7 @@ def is_one_statement(sql: str) -> bool:
 
 
 def _joined(inserts: bytes) -> bytes:
-    """The same rows in fewer statements, which SQLite reads in two thirds of the time."""
+    """Return the same rows in fewer statements, which SQLite reads in two thirds of the time."""
     if inserts.count(b"INSERT INTO ") * _SHORT_STATEMENT < len(inserts):
         return inserts
     joined = []
@@ -462,7 +462,7 @@ def _joined(inserts: bytes) -> bytes:
 
 
 def _translated(error: Exception, sentence: str, reason: str = "") -> BaseException:
-    """What an error of SQLite means for the person: full disk, Ctrl-C, trouble of this machine, or a bad dump."""
+    """Return the error to raise for an error of SQLite: full disk, Ctrl-C, trouble of this machine, or a bad dump."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if reason:
         return Damaged(f"{sentence}: {reason}.", hint=HINT)
@@ -487,7 +487,7 @@ def _is_not_the_dumps_fault(error: Exception) -> bool:
 
 
 def _uncommented(sql: str) -> str:
-    """The start of the statement, which is all of it where it is one of those that are understood."""
+    """Return the start of the statement without comments; it is all of a statement that this module parses."""
     return _COMMENT.sub(b" ", sql[:_KEYWORDS_WITHIN].encode()).decode().lstrip()
 
 
@@ -497,6 +497,6 @@ def _word_of(statement: bytes | bytearray) -> str:
 
 
 def name_of(stream: BinaryIO) -> str:
-    """The text, as an error names it."""
+    """Return the name of the text for errors."""
     name = getattr(stream, "name", None)
     return name if isinstance(name, str) else "The dump"

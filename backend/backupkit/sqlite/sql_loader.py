@@ -1,7 +1,7 @@
-"""A database from SQL text, built in a process of its own: whatever the text does to that, it does to nothing else.
+"""Load SQL text into a new database in a child process, so that no text can harm anything else.
 
-The process gets the text from a pipe and answers with one line. It writes below one folder, and has bounds on its
-memory, its processor time and its files that grow with what it has read.
+The process reads the text from a pipe and answers with one line. It writes only below one folder. The limits on its
+memory, its processor time and its files grow with what it has read.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _EXCESS = {child.TIME: TOO_MUCH_WORK, child.SPACE: "it makes a far larger file t
 
 
 def load_dump(text: BinaryIO, target: Path, emit: EventListener = silence) -> None:
-    """The same as `sql_load.load_dump`, where no text can harm this process or take more than its share.
+    """Do what `sql_load.load_dump` does, but so that no text can harm this process or take more than its share.
 
-    Where no process can be started (Python lies where this user may not go), it is done in this one, with the bounds
-    that SQLite has: on steps, values and rows.
+    If no process can be started (this user may not read Python's folder), load in this one, within the limits that
+    SQLite itself has: on steps, values and rows.
     """
     name = sql_load.name_of(text)
     emit(Step("Loading the SQL text"))
@@ -59,7 +59,7 @@ def _raise_unless_loaded(started: Child, name: str) -> None:
 
 
 def _serve(target: Path, name: str) -> None:
-    """What the process does: loads what it reads, and answers that it is done or what went wrong."""
+    """Load the text from the standard input in the child process, and answer that it is done or what went wrong."""
     confinement.die_of_limits()
     confinement.write_below_only(target.absolute().parent)
     try:

@@ -1,8 +1,8 @@
-"""Rows as SQL text: literals that bring each value back, storage class and every bit of it.
+"""Rows as SQL text: literals that restore each value exactly, with its storage class.
 
-Most rows of a table look alike, so a layout is made from what its columns hold as a rule: Python writes integers and
-text, and SQLite what only SQLite can write rightly. A value that breaks the rule is written by an expression that is
-right for every value there is, and so is a row that Python cannot hold.
+Most rows of a table look alike, so a layout is made from what its columns usually hold: Python writes integers, text
+and blobs, SQLite the rest, which only it writes correctly. Other values, and rows that Python cannot hold, are written
+by an expression that is correct for every value.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ import sqlite3
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-_LONGEST = 256 * 1024  # bytes of a row that is read together with others
+_LONGEST = 256 * 1024  # bytes of a row that is still read together with others
 _CHUNK = 64  # rows
 _FORMAT_ARGUMENTS = 100  # SQLite allows a function 127
 _LITERAL = re.compile(rb"'(?:[^']|'')*'")
-_NO_RULE = (AttributeError, TypeError, ValueError)  # of another storage class than the column's rule
+_NO_RULE = (AttributeError, TypeError, ValueError)  # raised for a storage class that is not the column's usual one
 
 Row = tuple[Any, ...]
-# How Python writes what a column holds as a rule. For a value of another class that raises, because it cannot do so.
+# How Python writes a column's usual values. Each raises an error for a value of another storage class.
 _USUAL = {
     "integer": "{null if %(name)s is None else %(name)s | 0}",
     "blob": "{null if %(name)s is None else 'X' + quote + hexlify(%(name)s).decode().upper() + quote}",
     "text": "{null if %(name)s is None else quote + %(name)s.replace(quote, quotes) + quote}",
 }
-_AS_IT_IS = "{%(name)s:s}"  # a literal that SQLite wrote; it is NULL where it would be too long
+_AS_IT_IS = "{%(name)s:s}"  # a literal that SQLite wrote; NULL if it would be too long
 _NAMES = {"null": "NULL", "quote": "'", "quotes": "''", "hexlify": binascii.hexlify}
-# How SQLite writes a real as a rule: with as many digits as its column needs. It is read back before it is taken.
+# How SQLite usually writes a real: with as many digits as its column needs. The text is read back before it is used.
 _REALS = {"short": "CAST(%s AS TEXT)", "long": "printf('%%!.17g',%s)"}
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Make a connection fit to read rows as text; text from elsewhere need not be UTF-8."""
+    """Prepare a connection to read rows as SQL text. Text is read as bytes, because it need not be UTF-8."""
     connection.text_factory = bytes
     connection.create_function("backupkit_exact", 1, exact, deterministic=True)
 
 
 class UsualRows:
-    """The rows of a table as text, where they are as they usually are; `kinds` says of each column what that is."""
+    """The rows of a table as SQL text, in a layout for the usual storage class of each column, given by `kinds`."""
 
     def __init__(self, connection: sqlite3.Connection, columns: Sequence[str], kinds: Sequence[str]) -> None:
         self._connection = connection
@@ -51,12 +51,12 @@ class UsualRows:
         inner += [f"{_REALS[k] % c} AS {n}_text" for c, n, k in zip(columns, names, kinds, strict=True) if k in _REALS]
         self._inner, self._outer = ",".join(inner), ",".join(map(_selected, names, kinds))
         layout = ",".join(_USUAL.get(kind, _AS_IT_IS) % {"name": name} for name, kind in zip(names, kinds, strict=True))
-        # Nothing in it comes from the database. Python compiles it once, and so is faster than from value to value.
+        # Nothing in it comes from the database. Compiled once, it is faster than formatting value by value.
         program = f'lambda rows: [f"""({layout})""" for {",".join(names)}, in rows]'
         self._format: Callable[[list[Row]], list[str]] = eval(program, dict(_NAMES))
 
     def read(self, source: str, limit: str) -> Generator[tuple[bytes, int], None, None]:
-        """Text of some rows at a time, and how many they are; up to one that Python cannot hold, if there is one."""
+        """Yield the text of some rows at a time, and their number; stop at a row that Python cannot hold."""
         cursor = self._connection.cursor()
         cursor.row_factory = None
         longest = self._connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
@@ -102,7 +102,7 @@ class UsualRows:
 
 
 def kind_of(column: str) -> str:
-    """An expression for the storage class, and of a real whether 15 digits are enough for it."""
+    """Return the SQL expression for the storage class; for a real, `short` if 15 digits are enough, else `long`."""
     short = f"CASE WHEN CAST(CAST({column} AS TEXT) AS REAL)={column} THEN 'short' ELSE 'long' END"
     return f"CASE typeof({column}) WHEN 'real' THEN {short} ELSE typeof({column}) END"
 
@@ -115,7 +115,7 @@ def _selected(name: str, kind: str) -> str:
 
 
 def any_row(columns: Sequence[str]) -> str:
-    """An expression for `(1,'a',NULL)`, whatever the columns hold."""
+    """Return the SQL expression for a row as `(1,'a',NULL)`, whatever the columns hold."""
     starts = range(0, len(columns), _FORMAT_ARGUMENTS)
     parts = [[value_text(column) for column in columns[start : start + _FORMAT_ARGUMENTS]] for start in starts]
     formats = [",".join(["%s"] * len(part)) for part in parts]
@@ -125,11 +125,10 @@ def any_row(columns: Sequence[str]) -> str:
 
 
 def value_text(column: str) -> str:
-    """An expression for the literal that brings the column's value back, storage class and every bit of it.
+    """Return the SQL expression for the literal that restores the column's value exactly, with its storage class.
 
-    A text literal cannot hold what SQLite does not carry through its functions: a NUL, half a surrogate pair. Such
-    text goes as its bytes in the database's encoding. Literals of reals are read back first, because SQLite's own
-    reading of them is off by one bit now and then.
+    SQLite's functions lose a NUL or half a surrogate pair, so such text is written as its bytes in the database's
+    encoding. Literals of reals are read back first, because SQLite sometimes reads them off by one bit.
     """
     c = column
     return f"""CASE typeof({c})
@@ -144,7 +143,7 @@ def value_text(column: str) -> str:
 
 
 def exact(value: float) -> str:
-    """The real as arithmetic that cannot round: its digits as an integer, times or over powers of two."""
+    """Return the real as arithmetic that cannot round: its digits as an integer, times or over powers of two."""
     if value in (math.inf, -math.inf):
         return "1e999" if value > 0 else "-1e999"
     if value == 0:
@@ -157,7 +156,7 @@ def exact(value: float) -> str:
 
 
 def portable(values: bytes) -> bytes:
-    """The same values as UTF-8, and without CR LF, which the shell reads as LF even in a string."""
+    """Return the same values as UTF-8, and without CR LF, which the shell reads as LF even in a string."""
     try:
         values.isascii() or values.decode()
     except UnicodeDecodeError:
@@ -170,7 +169,7 @@ def _portable_literal(found: re.Match[bytes]) -> bytes:
     literal = found.group()
     try:
         literal.decode()
-    except UnicodeDecodeError:  # only in a UTF-8 database: from any other, SQLite converts
+    except UnicodeDecodeError:  # only in a UTF-8 database: SQLite converts text of any other
         return b"CAST(X'%b' AS TEXT)" % literal[1:-1].replace(b"''", b"'").hex().encode()
     if b"\r\n" not in literal:
         return literal
