@@ -1,4 +1,4 @@
-"""What a backup is: the values written into `backup_metadata.json`, and what the features hand to each other."""
+"""What a backup is: the values written into `backup_metadata.json`, and those that the features pass to each other."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ METADATA_FILE = "backup_metadata.json"
 CHECKSUM_FILE = "SHA256SUMS"
 GUIDE_FILE = "RESTORE.md"
 UPLOADS_FOLDER = "uploads"
-# Where a restore stages what it brings, inside the live folders: a rename crosses no mount.
+# The folder in which a restore stages files, inside each live folder, because a rename cannot cross mounts.
 STAGING = ".backupkit-staging"
 
 Kind = Literal["manual", "auto", "scheduled", "pre_restore", "pre_migration", "salvaged"]
-# They show no usual state of the app, but what a restore replaced, and what was left of a broken database: none of them
-# stands in for a backup that is missing.
+# They hold what a restore replaced, or what was left of a broken database, and no usual state of the app, so that none
+# of them can replace a missing backup.
 APART = ("pre_restore", "salvaged")
 State = Literal["unchecked", "checked", "proven", "damaged", "raw"]
 Part = Literal["database", "uploads"]
-MAIN_DATABASE = "database"  # the name of the first one, where there are several
+MAIN_DATABASE = "database"  # the name of the first database, if there are several
 _FIRST = (MAIN_DATABASE, UPLOADS_FOLDER)
-# What a file can say of itself is checked when it is read: no number in it may be beyond what SQLite can hold.
+# Numbers in a metadata file are checked when it is read: none may be beyond what SQLite can hold.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -37,7 +37,7 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class DatabaseFacts:
-    """What was read from the copy of the database, sizes in bytes. `raw` means: too broken to copy but as files.
+    """What was read from the copy of the database, sizes in bytes. `raw`: too broken to copy, so its files were kept.
 
     `index_flaws` says where an index does not match its table: no row is missing, and REINDEX writes the index anew.
     """
@@ -59,7 +59,7 @@ class DatabaseFacts:
 
 @dataclass(frozen=True)
 class AppMigrations:
-    """The migrations that Django or Rails wrote down: the last one, and how many there are."""
+    """The migrations that Django or Rails recorded: the last one, and how many there are."""
 
     tool: str
     last: str
@@ -70,10 +70,10 @@ class AppMigrations:
 class UploadsFacts:
     """What the tree held, in bytes. `tree` is the SHA-256 of the list of its folders, files and links.
 
-    `links_out` are those of the links that led to something outside of the uploads, which is in no backup.
-    `attributes` are the ACLs, extended attributes and file capabilities that there were, `hard_links` the names of
-    files that had another name too, but for the first of each; None where they were not looked for. Where the copies
-    have fewer, they were lost, and are no reason to take any from what is live.
+    `links_out` counts the links to something outside of the uploads, which is in no backup. `attributes` counts the
+    ACLs, extended attributes and file capabilities, `hard_links` the further names of files with several names; None if
+    they were not looked for. If the copies have fewer, these were lost in copying, and a restore must not remove them
+    from the live files.
     """
 
     files: Count
@@ -89,9 +89,9 @@ class UploadsFacts:
 
 @dataclass(frozen=True)
 class ReferenceFacts:
-    """What the rows of one column name, by one template: how many do, and find no file, or lead out of the uploads.
+    """What the rows of one column name, by one path template: how many do, find no file, or lead out of the uploads.
 
-    `left_out` are those whose file is in no backup by the settings. `examples` are the first paths that are missing.
+    `left_out` counts those whose file the settings exclude from backups. `examples` are the first missing paths.
     `error` says why nothing is known.
     """
 
@@ -107,7 +107,7 @@ class ReferenceFacts:
 
 @dataclass(frozen=True)
 class References:
-    """Which uploads rows name, and how many files no row names; None where a column could not be read."""
+    """Which uploads rows name, and how many files no row names; None if a column could not be read."""
 
     columns: tuple[ReferenceFacts, ...] = ()
     unnamed: Count | None = None
@@ -140,7 +140,7 @@ _OF_A_DATABASE = tuple(one.name for one in fields(SealedDatabase) if one.name !=
 
 @dataclass(frozen=True)
 class SealedTree:
-    """One of several trees in a backup: its name, which is that of its folder there, and what it held."""
+    """One of several trees in a backup: its name, which its folder there has too, and what it held."""
 
     name: str
     uploads: UploadsFacts
@@ -149,7 +149,7 @@ class SealedTree:
 
 @dataclass(frozen=True)
 class GitFacts:
-    """Where the code stood, as git on the host says it; `dirty` means changed tracked files."""
+    """The commit of the code, as git on the host reports it; `dirty` means changed tracked files."""
 
     commit: str
     short: str
@@ -161,13 +161,13 @@ class GitFacts:
 
 @dataclass(frozen=True)
 class Metadata:
-    """`backup_metadata.json`. The first seven fields are all that an earlier or hand-made backup has.
+    """The content of `backup_metadata.json`. An earlier or hand-made backup has only the first seven fields.
 
-    `added_bytes` is what it does not share with the backup `linked_from`, which it needs for nothing.
-    `anomalies` says of what there was suddenly less than in the backups before it, a sentence each. `exclude` are the
-    patterns of the uploads that were left out; `excluded_folders` were, since a file of `exclude_marked` was in them.
-    `databases` and `trees` list all of them where there is more than one; the fields above are those of the first.
-    `databases_gap_ms` is the time in which the moments of all databases began.
+    `added_bytes` is the size of what it does not share with the backup `linked_from`, on which it does not depend.
+    `anomalies` has a sentence for each thing of which there was suddenly less than in the backups before it. `exclude`
+    are the patterns of the uploads that were left out; `excluded_folders` were left out because they hold a file of
+    `exclude_marked`. `databases` and `trees` list all of them if there is more than one; the fields above are those of
+    the first. `databases_gap_ms` is the time within which the snapshots of all databases began.
     """
 
     backup_name: str
@@ -202,12 +202,12 @@ class Metadata:
 
     @property
     def others(self) -> tuple[str, ...]:
-        """The names of what it holds beside its first database and its uploads."""
+        """The names of the backup's further databases and trees."""
         names = (*(one.name for one in self.databases), *(one.name for one in self.trees))
         return tuple(name for name in names if name not in _FIRST)
 
     def at(self, part: str) -> Metadata | None:
-        """The metadata as if that database, or that tree, were all of the backup; None where it does not hold it."""
+        """Return the metadata as if that database or tree were all of the backup; None if it does not hold it."""
         if not part:
             return replace(self, databases=(), trees=())
         alone = replace(
@@ -224,7 +224,7 @@ class Metadata:
         return None
 
     def remade(self, part: str, facts: DatabaseFacts, fingerprint: str) -> Metadata:
-        """The metadata with another file of that database, which has the same rows; an empty part is the first."""
+        """Return the metadata with another file of that database that has the same rows; an empty part is the first."""
 
         def change(one: SealedDatabase) -> SealedDatabase:
             is_meant = one.name == (part or MAIN_DATABASE)
@@ -235,24 +235,24 @@ class Metadata:
 
     @property
     def parts(self) -> tuple[Metadata, ...]:
-        """The metadata of each part, the first database with the first tree first."""
+        """The metadata of each part; the first database and the first tree are one part, and come first."""
         return tuple(one for one in map(self.at, ("", *self.others)) if one)
 
     @property
     def revisions(self) -> tuple[str, ...]:
-        """All heads the database was at; none for an unversioned one."""
+        """All heads at which the database was; empty for an unversioned one."""
         single = (self.alembic_revision,) if self.alembic_revision else ()
         return self.alembic_revisions or single
 
     @property
     def schema_name(self) -> str:
-        """Where the schema is: Alembic's revisions, else the last migration of another tool; empty for none."""
+        """The version of the schema: Alembic's revisions, else the last migration of another tool; empty if none."""
         other = f"{self.migrations.tool} {self.migrations.last}" if self.migrations else ""
         return ", ".join(self.revisions) or other
 
     @property
     def is_raw(self) -> bool:
-        """Whether a database of it is kept as raw files: it could not be read, and no restore can put it back."""
+        """Whether a database in it is kept as raw files: it could not be read, and no restore can put it back."""
         return any(one is not None and one.raw for one in self.all_facts)
 
     @property
@@ -262,18 +262,18 @@ class Metadata:
 
     @property
     def tree_facts(self) -> dict[str, UploadsFacts | None]:
-        """What each of its trees held, by the name of its folder; None where that is not known."""
+        """What each tree held, by the name of its folder; None if that is not known."""
         first = {UPLOADS_FOLDER: self.uploads} if self.uploads_included else {}
         return first | {one.name: one.uploads for one in self.trees}
 
     @property
     def database_files(self) -> dict[str, DatabaseFacts | None]:
-        """What was read from each of its databases, by the path of its file."""
+        """What was read from each database, by the path of its file."""
         first = {self.database_file: self.database} if self.database_file else {}
         return first | {one.database_file: one.database for one in self.databases if one.database_file}
 
     def left_out(self, only: str | None) -> frozenset[str]:
-        """What of the names in its folder is none of that part: of the database, the uploads, or another one."""
+        """Return the databases and trees in its folder that are not of that part; empty if `only` is None."""
         if only is None:
             return frozenset()
         alone = self.at("" if only in _FIRST else only)
@@ -284,20 +284,20 @@ class Metadata:
 
     @property
     def database_size(self) -> int:
-        """Bytes of all databases, but for those that lie in a tree."""
+        """The bytes of all databases, except those that lie in a tree."""
         further = (one for one in self.databases if one.name not in _FIRST and "/" not in one.name)
         return sum(one.size for one in (self.database, *(one.database for one in further)) if one)
 
     @property
     def database_checksum(self) -> str:
-        """What tells the databases from others: the SHA-256 of the only one, or of all of theirs."""
+        """The SHA-256 of the only database, or of the list of the checksums of all."""
         sums = [one.sha256 for one in self.all_facts if one]
         return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Flaw:
-    """Something in a backup that is not as it was written: its path in the backup, and a sentence that names it."""
+    """Something in a backup that is not as it was written: its path in the backup, and a sentence about it."""
 
     path: str
     text: str
@@ -305,10 +305,11 @@ class Flaw:
 
 @dataclass(frozen=True)
 class Backup:
-    """A backup as it lies on disk. `metadata` is None where it cannot be trusted; `error` then says why.
+    """A backup as it lies on disk. `metadata` is None if it cannot be trusted; `error` then says why.
 
-    `flaws` are what the last verify found, `not_proven` is why the last test restore failed; seconds to restore it.
-    `just_built`: this process has made it, and SQLite has checked its database, for this very use.
+    `flaws` are what the last verify found, `not_proven` is why the last test restore failed, `recovery_seconds` is how
+    long a restore took in it. `just_built` means that this process has made it, and SQLite has checked its database,
+    for this very use.
     """
 
     path: Path
@@ -332,12 +333,12 @@ class Backup:
 
     @property
     def kind(self) -> str:
-        """What it was made for; empty where its metadata cannot be trusted."""
+        """The purpose it was made for; empty if its metadata cannot be trusted."""
         return self.metadata.kind if self.metadata else ""
 
     @property
     def made_at(self) -> datetime:
-        """When it was made; the beginning of time where its metadata cannot be trusted."""
+        """The time it was made; the beginning of time if its metadata cannot be trusted."""
         return self.metadata.created_at if self.metadata else LONG_AGO
 
     @property
@@ -347,13 +348,13 @@ class Backup:
 
     @property
     def unusual(self) -> tuple[str, ...]:
-        """What is unusual about it, as long as nobody has accepted that."""
+        """What is unusual about it, unless a user has accepted that."""
         return self.metadata.anomalies if self.metadata and not self.accepted else ()
 
 
 @dataclass(frozen=True)
 class BackupRequest:
-    """What is asked of a backup to be made: `pin_until_next` pins it until the next good one, `pin` for good."""
+    """A request for a new backup: `pin_until_next` pins it until the next good one, `pin` for good."""
 
     name: str | None = None
     kind: Kind = "manual"
@@ -366,7 +367,7 @@ class BackupRequest:
 
 @dataclass(frozen=True)
 class Migration:
-    """One step of the schema: its revision and what its author called it."""
+    """One step of the schema: its revision, and the title that its author gave it."""
 
     revision: str
     title: str
@@ -374,10 +375,10 @@ class Migration:
 
 @dataclass(frozen=True)
 class SchemaVerdict:
-    """How a backup's revisions stand to this code's heads, and why: one of the classes below.
+    """How a backup's revisions relate to this code's heads, and why.
 
-    `pending` are the migrations still to run after a restore, oldest first (class behind only). `needs` says what
-    the comparison lacks where it cannot be made.
+    `pending` are the migrations still to run after a restore, oldest first (only if the relation is behind). `needs`
+    says what is missing if the two cannot be compared.
     """
 
     relation: Literal["same", "behind", "unknown", "unreadable", "unversioned", "no_migrations"]
@@ -389,14 +390,14 @@ class SchemaVerdict:
 
     @property
     def target(self) -> str:
-        """What an upgrade to this code is given."""
+        """The argument of an upgrade to this code."""
         return "heads" if len(self.code) > 1 else "head"
 
     def migrates_by_itself(self, command: str) -> bool:
-        """Whether the app's own command may bring it to this code, though nothing can be read beforehand."""
+        """Return whether the app's own command may bring it to this code, though nothing can be read beforehand."""
         return bool(command) and self.relation in ("no_migrations", "unreadable")
 
     @property
     def command(self) -> str:
-        """The command of ours that runs what is pending."""
+        """The command of this toolkit that runs the pending migrations."""
         return "migrate heads" if self.target == "heads" else "migrate"

@@ -1,4 +1,4 @@
-"""The clock: what tells the time can be replaced."""
+"""The clock, a parameter wherever the time is read, so that it can be replaced."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """The system's clock."""
+    """Return the system's time, in UTC."""
     return datetime.now(UTC)

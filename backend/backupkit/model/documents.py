@@ -1,9 +1,8 @@
 """The values of this package as documents: what is written into files, and what `--json` prints of them.
 
-Every key is written out, so that a field can get another name and its key stays. Others rely on the keys: a key may be
-added, never removed or changed (`tests/contract/test_golden.py`). Times and paths are as they are; who writes gives
-them a form.
-What is read back is read by the names of the fields: `Field(alias=…)` keeps a key there.
+Every key is written out, so that a field can be renamed and its key stays. Others rely on the keys: a key may be added,
+never removed or changed (`tests/contract/test_golden.py`). Times and paths are not formatted here; the caller does
+that. Files are read back by the names of the fields: `Field(alias=…)` keeps a key there.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ _FORM: TypeAdapter[Document] = TypeAdapter(Document)
 
 
 def as_line(document: Document) -> bytes:
-    """The document as JSON on one line, its times as text."""
+    """Return the document as JSON on one line, its times as text."""
     return _FORM.dump_json(document)
 
 
 def plain(document: Document) -> Document:
-    """The document with its times as text."""
+    """Return the document with its times as text."""
     values: Document = _FORM.dump_python(document, mode="json")
     return values
 
 
 def metadata(found: Metadata) -> Document:
-    """`backup_metadata.json`."""
+    """Return the content of `backup_metadata.json`."""
     document: Document = {
         "backup_name": found.backup_name,
         "timestamp": found.timestamp,
@@ -82,7 +81,7 @@ def metadata(found: Metadata) -> Document:
 
 
 def references(found: References) -> Document:
-    """Which uploads rows name."""
+    """Return which uploads rows name."""
     return {
         "columns": [
             {
@@ -120,12 +119,12 @@ def _sealed(one: SealedDatabase) -> Document:
 
 
 def no_metadata() -> Document:
-    """The keys of the metadata, for a backup whose own cannot be trusted."""
+    """Return the keys of the metadata without values, for a backup whose own cannot be trusted."""
     return dict.fromkeys(metadata(Metadata("", "", datetime.min, None, None, False)))
 
 
 def database(facts: DatabaseFacts) -> Document:
-    """What was read from a copy of the database."""
+    """Return what was read from a copy of the database."""
     return {
         "size": facts.size,
         "sha256": facts.sha256,
@@ -158,12 +157,12 @@ def _uploads(facts: UploadsFacts) -> Document:
 
 
 def app_migrations(found: AppMigrations) -> Document:
-    """What Django or Rails wrote down of its migrations."""
+    """Return what Django or Rails recorded of its migrations."""
     return {"tool": found.tool, "last": found.last, "count": found.count}
 
 
 def git(facts: GitFacts) -> Document:
-    """Where the code stood."""
+    """Return the commit of the code."""
     return {
         "commit": facts.commit,
         "short": facts.short,
@@ -175,12 +174,12 @@ def git(facts: GitFacts) -> Document:
 
 
 def flaws(found: Sequence[Flaw]) -> list[Document]:
-    """What is wrong with a backup."""
+    """Return what is wrong with a backup."""
     return [{"path": one.path, "text": one.text} for one in found]
 
 
 def verdict(found: SchemaVerdict) -> Document:
-    """How a backup's schema stands to the code."""
+    """Return how a backup's schema relates to the code."""
     return {
         "relation": found.relation,
         "backup": list(found.backup),
@@ -192,12 +191,12 @@ def verdict(found: SchemaVerdict) -> Document:
 
 
 def migrations(found: Sequence[Migration]) -> list[Document]:
-    """Steps of the schema, in order."""
+    """Return steps of the schema, in order."""
     return [{"revision": one.revision, "title": one.title} for one in found]
 
 
 def operation(done: Operation) -> Document:
-    """One operation of the history."""
+    """Return one operation of the history."""
     return {
         "id": done.id,
         "command": done.command,

@@ -1,4 +1,4 @@
-"""Spans of time and moments, as people write and read them; `2y5m7d3h` in restic's way."""
+"""Lengths of time and times of the past, as people write and read them; `2y5m7d3h` as restic writes it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def span(seconds: float) -> str:
-    """`3 hours`, `1 day`: the largest unit of which there is at least one, rounded down."""
+    """Return `3 hours` or `1 day`: the largest unit of which there is at least one, rounded down."""
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
             number = int(seconds // size)
@@ -24,14 +24,14 @@ def span(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """`3 hours ago`; what is younger than a minute was just now."""
+    """Return `3 hours ago`, or `just now` for less than a minute."""
     return f"{span(seconds)} ago" if seconds >= 60 else "just now"
 
 
 def at(text: str, now: datetime, zone: ZoneInfo) -> datetime:
-    """A moment of the past: `90m`, `36h`, `7d`, `2w` ago, or a date, with a time or without, in that zone.
+    """Return a time of the past: `90m`, `36h`, `7d`, `2w` ago, or a date, with a time or without, in that zone.
 
-    Raises `Refused` for anything else.
+    Raise `Refused` for anything else.
     """
     if found := re.fullmatch(r"(\d{1,6})([smhdw])", text):
         return now - timedelta(seconds=int(found[1]) * _UNITS[found[2]])
@@ -44,7 +44,7 @@ def at(text: str, now: datetime, zone: ZoneInfo) -> datetime:
 
 @dataclass(frozen=True)
 class Span:
-    """So many years, months, days and hours; all zero means none."""
+    """A number of years, months, days and hours; all zero means none."""
 
     years: int = 0
     months: int = 0
@@ -59,9 +59,9 @@ class Span:
         return "".join(f"{number}{unit}" for number, unit in parts if number)
 
     def before(self, at: datetime, zone: ZoneInfo) -> datetime:
-        """The moment so much earlier: years, months and days by the calendar of the zone, hours by the clock.
+        """Return the time that much earlier: years, months and days by the calendar of the zone, hours by the clock.
 
-        A month before 31 March is 3 March: what February lacks runs over, as in restic.
+        A month before 31 March is 3 March: missing days of February run over, as in restic.
         """
         local = at.astimezone(zone)
         month = local.year * 12 + local.month - 1 - self.years * 12 - self.months
@@ -74,7 +74,7 @@ class Span:
 
 
 def parse_span(text: str) -> Span:
-    """The span that is written so, none for an empty text; `ValueError` for anything else."""
+    """Return the span that the text means, none for an empty text; raise `ValueError` for anything else."""
     found = _WRITTEN.fullmatch(text)
     if found is None:
         raise ValueError("is not a length of time like 2y5m7d3h")

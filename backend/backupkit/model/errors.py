@@ -1,4 +1,4 @@
-"""What can go wrong, each with its exit code: the codes are an interface, and stay.
+"""The errors of the toolkit, each with its exit code: the codes are an interface, and do not change.
 
 BackupError                 1   failed, or a bug
   Refused                   2   usage, or refused without a terminal
@@ -7,12 +7,12 @@ BackupError                 1   failed, or a bug
   Locked                   11   another run holds the lock
   Damaged                  12   a backup or dump that cannot be trusted
   SourceUnreadable         13   the live data cannot be read
-    SourceBroken           13   … and never will be: missing, empty or no SQLite file; a restore may replace it
-    SourceLocked           13   … as long as another process keeps it locked
+    SourceBroken           13   missing, empty or no SQLite file: waiting is useless; a restore may replace it
+    SourceLocked           13   another process keeps it locked
   SchemaMismatch           14   schema not restorable by this code
   NoSpace                  15   no space
   RemoteFailed             16   a remote failed
-    RemoteAway             16   … and may be back in a minute: worth another try
+    RemoteAway             16   not reachable now: worth another try
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from enum import IntEnum
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM)
-CANCELLED = "A person cancelled it."  # the error of an operation that was ended by who began it
+CANCELLED = "A person cancelled it."  # the error of an operation that its own user ended
 
 
 class ExitCode(IntEnum):
-    """Every exit code of every command but `status`, which has its own three."""
+    """The exit codes of all commands but `status`, which has three of its own."""
 
     DONE = 0
     FAILED = 1
@@ -47,7 +47,7 @@ class ExitCode(IntEnum):
 
 
 class BackupError(Exception):
-    """One sentence with the path in it, and a hint that names the next command to type."""
+    """An error for the user: one sentence with the path in it, and a hint that names the next command to type."""
 
     code = ExitCode.FAILED
 
@@ -58,25 +58,25 @@ class BackupError(Exception):
 
 
 class Refused(BackupError):
-    """The request itself is wrong, or must not go ahead without a person: nothing was changed."""
+    """A request that is wrong, or must not go ahead without a person: nothing was changed."""
 
     code = ExitCode.USAGE
 
 
 class Declined(Refused):
-    """A person answered the question with no: nothing was changed."""
+    """A question that a person answered with no: nothing was changed."""
 
     code = ExitCode.DECLINED
 
 
 class NoSuchBackup(BackupError):
-    """The named backup, dump or archive is not there."""
+    """A backup, dump or archive that does not exist."""
 
     code = ExitCode.NO_SUCH_BACKUP
 
 
 class Locked(BackupError):
-    """Another run holds the lock, and kept it past the deadline."""
+    """A lock that another run kept past the deadline."""
 
     code = ExitCode.LOCKED
 
@@ -88,43 +88,43 @@ class Damaged(BackupError):
 
 
 class SourceUnreadable(BackupError):
-    """The live database or the uploads folder is missing, empty, locked or broken."""
+    """A live database or uploads folder that is missing, empty, locked or broken."""
 
     code = ExitCode.SOURCE_UNREADABLE
 
 
 class SourceBroken(SourceUnreadable):
-    """The live database is missing, empty, damaged or no SQLite file: there is nothing to wait for."""
+    """A live database that is missing, empty, damaged or no SQLite file: waiting is useless."""
 
 
 class SourceLocked(SourceUnreadable):
-    """The live database stayed locked past the deadline; the message says by whom."""
+    """A live database that stayed locked past the deadline; the message says by whom."""
 
 
 class SchemaMismatch(BackupError):
-    """The backup's revision is unknown to this code, or later than it."""
+    """A backup whose revision is unknown to this code, or later than it."""
 
     code = ExitCode.SCHEMA_MISMATCH
 
 
 class NoSpace(BackupError):
-    """The disk has not the room, or ran out of it; nothing was lost."""
+    """A disk that is full, or has too little space for what was asked; nothing was lost."""
 
     code = ExitCode.NO_SPACE
 
 
 class RemoteFailed(BackupError):
-    """A copy off the machine could not be made or fetched; the local backup is unharmed."""
+    """A copy off the machine that could not be made or fetched; the local backup is unharmed."""
 
     code = ExitCode.REMOTE_FAILED
 
 
 class RemoteAway(RemoteFailed):
-    """The remote cannot be reached now, or is busy: it is tried again until its deadline."""
+    """A remote that cannot be reached now, or is busy: calls are repeated until its deadline."""
 
 
 def from_os_error(error: OSError) -> BackupError:
-    """The system's error as one of ours, with the path where the system told it."""
+    """Return the system's error as one of ours, with the path if the system told it."""
     where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
     if error.errno in FULL:
         return NoSpace(f"The disk is full{where}.", hint="Make room; `list` shows the backups and their sizes.")
@@ -142,21 +142,21 @@ def from_os_error(error: OSError) -> BackupError:
 
 
 def _place_of_another(path: str) -> str:
-    """What keeps us from the path and belongs to another user: the path itself, or a folder above; empty if nothing."""
+    """Return what keeps us from the path and is another user's: the path, or a folder above; empty if nothing."""
     while True:
         with contextlib.suppress(OSError):
             facts = os.lstat(path)
             if facts.st_uid != os.geteuid():
                 return path
             if not os.access(path, os.W_OK):
-                return ""  # our own, which we may open by ourselves
+                return ""  # our own: we can change its mode ourselves
         if path in ("/", ""):
             return ""
         path = os.path.dirname(path)
 
 
 def explained(error: BaseException) -> BackupError | None:
-    """What was raised as one of our errors; None for a bug, and for what is no error."""
+    """Return the exception as one of our errors; None for a bug, and for what is no error, such as Ctrl-C."""
     if isinstance(error, BackupError):
         return error
     if isinstance(error, OSError):

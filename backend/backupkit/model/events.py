@@ -1,4 +1,4 @@
-"""What a verb tells while it works, to whoever listens: a progress bar, a log, an interface."""
+"""Events that a feature emits while it works, for a progress bar, a log or another interface."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """A piece of work begins: `total` is in `unit`, None where it is not known."""
+    """The begin of a piece of work: `total` is in `unit`, or None if it is not known."""
 
     name: str
     total: int | None = None
@@ -22,14 +22,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Progress:
-    """The step under way has come to `done` of its total."""
+    """The amount of its total, `done`, that the current step has reached."""
 
     done: int
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something the person should know, and need not act on."""
+    """Something that the user should know, and need not act on."""
 
     text: str
 
@@ -43,19 +43,19 @@ class Warned:
 
 @dataclass(frozen=True)
 class Waiting:
-    """The run waits: `what` says for what, on whom, and until when."""
+    """The begin of a wait: `what` says for what, for whom, and until when."""
 
     what: str
 
 
 @dataclass(frozen=True)
 class StillWaiting:
-    """It goes on waiting. Told several times a second: raising from the listener is how to end a run from outside."""
+    """A wait that goes on. Emitted several times a second, so that a listener can end the run by raising."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """An operation is over, well or badly; the last that is told of it, when the lock is free again."""
+    """The end of an operation, good or bad: its last event, emitted when the lock is free again."""
 
     operation: Operation
 
@@ -65,11 +65,11 @@ EventListener = Callable[[Event], None]
 
 
 def silence(_event: Event) -> None:
-    """The listener that hears nothing."""
+    """Ignore the event."""
 
 
 def adding_up(emit: EventListener) -> Callable[[int], None]:
-    """A function that is told each count that is done, and emits the sum."""
+    """Return a function that takes each count that is done, and emits the sum."""
     done = 0
 
     def add(count: int) -> None:
@@ -81,7 +81,7 @@ def adding_up(emit: EventListener) -> Callable[[int], None]:
 
 
 class Together:
-    """One step that several threads advance: what each has done is added up, in bytes."""
+    """One step that several threads advance: the bytes that each has done are added up."""
 
     def __init__(self, emit: EventListener, step: Step) -> None:
         self._tell, self._lock = emit, threading.Lock()
@@ -89,7 +89,7 @@ class Together:
         emit(step)
 
     def part(self, size: int = 1) -> EventListener:
-        """A listener for one of them, whose units are of `size` bytes; its own steps are not told."""
+        """Return a listener for one thread, whose units are of `size` bytes; its own steps are not passed on."""
         number = len(self._done)
         self._done[number] = 0
 
@@ -105,7 +105,7 @@ class Together:
 
 
 def collecting(emit: EventListener, warnings: list[str]) -> EventListener:
-    """A listener that passes everything on, and keeps the warnings for the result."""
+    """Return a listener that passes every event on, and collects the warnings for the result."""
 
     def listen(event: Event) -> None:
         if isinstance(event, Warned):

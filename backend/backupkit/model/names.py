@@ -1,4 +1,4 @@
-"""The names a backup may have, and those it gets when nobody names it."""
+"""The names that a backup may have, and the default ones; and texts made safe to print."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ALLOWED = re.compile(NAME)
 
 
 def check_name(name: str) -> str:
-    """The same name, safe to be one folder below `backups/`; `Refused` for anything else, before a disk is touched."""
+    """Return the name if it can be a folder below `backups/`; raise `Refused` for anything else. No disk is touched."""
     if _ALLOWED.fullmatch(name):
         return name
     raise Refused(
@@ -25,17 +25,17 @@ def check_name(name: str) -> str:
 
 
 def is_name(name: str) -> bool:
-    """Whether a backup may have that name."""
+    """Return whether a backup may have that name."""
     return _ALLOWED.fullmatch(name) is not None
 
 
 def default_name(kind: str, at: datetime) -> str:
-    """`backup_…` for what a person asks for, else the kind and the moment: `pre_restore_20241201_120000`."""
+    """Return `backup_…` for a manual backup, else the kind and the time: `pre_restore_20241201_120000`."""
     return f"{'backup' if kind == 'manual' else kind}_{at.strftime(STAMP)}"
 
 
 def auto_name(branch: str | None, short: str | None, dirty: bool, at: datetime) -> str:
-    """`auto_BRANCH_SHORT_YYYYMMDD_HHMMSS[_dirty]`, with whatever of git's facts there is; always a valid name."""
+    """Return `auto_BRANCH_SHORT_YYYYMMDD_HHMMSS[_dirty]`, with what is known from git; it is always a valid name."""
     facts = [_plain(fact)[:length] for fact, length in ((branch, 40), (short, 12)) if fact]
     return "_".join(["auto", *facts, at.strftime(STAMP), *(["dirty"] if dirty else [])])
 
@@ -45,29 +45,29 @@ def _plain(text: str) -> str:
 
 
 def distinct(name: str, taken: set[str]) -> str:
-    """The name, or the first of name_2, name_3 … that is not taken: two in one second get distinct names."""
+    """Return the name, or the first of name_2, name_3 … that is not taken: two in one second get distinct names."""
     numbered = (name if number == 1 else f"{name}_{number}" for number in range(1, len(taken) + 3))
     return next(candidate for candidate in numbered if candidate not in taken)
 
 
 def printable(path: str) -> str:
-    """The path as it can be printed on one line, whatever its bytes."""
+    """Return the path as it can be printed on one line, whatever its bytes."""
     return path if path.isprintable() else ascii(path)
 
 
 def few(texts: Sequence[str], most: int = 3, between: str = ", ") -> str:
-    """The first of them, each as it can be printed, and how many more there are: `a, b, c and 4 more`."""
+    """Return the first of the texts, made printable, and how many more there are: `a, b, c and 4 more`."""
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return f"{between.join(map(printable, texts[:most]))}{more}"
 
 
 def first_of(texts: Sequence[str]) -> str:
-    """The first of them, as it can be printed, and how many more there are: `a (and 4 more)`."""
+    """Return the first of the texts, made printable, and how many more there are: `a (and 4 more)`."""
     return f"{printable(texts[0])}{f' (and {len(texts) - 1} more)' if len(texts) > 1 else ''}"
 
 
 def printable_text(text: str) -> str:
-    """The text on one line, with whatever a terminal could take for a command written as its code."""
+    """Return the text on one line, with whatever a terminal could take for a command written as its code."""
     return text if text.isprintable() else "".join(map(_printable, text))
 
 
@@ -78,5 +78,5 @@ def _printable(letter: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same of a text that may have several lines, as an error of another program has."""
+    """Do the same for a text that may have several lines, such as an error of another program."""
     return text if text.isprintable() else "\n".join(map(printable_text, text.split("\n")))

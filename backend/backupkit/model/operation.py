@@ -1,4 +1,4 @@
-"""What was done: one operation of a verb, from its start to its end, and who did it."""
+"""One operation of the toolkit, from its start to its end, and who ran it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Through = Literal["wrapper", "command", "scheduler", "web", "library"]
 
 @dataclass(frozen=True)
 class Who:
-    """A process, as another person can find it. `born` tells it from a later one of the same number."""
+    """A process, as another person can find it. `born` tells it from a later one with the same pid."""
 
     user: str
     pid: int
@@ -26,7 +26,7 @@ class Who:
 
 @dataclass(frozen=True)
 class TimedStep:
-    """A part of an operation, as it was announced, and how many seconds it took until the next one."""
+    """A step of an operation, as it was announced, and the seconds from it to the next one."""
 
     name: str
     seconds: float
@@ -34,10 +34,11 @@ class TimedStep:
 
 @dataclass(frozen=True)
 class Operation:
-    """One run of a verb. Bytes and seconds; None where they are not known, or not known yet.
+    """One run of an operation. Bytes and seconds; None if they are not known, or not known yet.
 
-    `refused` means that the request was wrong and nothing was done; `interrupted` that it was told to end, or was
-    killed and never ended. `backups` are the names it was about, `note` what else there is to say in a few words.
+    `refused` means that the request was wrong and nothing was done; `interrupted`, that it was asked to end, or was
+    killed and never recorded its end. `backups` are the names of the backups concerned, `note` is what else there is to
+    say in a few words.
     """
 
     id: str
@@ -59,10 +60,10 @@ class Operation:
 
     @property
     def has_failed(self) -> bool:
-        """Whether a person should know: a refusal is told to the one who asked, and who cancels knows it."""
+        """Whether a person should be told of it: not of a refusal, nor of what its own user cancelled."""
         return self.outcome == "failure" or (self.outcome == "interrupted" and self.error != CANCELLED)
 
     @property
     def has_succeeded(self) -> bool:
-        """Whether it did what was asked, if with warnings."""
+        """Whether it did what was asked, perhaps with warnings."""
         return self.outcome in ("success", "warning")

@@ -12,11 +12,11 @@ from backupkit.model.names import printable
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-_MOST_STARS = 3  # in one name, and of `**`: with more of them a pattern could be matched for hours
+_MOST_STARS = 3  # in one name, and `**` in one pattern: with more, matching could take hours
 
 
 class Patterns:
-    """Which paths some patterns mean; a line that is a path as it stands means that path too, and all below it."""
+    """A list of patterns; a line that is a path as it stands matches that path too, and all below it."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         """Raise `Refused` for a line that is no pattern, or leads out of the tree."""
@@ -28,11 +28,11 @@ class Patterns:
 
     @property
     def unmatched(self) -> list[str]:
-        """The lines that matched none of the paths that were asked for, in order."""
+        """The lines that have matched no path so far, in order."""
         return [line for line in self._lines if line in self._unmatched]
 
     def match(self, path: str, is_folder: bool) -> bool:
-        """Whether the patterns mean the path, which is relative to the tree."""
+        """Return whether the patterns match the path, which is relative to the tree."""
         asked = f"{path}/" if is_folder else path
         if self._is_simple:
             found = self._all.match_file(asked) or _is_at(path, self._lines[0])
@@ -47,7 +47,7 @@ class Patterns:
 
 
 def literal(path: str) -> str:
-    """The pattern that means this path and no other, whatever letters are in it."""
+    """Return the pattern that matches this path and no other, whatever characters are in it."""
     return "/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", path)
 
 

@@ -1,4 +1,4 @@
-"""A moment of the past as people say it: `14:32`, `yesterday 18:00`, `10 minutes ago`, `2026-11-25 14:32`, `36h`."""
+"""Times of the past as people say them: `14:32`, `yesterday 18:00`, `10 minutes ago`, `2026-11-25 14:32`, `36h`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _DAYS = {"today": 0, "yesterday": 1}
 
 
 def moment(text: str, now: datetime, zone: ZoneInfo) -> tuple[datetime, str]:
-    """The moment, and what is to be said of it: which one is meant where the clock has it twice or not at all.
+    """Return the time, and a remark for the user: which one is meant if the clock has it twice or not at all.
 
-    Raises `Refused` for what is no time. One in the future is for others to judge.
+    Raise `Refused` for what is no time. A time in the future is not refused.
     """
     words = " ".join(text.lower().split())
     if words == "now":
@@ -71,7 +71,7 @@ def _time_of_day(text: str) -> time | None:
 
 
 def _in_zone(local: datetime, zone: ZoneInfo) -> tuple[datetime, str]:
-    """The wall clock's time as a moment: the first of two; where there is none, as much later as the clock leapt."""
+    """Return the wall clock's time in UTC: the first of two; if there is none, later by as much as the clock leapt."""
     try:
         first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     except (OverflowError, ValueError):

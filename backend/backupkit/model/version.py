@@ -1,3 +1,3 @@
-"""The version of the toolkit, for whoever asks: each backup's metadata, and the package itself."""
+"""The version of the toolkit, as the package and the metadata of each backup give it."""
 
 VERSION = "0.1.0"
