@@ -442,6 +442,15 @@ def test_a_link_put_in_the_place_of_a_folder_leads_nothing_outside(app: SmallApp
     assert app.contents() == before
 
 
+def test_a_name_as_long_as_a_name_can_be_goes_and_comes_back(app: SmallApp) -> None:
+    before, name = back_up(app), "x" * 255
+    app.write_upload(name, b"came later")
+    restore(app)
+    assert app.contents() == before
+    undo(app)
+    assert (app.uploads / name).read_bytes() == b"came later"
+
+
 def test_what_no_backup_can_hold_is_left_alone(app: SmallApp) -> None:
     back_up(app)
     os.mkfifo(app.uploads / "fifo")

@@ -23,6 +23,7 @@ Skip = Callable[[str, os.stat_result, os.stat_result], bool]
 Unreadable = Callable[[str, OSError], None]
 """Gets the path of what cannot be read, and the error."""
 _FORMS: dict[int, Form] = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
+_IS_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)  # no file can have a name that is too long
 _MOST_OPEN = 16  # parent folders that stay open too, so that going up costs nothing
 
 
@@ -211,9 +212,9 @@ class Parents:
         below, _, name = path.rpartition("/")
         try:
             return _look(self._folder.go(below), name, path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
         except OSError as error:
+            if error.errno in _IS_NOT_THERE:
+                return None
             error.filename = f"{self._folder.root}/{path}"
             raise
 
@@ -226,8 +227,10 @@ def look(root: str | Path, path: str) -> Entry | None:
     try:
         with closing(Parents(root)) as parents:
             return parents.look(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except OSError as error:
+        if error.errno in _IS_NOT_THERE:
+            return None
+        raise
 
 
 def walk(
