@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while everything is imported there is nothing to tidy up
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # during the imports there is nothing to clean up
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ app = assembled(
 
 
 def main() -> None:
-    """The program."""
+    """Run the program."""
     run(app)
 
 

@@ -1,10 +1,10 @@
 """Back up and restore an app that is a SQLite database, Alembic migrations and a folder of uploads.
 
-A *backup* is a folder under `backups/`. The packages, in the one direction in which imports go (import-linter holds it,
-`tests/system/test_layers.py` shows that it does):
+A *backup* is a folder under `backups/`. Each package imports only from those below it; import-linter checks that, and
+`tests/system/test_layers.py` checks that it does:
 
-    cli api ui web      what people and programs touch: only these print, ask or exit
-    backup restore verify retention migrations remotes archive scheduling monitoring
+    cli api ui web      what people and programs use: only these print, ask or exit
+    backup restore verify retention migrations remotes archive scheduling monitoring rewind
                         the features: they raise, return and emit events
     repository sqlite upload_files
                         the backups folder, the database, the uploads folder
@@ -12,7 +12,7 @@ A *backup* is a folder under `backups/`. The packages, in the one direction in w
     fs                  files, folders and processes
     model               values; they import nothing of ours
 
-What a program may rely on is `__all__`; a name is imported from its home when it is first asked for.
+`__all__` is the public interface; a name is imported from its module when it is first used.
 """
 
 from importlib import import_module

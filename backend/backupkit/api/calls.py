@@ -1,6 +1,6 @@
-"""For programs: five calls that never raise, for an app folder or for a plain database; what went wrong is logged.
+"""The calls for programs: five that never raise, for an app folder or for a plain database; errors go to the log.
 
-They may be made from any thread of the process that has the database open, at start-up too: the database is touched
+They may be made from any thread of the process that has the database open, at start-up too: the database is accessed
 through SQLite alone.
 """
 
@@ -44,22 +44,28 @@ _log = logging.getLogger("backupkit.api")
 
 
 class Protectable(ABC):
-    """What both forms can do. The five calls return None, False, [] or "—" where they fail, and log why."""
+    """An app or a database to back up. The five calls return None, False, [] or "—" if they fail, and log why."""
 
     def create_backup_now(self) -> Path | None:
-        """Make a backup. Returns where it lies, whole and on disk; None where there is none, and nothing is left."""
+        """Make a backup, and return its path, whole and on disk; None if that fails, and then nothing is left of it."""
         return _or_logged("create_backup_now", self.back_up, None)
 
     def create_backup_if_needed(self) -> Path | None:
-        """Make a backup, unless there is one of today. Of threads and processes that ask at once, one makes it."""
+        """Make a backup, and return its path; None if there is one of today already, or if that fails.
+
+        If several threads and processes ask at once, one of them makes it.
+        """
         return _or_logged("create_backup_if_needed", self.back_up_if_needed, None)
 
     def list_backups(self) -> list[dict[str, Any]]:
-        """The backups, newest first: `path`, `name`, `display` (`dd/mm/yyyy hh:mm`), and `size` in bytes."""
+        """Return the backups, newest first: `path`, `name`, `display` (`dd/mm/yyyy hh:mm`), and `size` in bytes."""
         return _or_logged("list_backups", self.listed, [])
 
     def restore_backup(self, path: Place) -> bool:
-        """Put that backup back, all of it or nothing; what the database was lies beside it first."""
+        """Restore that backup, all of it or nothing; return whether that worked.
+
+        The live database is first copied beside itself.
+        """
 
         def restore() -> bool:
             self.put_back(Path(path))
@@ -68,46 +74,46 @@ class Protectable(ABC):
         return _or_logged("restore_backup", restore, False)
 
     def get_last_backup_display(self) -> str:
-        """When the last backup was made, as `04/03/2026 09:30`; "—" where there is none."""
+        """Return when the last backup was made, as `04/03/2026 09:30`; "—" if there is none."""
         return _or_logged("get_last_backup_display", lambda: _shown(self.last_moment()), NEVER)
 
     @property
     @abstractmethod
     def folder(self) -> Path:
-        """Where the backups are."""
+        """The backups folder."""
 
     @abstractmethod
     def back_up(self, note: str = "") -> Path:
-        """A new backup; raises `BackupError` or `OSError`."""
+        """Make a backup, and return its path; raise `BackupError` or `OSError`. `note` says what it was made for."""
 
     @abstractmethod
     def back_up_if_needed(self) -> Path | None:
-        """A new backup if there is none of today; raises likewise."""
+        """Make a backup if there is none of today, and return its path, else None; raise as `back_up` does."""
 
     @abstractmethod
     def listed(self) -> list[dict[str, Any]]:
-        """`list_backups`, which raises."""
+        """Do what `list_backups` does, but raise if that fails."""
 
     @abstractmethod
     def put_back(self, path: Path, force: bool = False) -> None:
-        """`restore_backup`, which raises; `force` restores what it would refuse, if it is sound.
+        """Do what `restore_backup` does, but raise; with `force`, restore also what it would refuse, if that is sound.
 
-        That is a revision that this code does not know, or a plain database of other tables.
+        That is a backup of a revision that this code does not know, or of a plain database with other tables.
         """
 
     @abstractmethod
     def last_moment(self) -> datetime | None:
-        """When the last backup was made, in the zone."""
+        """Return when the last backup was made, in the time zone; None if there is none."""
 
 
 @dataclass(frozen=True)
 class PlainDatabase(Protectable):
     """One SQLite file, and its backups as single files `backup_YYYYMMDD_HHMMSS.db`.
 
-    They lie in `backups` (a folder beside the database where left out); the newest `max_backups` stay. When the last
-    one was made is written into `settings_file` (`settings.json` beside the database), whose other keys stay. Days
-    and names are in `timezone`, an IANA name (the machine's own where left out). `timeout` is how many seconds a call
-    waits for a locked database, and for another call that is at work.
+    `backups` is their folder (by default `backups` beside the database); the newest `max_backups` stay. The time of the
+    last one is written into `settings_file` (by default `settings.json` beside the database), whose other keys stay.
+    Days and names are in `timezone`, an IANA name (by default the machine's own). `timeout` is how many seconds a call
+    waits for a locked database, and for another call that is still running.
     """
 
     path: Place
@@ -155,10 +161,10 @@ class PlainDatabase(Protectable):
 
 @dataclass(frozen=True)
 class AppFolder(Protectable):
-    """An app with its settings: database and uploads, one folder a backup, as the commands make them.
+    """An app with its settings: its database and uploads, one folder for each backup, as the commands make them.
 
-    `app_dir` is the folder with `backup.toml` or `alembic.ini`; where left out, the current folder if it has one of
-    them, else the one that the toolkit was copied into. `settings` are settings already loaded, and win.
+    `app_dir` is the folder with `backup.toml` or `alembic.ini`; by default the current folder if it has one of them,
+    else the one that the toolkit was copied into. `settings`, if given, are used, and `app_dir` is ignored.
     """
 
     app_dir: Place | None = None
@@ -170,7 +176,7 @@ class AppFolder(Protectable):
         return self._settings.dir
 
     def back_up(self, note: str = "") -> Path:
-        # What a person asked for is kept for good; what an operation asked for may go, later.
+        # A backup that a person asks for is kept for good; one that an operation asks for may be deleted later.
         request = BackupRequest(kind="auto", note=note, pin_until_next=True) if note else BackupRequest()
         with self._reported("backup") as report:
             return _path_of(create_backup(self._settings, request, report.emit, self.clock), report)
@@ -202,12 +208,12 @@ class AppFolder(Protectable):
 
     @contextmanager
     def _reported(self, command: str) -> Iterator[RunReport]:
-        """Notifications and the ping of the settings, as for a command that nobody watches."""
+        """Send the notifications and the ping of the settings, as for a command that nobody watches."""
         with reported(self._settings, command, _log_event) as report:
             try:
                 yield report
             except BackupError:
-                import backupkit.cli.commands  # noqa: F401 - the hint may name a command, which a message has in full
+                import backupkit.cli.commands  # noqa: F401 - registers the commands, to complete a hint that names one
 
                 raise
 
@@ -220,7 +226,7 @@ class AppFolder(Protectable):
 
 
 class Options(TypedDict, total=False):
-    """What the five functions take: the fields of `PlainDatabase`, or with no database those of `AppFolder`."""
+    """The options of the five functions: the fields of `PlainDatabase`, or without a database those of `AppFolder`."""
 
     app_dir: Place
     backups: Place | None
@@ -232,33 +238,49 @@ class Options(TypedDict, total=False):
 
 
 def place(database: Place | None = None, **options: Unpack[Options]) -> Protectable:
-    """The plain database where one is named, else the app folder; `TypeError` for an option of the other form."""
+    """Return the plain database if one is named, else the app folder; raise `TypeError` for an option of the other."""
     given: Any = options
     return AppFolder(**given) if database is None else PlainDatabase(database, **given)
 
 
 def create_backup_now(database: Place | None = None, **options: Unpack[Options]) -> Path | None:
-    """Make a backup of the app, or of a plain database; None where that failed, and the log says why."""
+    """Make a backup of the plain database, or without one of the app, and return its path; None if that fails.
+
+    The log says why. `options` are fields of `PlainDatabase`, or of `AppFolder`. Raise `TypeError` for any other
+    option.
+    """
     return place(database, **options).create_backup_now()
 
 
 def create_backup_if_needed(database: Place | None = None, **options: Unpack[Options]) -> Path | None:
-    """Make a backup unless there is one of today; None where there is, or where that failed."""
+    """Make a backup unless there is one of today, and return its path; None if there is, or if that fails.
+
+    Arguments and errors are as in `create_backup_now`.
+    """
     return place(database, **options).create_backup_if_needed()
 
 
 def list_backups(database: Place | None = None, **options: Unpack[Options]) -> list[dict[str, Any]]:
-    """The backups, newest first: `path`, `name`, `display` (`dd/mm/yyyy hh:mm`), and `size` in bytes."""
+    """Return the backups, newest first: `path`, `name`, `display` (`dd/mm/yyyy hh:mm`), and `size` in bytes.
+
+    The list is empty if that fails. Arguments and errors are as in `create_backup_now`.
+    """
     return place(database, **options).list_backups()
 
 
 def restore_backup(path: Place, database: Place | None = None, **options: Unpack[Options]) -> bool:
-    """Put that backup back; False where that failed: then everything is as it was, and the log says why."""
+    """Restore that backup, a path or a name, and return True; return False if that fails: then everything is as it was.
+
+    The live database is first copied beside itself. Other arguments and errors are as in `create_backup_now`.
+    """
     return place(database, **options).restore_backup(path)
 
 
 def get_last_backup_display(database: Place | None = None, **options: Unpack[Options]) -> str:
-    """When the last backup was made, as `04/03/2026 09:30`; "—" where there is none."""
+    """Return when the last backup was made, as `04/03/2026 09:30`; "—" if there is none, or if that fails.
+
+    Arguments and errors are as in `create_backup_now`.
+    """
     return place(database, **options).get_last_backup_display()
 
 
@@ -297,7 +319,7 @@ def _shown(at: datetime | None) -> str:
 
 
 def _name_in(backups: Path, path: Path) -> str:
-    """The name of the backup that lies there: a path, or a bare name."""
+    """Return the name of the backup at that path, or of that name; raise `NoSuchBackup` if it lies elsewhere."""
     if len(path.parts) > 1 and os.path.realpath(path.expanduser().parent) != os.path.realpath(backups):
         raise NoSuchBackup(f"{path} is not in {backups}.", hint="list_backups() tells which backups there are.")
     return path.name

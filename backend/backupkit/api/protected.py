@@ -1,4 +1,4 @@
-"""`protected`: back up before a critical operation, write down how it ended, and go back where that was asked for.
+"""`protected`: back up before a critical operation, record how it ended, and roll back if that was asked for.
 
 with protected("bulk import", rollback=True):
     import_everything()
@@ -35,7 +35,7 @@ _log = logging.getLogger("backupkit.api")
 
 @dataclass
 class Operation:
-    """A critical operation: the backup made before it, and how it ended, or that it has not."""
+    """A critical operation: the backup made before it, and how it ended, or that it is still running."""
 
     name: str
     backup: Path
@@ -46,14 +46,14 @@ class Operation:
 
 
 class protected:
-    """A backup is made first, or `BackupError` is raised and nothing else is done. A `with` block or a decorator.
+    """A `with` block or decorator that makes a backup first; if that fails, `BackupError` is raised and nothing runs.
 
-    How the operation ended is in `.state/operations/BACKUP.json` in the backups folder; `running` there, once the
-    program is gone, means that it was killed. With `rollback` the backup is put back where the block raises; then
-    the error goes on, with a note that says so. Beside the name it takes what `create_backup_now` takes, or `on`, a
-    `PlainDatabase` or an `AppFolder`.
+    How the operation ended is recorded in `.state/operations/BACKUP.json` in the backups folder; if it still says
+    `running` once the program is gone, the program was killed. With `rollback` the backup is restored if the block
+    raises; then the error goes on, with a note that says so. Beside the `name` it takes what `create_backup_now` takes,
+    or `on`, a `PlainDatabase` or an `AppFolder`.
 
-    For coroutines: `async with`, or the decorator; backup and rollback run in a thread of their own.
+    For coroutines use `async with`, or the decorator; backup and rollback run in a thread of their own.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class protected:
         return run
 
     def _again(self) -> protected:
-        """One for each call: calls may overlap."""
+        """Return a new object for each call, because calls may overlap."""
         return protected(self._name, rollback=self._rollback, on=self._on)
 
     def _outcome(self, operation: Operation, error: BaseException | None) -> Outcome:

@@ -1,8 +1,8 @@
-"""The settings in force: environment over `backup.toml` in the app folder over defaults.
+"""The settings in force: the environment overrides `backup.toml` in the app folder, which overrides the defaults.
 
-Every setting is `BACKUP_NAME` in the environment and `name` in the file. Relative paths are relative to the
-app folder, not to the caller's folder. A value that cannot be right raises `Refused` (2) and names the setting.
-A secret may be in a file instead, which `BACKUP_NAME_FILE` or `name_file` names; it is shown nowhere.
+Every setting is `BACKUP_NAME` in the environment and `name` in the file. Relative paths start in the app folder, not in
+the caller's folder. An invalid value raises `Refused` (2), which names the setting. A secret may be in a file instead,
+which `BACKUP_NAME_FILE` or `name_file` names; it is shown nowhere.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from backupkit.model.patterns import Patterns
 
 SETTINGS_FILE = "backup.toml"
 PREFIX = "BACKUP_"
-# Handed over by the wrapper, or read by it and by the tests: not settings of the toolkit itself.
+# Variables that the wrapper sets, or that it and the tests read: they are not settings of the toolkit itself.
 _PLUMBING = (
     "GIT_",
     "HOST_",
@@ -60,27 +60,30 @@ _PLUMBING = (
     "VENV",
     "REQUIREMENTS",
     "REHEARSAL",
-    "REMOTE_",  # secrets of remotes, which are judged when the remotes are known
+    "REMOTE_",  # secrets of remotes, which are checked when the remotes are known
 )
 _MANY = 1_000_000
 _WRAPPER = "backup.sh"
-# What the top folder of a project holds, beside the wrapper.
+# Any of these, or the wrapper, marks the top folder of a project.
 _PROJECT = (".git", "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", _WRAPPER)
 HOOKS = ("before_backup", "after_backup", "before_restore", "after_restore", "on_error")
 WITHOUT_HOOKS = dict.fromkeys(HOOKS, ())
-"""For settings of a scratch folder: no command of the user's is told of what is done there."""
-# What a hook is told. It may call this program, which then has these in its environment.
+"""Settings for a scratch folder: no command of the user's runs for what is done there."""
+# Variables that a hook gets. It may call this program, which then has them in its environment.
 TOLD_TO_HOOKS = {f"{PREFIX}{one}" for one in ("HOOK", "COMMAND", "NAME", "PATH", "RESULT", "ERROR", "EXIT_CODE")}
 _QUOTED = r"""'[^']*'|\\."""
 _TABLES = ("remotes", "databases", "trees")  # settings that are tables of tables
 _ADDRESS = "[A-Za-z][A-Za-z0-9+.-]*://"
-_NOWHERE = Path(os.devnull)  # an alembic.ini that is no file
+_NOWHERE = Path(os.devnull)  # in place of an alembic.ini: no file
 LogFormat = Literal["plain", "json"]
-_ANY_UPLOADS = ("q7f3w9", "q7f3w9/x5k2m8", "q7f3w9/x5k2m8.h4d6")  # what no pattern means that does not mean everything
+_ANY_UPLOADS = ("q7f3w9", "q7f3w9/x5k2m8", "q7f3w9/x5k2m8.h4d6")  # only a pattern for everything matches all
 
 
 class Settings(BaseModel):
-    """Where the data is, where the backups go, how long to wait. Paths are absolute."""
+    """The settings of one app: where its data and its backups are, how long to wait, and so on. Paths are absolute.
+
+    `load_settings` reads them. They are immutable.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
 
@@ -342,13 +345,13 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _with_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Return the values with those of the environment, which count more."""
+        """Return the values, overridden by those of the environment."""
         if not cls.hears_environment:
             return given
         variables = {name.lower(): value for name, value in os.environ.items()}
         told = {name: variables[key] for name in cls.model_fields if (key := _variable(name).lower()) in variables}
         raw = {name: os.environ.get(_variable(name)) for one in secret_names() for name in (one, one + IN_FILE)}
-        # The app folder is settled by then, and the variable may be empty or relative.
+        # The app folder is known already, and its variable may be empty or relative.
         folder = given["app_dir"]
         return {**given, **told, **secrets_from_files(secret_names(), raw, folder, _variable), "app_dir": folder}
 
@@ -378,7 +381,7 @@ class Settings(BaseModel):
     def _listed(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):
             return value
-        # A URL may have a comma of its own: only one that another URL follows comes between two.
+        # A URL may contain a comma: only a comma before another URL separates the two.
         between = rf"[\s,]+(?={_ADDRESS})|\s+" if info.field_name == "notify_urls" else r"[\s,]+"
         return tuple(word for word in re.split(between, value.strip(" \t\r\n,")) if word)
 
@@ -580,17 +583,17 @@ class Settings(BaseModel):
 
     @property
     def whole(self) -> Settings:
-        """The settings of all of the app, where these are those of a part of it."""
+        """The settings of the whole app, also if these are of a part of it."""
         return self._whole or self
 
     @property
     def part(self) -> str:
-        """The part of the app that these are the settings of; empty for the first database and the uploads."""
+        """The part of the app that these settings are of; empty for the first database and the uploads."""
         return self._part
 
     @property
     def others(self) -> tuple[str, ...]:
-        """The names of what the app has beside its first database and its uploads."""
+        """The names of the app's further databases and trees."""
         return (*self.whole.databases, *self.whole.trees)
 
     @property
@@ -600,7 +603,7 @@ class Settings(BaseModel):
 
     @property
     def sealed_folder(self) -> str:
-        """What the folder of this tree is called in a backup."""
+        """The name of this tree's folder in a backup."""
         return self._part or UPLOADS_FOLDER
 
     @property
@@ -625,9 +628,9 @@ class Settings(BaseModel):
         return (self.whole.database, *(Path(one.path) for one in self.whole.databases.values()))
 
     def at(self, part: str) -> Settings | None:
-        """The settings as if that database, or that tree, were all that the app has; None where it has none such.
+        """Return the settings as if that database, or that tree, were all of the app; None if it has no such part.
 
-        A database that lies in a tree is meant by its path in a backup.
+        A database that lies in a tree is named by its path in a backup.
         """
         whole, folder, _, inside = self.whole, *part.partition("/")
         if not part:
@@ -642,9 +645,9 @@ class Settings(BaseModel):
         return None
 
     def elsewhere(self, places: Mapping[str, object], parts: Mapping[str, Path]) -> Settings:
-        """The settings of an app whose data are all elsewhere: the first ones at these places, the further ones there.
+        """Return the settings for a copy of the app's data: the first ones at `places`, the further ones at `parts`.
 
-        It has no other parts than those.
+        The copy has no other parts than those.
         """
 
         def moved(tables: Mapping[str, DatabaseTable | TreeTable]) -> dict[str, DatabaseTable | TreeTable]:
@@ -654,7 +657,7 @@ class Settings(BaseModel):
         return self.model_copy(update={**places, "databases": moved(self.databases), "trees": moved(self.trees)})
 
     def tree(self, folder: str) -> Path | None:
-        """The live folder of the tree that has that name in a backup."""
+        """Return the live folder of the tree that has that name in a backup, or None if there is none."""
         if folder == UPLOADS_FOLDER:
             return self.whole.uploads
         table = self.whole.trees.get(folder)
@@ -663,7 +666,7 @@ class Settings(BaseModel):
     def _view(self, part: str, tree: Path | None, **places: Path | None) -> Settings:
         own = {"migrate_command": "", "version_table": ""} if "alembic_ini" in places else {}
         view = self.model_copy(update={**places, **own})
-        view.__dict__.pop("reach", None)  # it names the first one's Alembic
+        view.__dict__.pop("reach", None)  # the cached one names the first database's Alembic
         view._whole, view._part, view._tree = self, part, tree
         return view
 
@@ -673,7 +676,7 @@ class Settings(BaseModel):
 
     @property
     def alembic(self) -> AlembicSetup | None:
-        """How the app uses Alembic; None where it does not."""
+        """How the app uses Alembic, or None if it does not."""
         live = {
             "{url}": f"sqlite:///{self.database}",
             "{path}": str(self.database),
@@ -684,30 +687,34 @@ class Settings(BaseModel):
 
     @property
     def variables(self) -> tuple[tuple[str, str], ...]:
-        """`migrate_environment`, each name with its text; without one it keeps the form that it has."""
+        """`migrate_environment`, each name with its text; a variable without text keeps the form of its value."""
         parts = (one.partition("=") for one in self.migrate_environment)
         return tuple((name, text) for name, _, text in parts)
 
     @cached_property
     def reach(self) -> Deployment:
-        """The commands a person can type to come here."""
+        """How users reach the app, for the commands that are printed for them."""
         own = bool(self.migrate_command)
         return reach_from(os.environ, self.service, self.app_dir, self.alembic, self.app_service, own)
 
     @cached_property
     def secrets(self) -> tuple[Secret, ...]:
-        """Every secret among the settings: what must be in no message and no log."""
+        """Every secret among the settings, which no message and no log may show."""
         values = (getattr(self, name) for name in secret_names())
         own = (one for value in values for one in (value if isinstance(value, tuple) else (value,)) if one)
         return (*own, *(secret for table in self.remotes.values() for secret in table.secrets))
 
     def local(self, at: datetime) -> datetime:
-        """The moment in the configured zone, to the second."""
+        """Return that time in the configured zone, to the second."""
         return at.astimezone(self.zone).replace(microsecond=0)
 
 
 def load_settings(app_dir: Path, **overrides: object) -> Settings:
-    """The settings of the app in `app_dir`; `Refused` names the setting, where it came from, and what is wrong."""
+    """Return the settings of the app in `app_dir`, or in `BACKUP_APP_DIR` if that is set.
+
+    The environment wins over `overrides`, and these over `backup.toml`. Raise `Refused`, which names the setting, where
+    it came from, and what is wrong.
+    """
     folder = app_folder(app_dir)
     check_environment(os.environ)
     try:
@@ -721,7 +728,7 @@ def load_settings(app_dir: Path, **overrides: object) -> Settings:
 
 
 def database_as_given(folder: Path) -> Path:
-    """The database's path as it is set, its links not followed; the default's where what is set is no path."""
+    """Return the database's path as it is set, its links not followed; the default, if what is set is no path."""
     variables = {name.upper(): value for name, value in os.environ.items()}
     raw = variables.get(_variable("database"), read_file(folder).get("database", ""))
     try:
@@ -731,7 +738,7 @@ def database_as_given(folder: Path) -> Path:
 
 
 def app_folder(app_dir: Path) -> Path:
-    """`BACKUP_APP_DIR` where it is set, else the given folder; `Refused` where it is not there."""
+    """Return `BACKUP_APP_DIR` if it is set, else the given folder; raise `Refused` if the folder does not exist."""
     folder = Path(os.environ.get("BACKUP_APP_DIR") or app_dir).absolute()
     if not folder.is_dir():
         raise Refused(f"The app folder {folder} is not there.", hint="Set BACKUP_APP_DIR, or unset it.")
@@ -739,12 +746,12 @@ def app_folder(app_dir: Path) -> Path:
 
 
 def read_file(folder: Path) -> dict[str, Any]:
-    """What `backup.toml` says; nothing where there is none."""
+    """Return what `backup.toml` says; empty if there is none."""
     return parse_file(folder, read_text(folder))
 
 
 def read_text(folder: Path) -> str:
-    """`backup.toml` as it is; empty where there is none. `Untrusted` where others can change it."""
+    """Return the text of `backup.toml`, empty if there is none; raise `Untrusted` if others can change it."""
     path = folder / SETTINGS_FILE
     try:
         with open(path, "rb", opener=_without_waiting) as file:
@@ -762,12 +769,12 @@ def read_text(folder: Path) -> str:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """For `open`: a fifo is opened at once, and not when somebody writes into it."""
+    """Open a file for `open` without waiting: a fifo would block until somebody writes into it."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def parse_file(folder: Path, text: str) -> dict[str, Any]:
-    """What that text would say as `backup.toml`; `Refused` names the line that is no TOML."""
+    """Return what that text says as `backup.toml`; raise `Refused`, which names the line that is no TOML."""
     path = folder / SETTINGS_FILE
     try:
         return tomllib.loads(text)
@@ -779,9 +786,9 @@ def parse_file(folder: Path, text: str) -> dict[str, Any]:
 
 
 def check_file(folder: Path, text: str, typed: str = "") -> Settings:
-    """The settings if that text were `backup.toml`, and the environment had no say; `Refused` as from `load_settings`.
+    """Return the settings if that text were `backup.toml`, and no variable overrode it; raise as `load_settings` does.
 
-    So what is wrong in the file is found also where a variable hides it. `typed` is a setting that is not there yet.
+    This finds what is wrong in the file even if a variable hides it. `typed` is a setting that is not in it yet.
     """
     raw = parse_file(folder, text)
     secrets = secrets_from_files(secret_names(), raw, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}")
@@ -801,7 +808,7 @@ def _file_alone() -> type[Settings]:
 
 
 def origins(settings: Settings) -> dict[str, str]:
-    """Where each setting's value comes from: the variable, the file, or the default."""
+    """Return where each setting's value comes from: the variable, the file, or the default."""
     in_file = read_file(settings.app_dir).keys()
     return {name: _origin(name, in_file) for name in Settings.model_fields}
 
@@ -814,7 +821,7 @@ def _origin(name: str, in_file: Set[str]) -> str:
 
 
 def overriding_variable(name: str) -> str:
-    """The variable of the environment that this setting's value comes from; empty where there is none."""
+    """Return the environment variable that this setting's value comes from; empty if there is none."""
     in_file = _variable(name + IN_FILE) if name in secret_names() else ""
     if os.environ.get(in_file):
         return in_file
@@ -822,7 +829,7 @@ def overriding_variable(name: str) -> str:
 
 
 def known_name(text: str) -> str:
-    """The setting that is meant, as it is written in the file; `Refused` where there is none of that name."""
+    """Return the setting's name, as it is written in the file; raise `Refused` if there is no such setting."""
     name = text.removeprefix(PREFIX).lower()
     if name in Settings.model_fields or _names_a_secret(name):
         return name
@@ -837,7 +844,7 @@ def known_name(text: str) -> str:
 
 @cache
 def secret_names() -> tuple[str, ...]:
-    """The settings that are secrets: each may also be in a file."""
+    """Return the settings that are secrets: each may also be in a file."""
     return tuple(name for name, field in Settings.model_fields.items() if _holds_secret(field.annotation))
 
 
@@ -848,7 +855,7 @@ def _holds_secret(annotation: object) -> bool:
 
 
 def _told_by_file(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    # A file that is not there must not stop a person who says in the environment to do without it.
+    # A missing file must not stop a user who overrides it in the environment.
     overridden = {one for name in secret_names() if _variables_set(name) for one in (name, name + IN_FILE)}
     here = {name: value for name, value in raw.items() if name not in overridden}
     secrets = secrets_from_files(secret_names(), here, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}")
@@ -868,7 +875,7 @@ def _variable(name: str) -> str:
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Variables that begin like a setting and are none: another tool's, or a slip of the pen."""
+    """Return the variables that begin like a setting and are none: another tool's, or misspelled ones."""
     ours = (name for name in environment if name.startswith(PREFIX))
     return sorted(
         name
@@ -878,7 +885,10 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
-    """Refuses a variable one slip away from a setting: the wrong database would be backed up, silently."""
+    """Raise `Refused` for a variable that looks like a misspelled setting, and for a hook.
+
+    Ignoring a misspelled one could back up the wrong database silently.
+    """
     for name, value in environment.items():
         if value and name.upper() in map(_variable, HOOKS):
             raise Refused(
@@ -897,7 +907,7 @@ def _is_setting(variable: str) -> bool:
 
 
 def _path_of(database: object, folder: Path) -> object:
-    """The path as it was given, alone or in a URL."""
+    """Return the path as it was given, alone or in a URL; raise `ValueError` if it is none."""
     scheme, mark, rest = str(database).partition("://")
     if not mark:
         return database or _fail("is empty")
@@ -919,13 +929,13 @@ def _below(folder: Path, path: Path) -> Path:
 
 
 def default_backups(folder: Path) -> Path:
-    """`backups` in the app folder, or beside it where that is still inside the project: two apps share no folder."""
+    """Return `backups` in the app folder; or beside it, if that is still inside the project: apps share no folder."""
     inside = folder / "backups"
     return inside if inside.is_dir() or not _is_project(folder.parent, folder) else folder.parent / "backups"
 
 
 def _is_project(folder: Path, app: Path) -> bool:
-    """Whether the app's folder is a part of the project in `folder`: what is there says so, not where it is."""
+    """Return whether the app's folder is a part of the project in `folder`, judged by files and not by its place."""
     if os.path.lexists(folder / _WRAPPER):
         return True
     if folder in (Path("/"), Path(os.path.expanduser("~"))) or any(os.path.lexists(app / mark) for mark in _PROJECT):
@@ -938,7 +948,7 @@ def _fail(reason: str) -> object:
 
 
 def _refusal(error: ValidationError, folder: Path, text: str | None = None, typed: str = "") -> Refused:
-    """What is wrong, and where: in the environment, or in that text of the file, or as it was typed."""
+    """Return the error: what is wrong, and where (in the environment, in that text of the file, or as it was typed)."""
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else "database"
     variables = _variables_set(name) if text is None else []
@@ -959,14 +969,14 @@ def _unknown(where: str, name: str) -> Refused:
 
 
 def _allowed(name: str) -> str:
-    from backupkit.config.schema import allowed  # it is made from the settings
+    from backupkit.config.schema import allowed  # imported late, as it imports this module
 
     may = allowed(name)
     return (f"It may be {may}. " if may else "") + "`config` shows every setting and its origin."
 
 
 def _place(folder: Path, name: str, text: str | None) -> str:
-    """The name, the file and the line, as far as it can be seen which one it is."""
+    """Return the name, the file and, if it can be found, the line."""
     with suppress(Refused):
         text = read_text(folder) if text is None else text
     names = f"{re.escape(name)}(?:{IN_FILE})?" if name in secret_names() else re.escape(name)
