@@ -102,6 +102,28 @@ def test_two_threads_do_not_hold_it_together(app: SmallApp) -> None:
         pass
 
 
+def test_a_worker_forked_meanwhile_does_not_keep_the_lock(app: SmallApp) -> None:
+    """Servers fork: a worker may live for days."""
+    forking = """
+with lock.claimed([Path(sys.argv[2])], 0):
+    worker = os.fork()
+    if worker:
+        held.__exit__(None, None, None)
+        assert not lock.is_held(Path(sys.argv[1])), "while the worker lives"
+    else:
+        time.sleep(60)
+        os._exit(0)
+assert not lock.is_claimed(Path(sys.argv[2])), "the worker claims the live folder"
+os.kill(worker, 9)
+os.waitpid(worker, 0)
+"""
+    text = "import os, sys, time" + HOLD + forking
+    done = subprocess.run(
+        [sys.executable, "-c", text, app.backups, app.database.parent], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_failed_run_frees_the_lock(app: SmallApp) -> None:
     with pytest.raises(RuntimeError), lock.held(app.backups, "first", 0):
         raise RuntimeError

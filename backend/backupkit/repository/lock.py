@@ -22,6 +22,29 @@ from backupkit.model.events import EventListener, StillWaiting, Waiting, silence
 
 LOCK_FILE = ".lock"
 _locked_here: set[tuple[int, int]] = set()
+_handles: set[int] = set()
+"""The open files and folders that carry a lock of this process."""
+
+
+def _let_go_in_child() -> None:
+    """Close the parent's locks in a forked process, which would else hold them for as long as it lives."""
+    for handle in _handles:
+        os.close(handle)
+    _handles.clear()
+    _locked_here.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+@contextlib.contextmanager
+def _of_this_process(handle: int) -> Iterator[None]:
+    """Keep the lock on this descriptor from processes that are forked before the block ends."""
+    _handles.add(handle)
+    try:
+        yield
+    finally:
+        _handles.discard(handle)
 
 
 @contextlib.contextmanager
@@ -30,16 +53,17 @@ def held(
 ) -> Iterator[int]:
     """Hold the lock until the block ends; raise `Locked`, which names its holder, after `timeout` seconds.
 
-    Yield its file descriptor. A child process that inherits it holds the lock too, until both have ended. `place` is
-    the path to name in messages, if it is not `backups`.
+    Yield its file descriptor. A program that is started with it holds the lock too, until both have ended; a process
+    that is forked meanwhile does not. `place` is the path to name in messages, if it is not `backups`.
     """
     deadline = time.monotonic() + timeout
     with _folder_locked(backups, timeout, emit, place or backups):
         handle = _locked_file(backups, max(0.0, deadline - time.monotonic()), emit, place or backups)
         try:
-            _sign(handle, command)
-            yield handle
-            os.ftruncate(handle, 0)
+            with _of_this_process(handle):
+                _sign(handle, command)
+                yield handle
+                os.ftruncate(handle, 0)
         finally:
             os.close(handle)
 
@@ -53,7 +77,8 @@ def _folder_locked(backups: Path, timeout: float, emit: EventListener, place: Pa
         inode = tree.inode(os.fstat(handle))
         _locked_here.add(inode)
         try:
-            yield
+            with _of_this_process(handle):
+                yield
         finally:
             _locked_here.discard(inode)
 
@@ -83,6 +108,7 @@ def claimed(folders: Iterable[Path], timeout: float, emit: EventListener = silen
         for folder in _in_lock_order(folders):
             with contextlib.suppress(OSError):
                 handle = opened.enter_context(disk.Opened(folder, os.O_RDONLY | os.O_DIRECTORY))
+                opened.enter_context(_of_this_process(handle))
                 _acquire(handle, timeout, emit, lambda: "Another restore (with another BACKUP_DIR)", folder)
         yield
 
