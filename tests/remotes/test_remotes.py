@@ -773,6 +773,42 @@ def test_latest_there_passes_over_what_verify_found_damaged(app: SmallApp, tmp_p
     assert sum("Passed over" in one.text for one in heard if isinstance(one, Notice)) == 1
 
 
+def rot(pack: Path) -> None:
+    content = bytearray(pack.read_bytes())
+    content[len(content) // 2] ^= 1
+    pack.chmod(0o600)
+    pack.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [rot, Path.unlink])
+def test_a_copy_that_arrived_damaged_counts_no_more_until_it_is_fetched_whole(
+    app: SmallApp, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    repository = put_repository(tmp_path / "repository", PASSWORD, tmp_path)
+    settings = with_remote(app, {"type": "restic", "repository": str(repository), "password": PASSWORD})
+    made(app, "first")
+    push(settings)
+    before = set(repository.glob("data/*/*"))
+    app.write_upload("large", os.urandom(200_000))
+    made(app, "second", days=1)
+    push(settings)
+    pack = max(set(repository.glob("data/*/*")) - before, key=lambda path: path.stat().st_size)
+    whole = pack.read_bytes()
+    damage(pack)
+    with pytest.raises(Damaged, match="The remote there holds something damaged: ignoring error for /uploads/large: "):
+        prove_remote(settings, "second", "there")
+    if damage is rot:
+        verify_remote(settings, "there")  # restic's own check reads no file of a copy
+    assert "The remote there holds something damaged" in said_by_status(settings)
+    shutil.rmtree(app.backups / "first")
+    assert pull_backup(settings, "latest", "there").backup.name == "first"
+    pack.unlink(missing_ok=True)
+    pack.write_bytes(whole)
+    shutil.rmtree(app.backups / "second")
+    assert pull_backup(settings, "second", "there").fetched
+    assert "holds something damaged" not in said_by_status(settings)
+
+
 def test_a_backup_of_the_database_alone_never_takes_the_place_of_a_whole_one_there(
     app: SmallApp, tmp_path: Path
 ) -> None:
@@ -899,6 +935,7 @@ def test_what_rots_in_a_folder_is_found_by_verify_and_never_pulled(app: SmallApp
     with pytest.raises(Damaged, match=r"holds something damaged: one: uploads/1/letter\.txt"):
         verify_remote(settings, "there")
     shutil.rmtree(app.backups / "one")
+    shutil.rmtree(app.backups / ".state" / "remotes")
     with pytest.raises(Damaged, match="arrived damaged from there"):
         pull_backup(settings, "one", "there")
     assert not [name for name in os.listdir(app.backups) if "one" in name]

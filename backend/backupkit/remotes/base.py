@@ -77,6 +77,8 @@ class Remote(Protocol):
     """A place for copies. Every method raises `RemoteFailed`, or `RemoteAway` if it may work in a minute."""
 
     name: str
+    reads_copies: bool
+    """Whether `verify` reads the files of the copies: if not, only a fetch finds what is wrong with them."""
 
     def check(self) -> None:
         """Raise unless the remote can be reached and used; the error's hint says what to do."""

@@ -81,8 +81,22 @@ def check(
         _write(settings, remote.name, Checks(sound, {**(known.flaws if names else {}), **error.flaws}))
         raise
     checked = names or [one.name for one in listing_cache.recall(settings.dir, remote.name).backups]
-    left = {name: text for name, text in known.flaws.items() if name not in (*checked, WHOLE)}
-    _write(settings, remote.name, Checks({**known.sound_at, **dict.fromkeys(checked, clock())}, left))
+    looked_at = (*checked, WHOLE) if remote.reads_copies else (WHOLE,)
+    left = {name: text for name, text in known.flaws.items() if name not in looked_at}
+    sound = dict.fromkeys((name for name in checked if name not in left), clock())
+    _write(settings, remote.name, Checks({**known.sound_at, **sound}, left))
+
+
+def remember_fetched(settings: Settings, remote: str, name: str, flaw: str, clock: Clock = utc_now) -> None:
+    """Store what fetching a whole copy showed: what is wrong with it, or an empty `flaw` if it is sound."""
+    known = recall(settings, remote)
+    sound = {one: at for one, at in known.sound_at.items() if one != name}
+    flaws = {one: text for one, text in known.flaws.items() if one != name}
+    if flaw:
+        flaws[name] = flaw
+    else:
+        sound[name] = clock()
+    _write(settings, remote, Checks(sound, flaws))
 
 
 def ask(

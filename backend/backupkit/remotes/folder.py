@@ -39,6 +39,8 @@ _NOT_KEPT = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 class FolderRemote:
     """A folder as a remote, for one app. A push resumes its own interrupted draft."""
 
+    reads_copies = True
+
     def __init__(self, settings: Settings, name: str, table: FolderTable) -> None:
         self.name = name
         self._settings = settings

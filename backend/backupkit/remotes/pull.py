@@ -21,6 +21,7 @@ from backupkit.model.names import check_name, printable
 from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.base import (
     NOT_COPIED,
+    DamagedThere,
     HoldsPoints,
     Remote,
     RemoteBackup,
@@ -95,7 +96,7 @@ def pull_backup(
         if here and here.state != "damaged":
             return Pulled(here, False, _fetch_points(settings, opened, here, trust, work.emit))
         with store.draft_folder(settings, found.name, replaces=here is not None) as draft:
-            _fetch(settings, opened, found, draft, trust, work.emit)
+            _fetch(settings, opened, found, draft, trust, work.emit, clock)
         with contextlib.suppress(OSError):  # the backup itself is complete
             flags.forget(settings.dir, found.name)
         backup = store.read(settings, found.name)
@@ -120,7 +121,7 @@ def prove_remote(
     found = _find(settings, list_remote(settings, remote, emit, clock), name, remote, emit)
     store.require(settings.dir)
     with store.work_folder(settings, "fetched", f"test of {found.name} from {remote}") as folder:
-        _fetch(settings, opened, found, folder / found.name, True, emit)  # trusted: it stays in this folder
+        _fetch(settings, opened, found, folder / found.name, True, emit, clock)  # trusted: it stays in this folder
         return verify_backups(settings, [backup_at(settings, folder / found.name)], True, emit, clock)
 
 
@@ -144,7 +145,7 @@ def lay_out_from(
     def fetch(folder: Path, listen: EventListener) -> Backup:
         found = _find(settings, list_remote(settings, remote, listen, clock), name, remote, listen, until)
         folder.mkdir(mode=0o700)
-        _fetch(settings, opened, found, folder / found.name, False, listen)
+        _fetch(settings, opened, found, folder / found.name, False, listen, clock)
         return backup_at(settings, folder / found.name)
 
     return lay_out_fetched(settings, name, target, fetch, only, emit, clock)
@@ -230,9 +231,20 @@ def _same_here(settings: Settings, found: RemoteBackup) -> Backup:
 
 
 def _fetch(
+    settings: Settings, remote: Remote, found: RemoteBackup, draft: Path, trust: bool, emit: EventListener, clock: Clock
+) -> None:
+    """Fetch the backup into the draft, check that every byte is as it was sealed, and remember what was found."""
+    try:
+        _fetch_checked(settings, remote, found, draft, trust, emit)
+    except DamagedThere as error:
+        checks.remember_fetched(settings, remote.name, found.name, error.flaws[found.name])
+        raise
+    checks.remember_fetched(settings, remote.name, found.name, "", clock)
+
+
+def _fetch_checked(
     settings: Settings, remote: Remote, found: RemoteBackup, draft: Path, trust: bool, emit: EventListener
 ) -> None:
-    """Fetch the backup into the draft, and check that every byte is as it was sealed."""
     space.require(found.size_bytes, draft.parent, f"The backup {found.name}")
 
     def attempt() -> None:
@@ -292,14 +304,15 @@ def _refuse_damaged(settings: Settings, draft: Path, found: RemoteBackup, remote
     try:
         metadata = manifest.read_metadata(draft, settings.zone)
     except Damaged as error:
-        raise Damaged(f"What came from {remote} is no backup: {error.message}", hint) from error
+        what = f"What came from {remote} is no backup: {error.message}"
+        raise DamagedThere(what, hint, {found.name: error.message}) from error
     sealed = manifest.has_checksums(draft)
     flaws = list(islice(integrity.file_flaws(draft, metadata, integrity.Digests(_unheard)), 1)) if sealed else []
     what = flaws[0].text if flaws else ""
     if metadata.tool_version and not sealed:
         what = "it has lost its checksums"
     if what := what or ("" if is_of(metadata, found.created_at) else "it is another backup than the list says"):
-        raise Damaged(f"{found.name} arrived damaged from {remote}: {what}.", hint)
+        raise DamagedThere(f"{found.name} arrived damaged from {remote}: {what}.", hint, {found.name: what})
 
 
 def _unheard(_count: int) -> None:

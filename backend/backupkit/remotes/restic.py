@@ -44,6 +44,11 @@ _AWAY = re.compile(
     r"|unable to start the sftp session|ssh command exited",
     re.I,
 )
+# What restic says of stored data that is not what it stored.
+_ROTTEN = re.compile(
+    r"[^\n]*(ciphertext verification failed|invalid (data|hash)|wrong hash|hash (does not match|mismatch)"
+    r"|not found in (index|repository)|Pack ID does not match|data/[0-9a-f/]+: no such file)[^\n]*"
+)
 _NOT_LET_IN = re.compile(r"Host key verification failed|Permission denied \(|Too many authentication failures")
 # By the prefix of the repository's address: the program that restic starts for it, and the program's package.
 _NEEDED = {"sftp:": ("ssh", "openssh-client"), "rclone:": ("rclone", "rclone")}
@@ -67,6 +72,8 @@ class ResticRemote:
 
     Rewind points are in snapshots of their own: each holds those that are new since the previous one.
     """
+
+    reads_copies = False
 
     def __init__(self, settings: Settings, name: str, table: ResticTable) -> None:
         self.name = name
@@ -138,7 +145,10 @@ class ResticRemote:
 
     def pull(self, name: str, target: Path, emit: EventListener) -> None:
         emit(Step(f"Fetching {name} from {self.name}"))
-        self._run(["restore", self._snapshot(name), "--target", str(target)], emit, stall=_FAR)
+        try:
+            self._run(["restore", self._snapshot(name), "--target", str(target)], emit, stall=_FAR)
+        except DamagedThere as error:
+            raise DamagedThere(error.message, error.hint, {name: error.flaws[WHOLE]}) from error
 
     def remove(self, names: Sequence[str]) -> None:
         snapshots = self._snapshots(_MARK, _MARK_OF_POINTS)
@@ -346,7 +356,9 @@ class ResticRemote:
                 f"There is no repository of restic at {place}, for the remote {self.name}.",
                 hint=f"If the place is right: remotes --init {self.name}",
             )
-        if command == "check":
+        rotten = list(_ROTTEN.finditer(scrubbed(said, self._table.secrets))) if command == "restore" else []
+        if command == "check" or rotten:
+            reason = printable(rotten[-1][0].strip()) if rotten else reason
             return DamagedThere(
                 f"The remote {self.name} holds something damaged: {reason}.",
                 "`restic check --read-data` there says more. The backups here are not touched by that.",

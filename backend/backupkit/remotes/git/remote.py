@@ -44,6 +44,8 @@ _Members = Iterator[tuple[Member, Iterator[bytes]]]
 class GitRemote:
     """A branch of a git repository as a remote, for one app; temporary files are in the backups folder if possible."""
 
+    reads_copies = True
+
     def __init__(self, settings: Settings, name: str, table: GitTable) -> None:
         self.name, self._settings, self._table = name, settings, table
 
