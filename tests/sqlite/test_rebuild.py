@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.sqlite.page_file import _checksum
+from backupkit.sqlite.page_file import PageFile, _checksum
 from backupkit.sqlite.rebuild import Rebuilt, rebuild
 from chance import chance
 
@@ -495,6 +495,40 @@ def test_a_ring_of_free_pages_is_no_list(case: Case) -> None:
 def test_a_page_size_that_the_pages_deny_is_not_believed(case: Case, said: bytes) -> None:
     case.damage(lambda data, _: data.__setitem__(slice(16, 18), said))
     assert case.rebuild(known=False).rows > 2000 and case.result()["people"] == case.rows["people"]
+
+
+@pytest.mark.parametrize("damage", ["none", "cut off", "first page lost"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.45, 0.6, 0.85, 2.5])
+@pytest.mark.parametrize("size", [512, 1024, 4096, 16384, 65536])
+def test_the_page_size_is_found_whatever_the_rows_are_like(
+    tmp_path: Path, size: int, share: float, damage: str
+) -> None:
+    """Rows that take most of a page look alike in pages of half the size."""
+    for count in (40, 130, 300):
+        path = tmp_path / f"{count}.db"
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"PRAGMA page_size = {size}")
+            connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a)")
+            rows = ((number, "x" * int(size * share)) for number in range(max(count, int(6 / share))))
+            connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
+            connection.commit()
+        data = path.read_bytes()
+        if damage == "cut off":
+            path.write_bytes(data[:-100])
+        if damage == "first page lost":
+            path.write_bytes(bytes(size) + data[size:])
+        with PageFile(path) as pages:
+            assert pages.size == size, count
+
+
+def test_rows_as_large_as_a_page_are_all_got_back(tmp_path: Path) -> None:
+    path = tmp_path / "large.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a)")
+        connection.executemany("INSERT INTO t VALUES (?, ?)", ((number, "x" * 3500) for number in range(300)))
+        connection.commit()
+    path.write_bytes(path.read_bytes()[:-100])
+    assert rebuild(path, tmp_path / "new.db", None).rows == 299
 
 
 def test_rows_that_a_page_no_longer_counts_are_told_of(case: Case) -> None:

@@ -389,7 +389,7 @@ def _is_poorer(table: SalvagedTable) -> bool:
 def _advice(name: str, known: str, tables: tuple[SalvagedTable, ...]) -> tuple[str, str]:
     """Return the backup to restore, and why. A salvage with fewer rows than the last backup is never recommended."""
     if not known:
-        return name, f"There is no good backup to compare with: restore {name}."
+        return name, f"There is no good backup to compare with: `restore {name}`"
     here, there = sum(one.found for one in tables), sum(one.in_backup or 0 for one in tables)
     missing, new = sum(one.missing or 0 for one in tables), sum(one.new or 0 for one in tables)
     fewer = [one.name for one in tables if one.found < (one.in_backup or 0)]

@@ -81,9 +81,11 @@ def _read(name: str, file: str, folder: Path, spelled: Callable[[str], str]) -> 
         reason = error.strerror or type(error).__name__
     except (ValueError, RuntimeError):
         reason = "it is not text, or the path is not valid"
+    told = spelled(name)
+    variable = told if told.startswith("BACKUP_") else f"BACKUP_{name.upper()}"
     raise Refused(
-        f"{spelled(name)} names the file {printable(file)}, which cannot be read: {reason}.",
-        hint=f"Correct it, or leave it out this once: put BACKUP_{name.upper()}= before the command.",
+        f"{told} names the file {printable(file)}, which cannot be read: {reason}.",
+        hint=f"Correct it, or leave it out this once: put {variable}= before the command.",
     )
 
 

@@ -74,7 +74,7 @@ def refuse_loss(rehearsed: Rehearsed, expected: Collection[str]) -> None:
         return
     text = few([one.text for one in unexpected], _MOST_LOSSES, "; ")
     tables = dict.fromkeys(one.table for one in unexpected)
-    hint = f"If that is meant: {' '.join(f'--expect-loss {shlex.quote(one)}' for one in tables)}."
+    hint = f"If that is meant, type it again with {' '.join(f'--expect-loss {shlex.quote(one)}' for one in tables)}"
     if rehearsed.cascading:
         hint += (
             f" Rows of {', '.join(map(printable, rehearsed.cascading))} are deleted with the rows that they refer to:"

@@ -52,7 +52,7 @@ class FolderRemote:
             if owner is None:
                 raise RemoteFailed(
                     f"{self._path} is not prepared as the remote {self.name}: there is no {MARKER} in it.",
-                    hint=f"Is the disk mounted? If it is the right folder: remotes --init {self.name}",
+                    hint=f"Is the disk mounted? If it is the right folder: `remotes --init {self.name}`",
                 )
             if owner != self._settings.app_id:
                 raise RemoteFailed(
@@ -197,7 +197,9 @@ class FolderRemote:
             return ""
 
     def _full(self, error: NoSpace) -> RemoteFailed:
-        return RemoteFailed(f"The remote {self.name} has no room: {error.message}", hint=f"prune --remote {self.name}")
+        return RemoteFailed(
+            f"The remote {self.name} has no room: {error.message}", hint=f"Make room: `prune --remote {self.name}`"
+        )
 
     def _draft(self, name: str) -> Path:
         return self._path / f"{disk.DRAFT_PREFIX}{name}"

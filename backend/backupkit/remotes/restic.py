@@ -113,7 +113,7 @@ class ResticRemote:
         if done.code == _INCOMPLETE:
             raise RemoteFailed(
                 f"Not every file of {backup} could be read by restic: {reason_in(done.said)}.",
-                hint=f"Check it: verify {backup.name}",
+                hint=f"Check it: `verify {backup.name}`",
             )
 
     def push_points(self, backup: Backup, emit: EventListener) -> Copied:
@@ -187,7 +187,8 @@ class ResticRemote:
             if (found := _described(one)) and found.name == name:
                 return str(one["id"])
         raise RemoteFailed(
-            f"There is no backup {name} on the remote {self.name} any more.", hint=f"list --remote {self.name}"
+            f"There is no backup {name} on the remote {self.name} any more.",
+            hint=f"See what is there: `list --remote {self.name}`",
         )
 
     def _points_of(self, backup: Backup) -> Sequence[_SentPoints]:
@@ -354,7 +355,7 @@ class ResticRemote:
         if _lacks_repository(said):
             return RemoteFailed(
                 f"There is no repository of restic at {place}, for the remote {self.name}.",
-                hint=f"If the place is right: remotes --init {self.name}",
+                hint=f"If the place is right: `remotes --init {self.name}`",
             )
         rotten = list(_ROTTEN.finditer(scrubbed(said, self._table.secrets))) if command == "restore" else []
         if command == "check" or rotten:
