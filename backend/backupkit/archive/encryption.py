@@ -69,14 +69,14 @@ def require_library() -> None:
 
 
 @contextmanager
-def encrypting(raw: BinaryIO, lock: Recipients) -> Iterator[BinaryIO]:
+def encrypting(raw: BinaryIO, recipients: Recipients) -> Iterator[BinaryIO]:
     """Yield a stream that writes to `raw` encrypted; `raw` stays open. It is complete only if the block ends well."""
     require_library()
     file_key = os.urandom(16)
-    raw.write(_header(file_key, lock))
+    raw.write(_header(file_key, recipients))
     nonce = os.urandom(16)
     raw.write(nonce)
-    sealing = _Sealing(raw, _cipher(_derived(file_key, nonce, b"payload")))
+    sealing = _EncryptingWriter(raw, _cipher(_derived(file_key, nonce, b"payload")))
     yield cast(BinaryIO, sealing)
     sealing.finish()  # not in a `finally`: a partial file must not look complete
 
@@ -88,14 +88,15 @@ def decrypting(raw: BinaryIO, keys: Identities, name: str) -> BinaryIO:
     """
     require_library()
     stanzas, head, mac = _read_header(raw, name)
-    file_key = _unwrapped(stanzas, keys, name)
+    file_key = _unwrap_file_key(stanzas, keys, name)
     if not hmac.compare_digest(_mac(file_key, head), mac):
         raise Damaged(f"{name} was altered after it was encrypted.", _AGAIN)
     nonce = raw.read(16)
     if len(nonce) != 16:
         raise Damaged(f"{name} ends in the middle.", _AGAIN)
     return cast(
-        BinaryIO, io.BufferedReader(_Opening(raw, _cipher(_derived(file_key, nonce, b"payload")), name), _CHUNK)
+        BinaryIO,
+        io.BufferedReader(_DecryptingReader(raw, _cipher(_derived(file_key, nonce, b"payload")), name), _CHUNK),
     )
 
 
@@ -111,7 +112,7 @@ class _Counter:
         return nonce
 
 
-class _Sealing(io.BufferedIOBase):
+class _EncryptingWriter(io.BufferedIOBase):
     """A stream that encrypts what is written; complete only after `finish`."""
 
     def __init__(self, raw: BinaryIO, cipher: ChaCha20Poly1305) -> None:
@@ -135,13 +136,13 @@ class _Sealing(io.BufferedIOBase):
         self._raw.write(self._cipher.encrypt(self._counter.next(last), piece, None))
 
 
-class _Opening(io.RawIOBase):
+class _DecryptingReader(io.RawIOBase):
     """A stream that decrypts chunk by chunk; raises `Damaged` if one was altered, or the last is missing."""
 
     def __init__(self, raw: BinaryIO, cipher: ChaCha20Poly1305, name: str) -> None:
         self._raw, self._cipher, self.name = raw, cipher, name
         self._counter, self._ready = _Counter(), memoryview(b"")
-        self._ahead = _filled(raw, _CHUNK + _TAG)
+        self._ahead = _read_fully(raw, _CHUNK + _TAG)
         self._first, self._ended = True, False
 
     def readable(self) -> bool:
@@ -158,7 +159,7 @@ class _Opening(io.RawIOBase):
     def _next(self) -> bytes:
         from cryptography.exceptions import InvalidTag
 
-        piece, self._ahead = self._ahead, _filled(self._raw, _CHUNK + _TAG)
+        piece, self._ahead = self._ahead, _read_fully(self._raw, _CHUNK + _TAG)
         self._ended = not self._ahead
         try:
             content = self._cipher.decrypt(self._counter.next(self._ended), piece, None)
@@ -170,7 +171,7 @@ class _Opening(io.RawIOBase):
         return content
 
 
-def _filled(raw: BinaryIO, size: int) -> bytes:
+def _read_fully(raw: BinaryIO, size: int) -> bytes:
     """Read `size` bytes, fewer only at the end; a single read of a pipe may return fewer."""
     held = bytearray()
     while len(held) < size and (data := raw.read(size - len(held))):
@@ -178,11 +179,11 @@ def _filled(raw: BinaryIO, size: int) -> bytes:
     return bytes(held)
 
 
-def _header(file_key: bytes, lock: Recipients) -> bytes:
-    if lock.passphrase:
-        stanzas = [_wrapped_by_passphrase(file_key, lock.passphrase)]
+def _header(file_key: bytes, recipients: Recipients) -> bytes:
+    if recipients.passphrase:
+        stanzas = [_wrap_with_passphrase(file_key, recipients.passphrase)]
     else:
-        stanzas = [_wrapped_for(file_key, recipient) for recipient in lock.recipients]
+        stanzas = [_wrap_for_key(file_key, recipient) for recipient in recipients.recipients]
     head = MAGIC + b"".join(map(_written, stanzas)) + b"---"
     return head + b" " + _base64(_mac(file_key, head)).encode() + b"\n"
 
@@ -230,15 +231,15 @@ def _body(raw: BinaryIO, before: int) -> list[bytes]:
     return lines
 
 
-def _unwrapped(stanzas: list[_Stanza], keys: Identities, name: str) -> bytes:
+def _unwrap_file_key(stanzas: list[_Stanza], keys: Identities, name: str) -> bytes:
     kinds = [stanza.arguments[0] for stanza in stanzas]
     if "scrypt" in kinds:
         if len(stanzas) != 1:
             raise Damaged(f"{name} has a passphrase beside other recipients, which no age file has.", _AGAIN)
-        return _opened_by_passphrase(stanzas[0], keys.passphrase(), name)
+        return _unwrap_with_passphrase(stanzas[0], keys.passphrase(), name)
     for stanza in stanzas:
         for identity in keys.identities:
-            if stanza.arguments[0] == "X25519" and (file_key := _opened_by(stanza, identity, name)):
+            if stanza.arguments[0] == "X25519" and (file_key := _unwrap_with_key(stanza, identity, name)):
                 return file_key
     problem = "none of the secret keys opens it" if keys.identities else "a secret key is needed"
     raise Refused(
@@ -247,7 +248,7 @@ def _unwrapped(stanzas: list[_Stanza], keys: Identities, name: str) -> bytes:
     )
 
 
-def _wrapped_for(file_key: bytes, recipient: bytes) -> _Stanza:
+def _wrap_for_key(file_key: bytes, recipient: bytes) -> _Stanza:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
     ephemeral = X25519PrivateKey.generate()
@@ -257,7 +258,7 @@ def _wrapped_for(file_key: bytes, recipient: bytes) -> _Stanza:
     return _Stanza(("X25519", _base64(share)), wrapping.encrypt(bytes(12), file_key, None))
 
 
-def _opened_by(stanza: _Stanza, identity: bytes, name: str) -> bytes | None:
+def _unwrap_with_key(stanza: _Stanza, identity: bytes, name: str) -> bytes | None:
     """Return the file key, or None if it was wrapped for another secret key."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -276,13 +277,13 @@ def _opened_by(stanza: _Stanza, identity: bytes, name: str) -> bytes | None:
         return None
 
 
-def _wrapped_by_passphrase(file_key: bytes, passphrase: str) -> _Stanza:
+def _wrap_with_passphrase(file_key: bytes, passphrase: str) -> _Stanza:
     salt = os.urandom(16)
     wrapping = _cipher(_stretched(passphrase, salt, _WORK))
     return _Stanza(("scrypt", _base64(salt), str(_WORK)), wrapping.encrypt(bytes(12), file_key, None))
 
 
-def _opened_by_passphrase(stanza: _Stanza, passphrase: str, name: str) -> bytes:
+def _unwrap_with_passphrase(stanza: _Stanza, passphrase: str, name: str) -> bytes:
     from cryptography.exceptions import InvalidTag
 
     try:

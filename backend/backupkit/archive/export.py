@@ -85,7 +85,7 @@ def export_to(
     if not manifest.has_checksums(backup.path):
         emit(Warned(f"{backup.name} has no checksums (unchecked): it is exported as it lies there."))
     inner = form.removesuffix(encryption.SUFFIX)
-    with _closed(out, closing) as plain, compression.compressing(plain, inner) as packed:
+    with _encrypted_if_asked(out, closing) as plain, compression.compressing(plain, inner) as packed:
         packing.pack(backup.path, metadata, backup.size_bytes, packed, emit)
     return backup
 
@@ -141,7 +141,7 @@ def check_suffix(name: str, closing: Recipients) -> None:
 
 
 @contextlib.contextmanager
-def _closed(out: BinaryIO, closing: Recipients) -> Iterator[BinaryIO]:
+def _encrypted_if_asked(out: BinaryIO, closing: Recipients) -> Iterator[BinaryIO]:
     if not closing:
         yield out
         return
@@ -214,7 +214,7 @@ def _opened(source: Path | BinaryIO, keys: Identities, emit: EventListener) -> I
     """Yield the tar in the file, decrypted and decompressed as its first bytes require."""
     if not isinstance(source, Path):
         emit(Step("Importing"))
-        yield _plain(_Counted(source, "The archive on standard input", emit), keys)
+        yield _plain(_ProgressReader(source, "The archive on standard input", emit), keys)
         return
     try:
         raw = disk.NamedFile(os.open(source, os.O_RDONLY | os.O_CLOEXEC), source)
@@ -222,10 +222,10 @@ def _opened(source: Path | BinaryIO, keys: Identities, emit: EventListener) -> I
         raise BackupError(f"Cannot read {source}: {error.strerror}.", hint=f"Look at it: ls -l {source}") from error
     with raw:
         emit(Step("Importing", os.fstat(raw.fileno()).st_size))
-        yield _plain(_Counted(cast(BinaryIO, raw), str(source), emit), keys)
+        yield _plain(_ProgressReader(cast(BinaryIO, raw), str(source), emit), keys)
 
 
-def _plain(raw: _Counted, keys: Identities) -> BinaryIO:
+def _plain(raw: _ProgressReader, keys: Identities) -> BinaryIO:
     buffered = io.BufferedReader(raw, disk.CHUNK)
     start = buffered.peek()
     if start.startswith(encryption.ARMOR):
@@ -237,7 +237,7 @@ def _plain(raw: _Counted, keys: Identities) -> BinaryIO:
     return compression.decompressing(cast(BinaryIO, buffered))
 
 
-class _Counted(io.RawIOBase):
+class _ProgressReader(io.RawIOBase):
     """A stream that emits how far it was read.
 
     It reads the first bytes, which identify the format, together: a single read of a pipe may return fewer.

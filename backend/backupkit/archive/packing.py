@@ -36,11 +36,11 @@ _FIRST = (CHECKSUM_FILE, METADATA_FILE, GUIDE_FILE)
 _MOST = {METADATA_FILE: 64 << 20, GUIDE_FILE: 64 << 20, CHECKSUM_FILE: 1 << 30}
 _LONGEST_PATH = 1 << 14  # bytes: more than any system call accepts, and few enough to keep one for each folder
 _LONGEST_NAME = 255
-_MOST_UNTOLD = 1_000_000  # entries before the metadata
+_MOST_BEFORE_METADATA = 1_000_000  # entries before the metadata
 _BESIDE_UPLOADS = 16  # entries: the database in up to four files, three of ours, the folder of uploads
 # Errors for a name that the file system cannot create, such as the second of two that differ only in case.
 _UNFIT = {errno.EEXIST, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
-_SURPRISES = stat.S_ISUID | stat.S_ISGID
+_SETUID_OR_SETGID = stat.S_ISUID | stat.S_ISGID
 VOUCH = "If you made it yourself, and mean that"
 _OLDER = "Try an older backup: `list`."
 _OTHER = "Copy it again from where it was made, or take another one."
@@ -55,7 +55,7 @@ def pack(folder: Path, metadata: Metadata, total: int, out: BinaryIO, emit: Even
     Raises `Damaged` if a file, a folder or a link is not as it was sealed: the archive is then left without an end.
     """
     emit(Step("Exporting", total))
-    has_names = _has_names(folder, metadata)
+    has_names = _has_hard_links(folder, metadata)
     sealed = manifest.Comparison(folder) if manifest.has_checksums(folder) else None
     with closing(tree.Parents(folder)) as parents:
         packing = _Packing(folder, parents, out, emit, sealed, has_names)
@@ -64,7 +64,7 @@ def pack(folder: Path, metadata: Metadata, total: int, out: BinaryIO, emit: Even
         packing.finish()
 
 
-def _has_names(folder: Path, metadata: Metadata) -> bool:
+def _has_hard_links(folder: Path, metadata: Metadata) -> bool:
     """Return whether a tree has hard links, as it had when sealed; raise `Damaged` if a tree has changed."""
     has_names = False
     for name, recorded in metadata.tree_facts.items():
@@ -95,7 +95,7 @@ class _Packing:
     ) -> None:
         self._folder, self._parents, self._out, self._tell, self._sealed = folder, parents, out, emit, sealed
         self._written = self._read = 0
-        self._has_names = has_names
+        self._has_hard_links = has_names
         # By inode: the first path of each file that may have several names, and its checksum.
         self._named: dict[int, tuple[str, str]] = {}
 
@@ -114,7 +114,7 @@ class _Packing:
             self._tell(Notice(f"{printable(entry.path)} {why}: import this archive with --trust."))
         root = self._folder.name
         member = replace(_member(f"{root}/{entry.path}".rstrip("/"), entry), attributes=extra)
-        if self._has_names and entry.form == "file" and is_upload(entry.path, "file") and entry.facts.st_nlink > 1:
+        if self._has_hard_links and entry.form == "file" and is_upload(entry.path, "file") and entry.facts.st_nlink > 1:
             return self._put_name(entry, member)
         self._write(tar.written(member))
         if member.form == "file":
@@ -135,11 +135,11 @@ class _Packing:
         if known := self._named.get(entry.facts.st_ino):
             first, checksum = known
             self._write(tar.written(replace(member, form="name", size=0, target=f"{self._folder.name}/{first}")))
-            return self._refuse_other(entry.path, checksum)
+            return self._refuse_mismatch(entry.path, checksum)
         self._write(tar.written(member))
         self._named[entry.facts.st_ino] = entry.path, self._put_content(entry.path, member.size)
 
-    def _refuse_other(self, path: str, checksum: str) -> None:
+    def _refuse_mismatch(self, path: str, checksum: str) -> None:
         if self._sealed and (reason := self._sealed.flaw(path, checksum)):
             raise _damaged(self._folder, f"{printable(path)} {reason}")
 
@@ -153,7 +153,7 @@ class _Packing:
                 self._tell(Progress(self._read))
             if self._read - before != size or os.read(file, 1):
                 raise _damaged(self._folder, f"{printable(path)} changed while it was read")
-        self._refuse_other(path, digest.hexdigest())
+        self._refuse_mismatch(path, digest.hexdigest())
         self._write(tar.padding(size))
         return digest.hexdigest()
 
@@ -200,7 +200,7 @@ def surprise(path: str, form: str, mode: int, target: str, extra: Collection[str
     """Return why a person must vouch for this entry; empty for most. `extra`: names of its extended attributes."""
     if form == "link" and not _stays_inside(path, target):
         return "is a link that leads out of the uploads"
-    if form == "file" and mode & _SURPRISES:
+    if form == "file" and mode & _SETUID_OR_SETGID:
         return "runs as its owner or group whoever starts it (setuid)"
     if attributes.CAPABILITY in extra:
         return "has rights of the system whoever starts it (file capabilities)"
@@ -261,7 +261,7 @@ class _Unpacking:
     early: dict[str, str] = field(default_factory=dict)
     """Checksums of files outside the trees that came before the list of checksums."""
     sealed: manifest.Comparison | None = None
-    is_unheard: bool = False
+    has_uncompared: bool = False
     """Whether files that could not be compared came before the list."""
     metadata: Metadata | None = None
     names: set[str] = field(default_factory=set)
@@ -273,7 +273,7 @@ class _Unpacking:
     def put(self, member: Member, content: Iterable[bytes]) -> None:
         """Check and write one entry; read the metadata and the list of checksums as soon as they come."""
         path = self._place(member)
-        self._refuse_surprise(path, member)
+        self._refuse_untrusted(path, member)
         try:
             _PUT[member.form](self, path, member, content)
         except OSError as error:
@@ -285,7 +285,7 @@ class _Unpacking:
             space.require(_content_size(self.metadata), self.draft, "This import")
         if path == CHECKSUM_FILE:
             self._begin_comparing()
-        self._refuse_more_than_told()
+        self._refuse_bomb()
 
     def _read(self, what: Callable[[], Read]) -> Read:
         """Return what `what` reads from the draft; report damage as the archive's, without the draft's path."""
@@ -321,7 +321,7 @@ class _Unpacking:
         if member.size > _MOST.get(name, member.size):
             raise _refused(f"{name} claims to have {member.size} bytes")
 
-    def _refuse_surprise(self, path: str, member: Member) -> None:
+    def _refuse_untrusted(self, path: str, member: Member) -> None:
         if not self.trust and (why := surprise(path, member.form, member.mode, member.target, member.attributes)):
             raise Damaged(f"The archive is refused: {printable(path)} {why}.", hint=f"{VOUCH}: `import FILE --trust`")
 
@@ -341,7 +341,7 @@ class _Unpacking:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with self.parents.of(path) as (folder, name), disk.Opened(name, flags, folder) as file:
             _, checksum = disk.write_contents(content, file, sparse=True)
-            self._dress(file, path, member)
+            self._set_attributes(file, path, member)
         if path != CHECKSUM_FILE:
             self._compare(path, checksum)
         self.size += 0 if path in _FIRST else member.size
@@ -364,7 +364,7 @@ class _Unpacking:
         self.size += there.facts.st_size
         self.files += 1
 
-    def _dress(self, place: int, path: str, member: Member) -> None:
+    def _set_attributes(self, place: int, path: str, member: Member) -> None:
         """Set owner, mode, times and attributes: in a tree as in the archive, elsewhere as in any backup made here."""
         if is_upload(path, member.form):
             disk.set_owner_mode_times(place, member.owner, member.mode, (member.changed, member.changed))
@@ -377,7 +377,7 @@ class _Unpacking:
 
     def _begin_comparing(self) -> None:
         self.sealed = manifest.Comparison(self.draft)
-        if self.is_unheard:
+        if self.has_uncompared:
             self.sealed.unheard()
         for path, checksum in self.early.items():
             self._compare(path, checksum)
@@ -387,14 +387,14 @@ class _Unpacking:
         if sealed is None and "/" not in path and len(self.early) < _BESIDE_UPLOADS:
             self.early[path] = checksum
         elif sealed is None:
-            self.is_unheard = True
+            self.has_uncompared = True
         elif reason := self._read(lambda: sealed.flaw(path, checksum)):
             raise _refused(f"{printable(path)} {reason}")
 
-    def _refuse_more_than_told(self) -> None:
+    def _refuse_bomb(self) -> None:
         """Refuse an archive bomb: more than the archive's metadata says, or too many entries before the metadata."""
         told, entries = self.metadata, self.files + self.links + len(self.folders)
-        if told is None and entries > _MOST_UNTOLD:
+        if told is None and entries > _MOST_BEFORE_METADATA:
             raise _refused(f"there are {entries} entries, and no {METADATA_FILE} yet")
         if told is None or (told.database is None and told.uploads is None):
             return
@@ -410,13 +410,13 @@ class _Unpacking:
         sealed = self.sealed
         if sealed is not None and (flaw := self._read(lambda: next(sealed.rest(), None))):
             raise _refused(flaw.text)
-        self._refuse_other_tree()
+        self._refuse_changed_trees()
         for path, member in reversed(self.folders.items()):
-            self._dress(self.parents.go(path), path, member)
+            self._set_attributes(self.parents.go(path), path, member)
         if self.keeper.lost:
             self.emit(Warned(self.keeper.sentence("the backups")))
 
-    def _refuse_other_tree(self) -> None:
+    def _refuse_changed_trees(self) -> None:
         trees = self.metadata.tree_facts if self.metadata else {UPLOADS_FOLDER: None}
         if strangers := [path for path in self.folders if "/" not in path and path not in (UPLOADS_FOLDER, *trees)]:
             raise _refused(f"{printable(strangers[0])} is a folder, where a backup has a file")

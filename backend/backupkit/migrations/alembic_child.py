@@ -74,7 +74,7 @@ def _find_version_table(request: Request) -> Answer:
         with EnvironmentContext(config, scripts, fn=ask, destination_rev="heads"):
             scripts.run_env()
 
-    _in_some_way(request, run)
+    _try_ways(request, run)
     return found
 
 
@@ -82,10 +82,10 @@ def _upgrade(request: Request) -> Answer:
     """Upgrade the database to the target; return the way in which env.py found it."""
     from alembic import command
 
-    return {"way": _in_some_way(request, lambda config: command.upgrade(config, request["target"]))}
+    return {"way": _try_ways(request, lambda config: command.upgrade(config, request["target"]))}
 
 
-def _in_some_way(request: Request, run: Callable[[Config], None]) -> str:
+def _try_ways(request: Request, run: Callable[[Config], None]) -> str:
     """Call `run` on the requested database in the first way that works for env.py; return that way."""
     way, *others = request["ways"]
     while True:
@@ -111,7 +111,7 @@ def _run(request: Request, way: str, run: Callable[[Config], None]) -> None:
     config, url = _config(request), request["url"]
     if way == "async":
         url = "sqlite+aiosqlite" + url[url.index(":") :]
-    _lead(config, url)
+    _set_url(config, url)
     if way != "connection":
         return run(config)
     from sqlalchemy import create_engine
@@ -123,7 +123,7 @@ def _run(request: Request, way: str, run: Callable[[Config], None]) -> None:
         connection.commit()
 
 
-def _lead(config: Config, url: str) -> None:
+def _set_url(config: Config, url: str) -> None:
     escaped = url.replace("%", "%%")
     config.set_main_option("sqlalchemy.url", escaped)
     databases = [name.strip() for name in (config.get_main_option("databases") or "").split(",") if name.strip()]

@@ -50,7 +50,7 @@ def _is_same(one: str, two: str) -> bool:
         return os.path.realpath(one) == os.path.realpath(two)
 
 
-def _go_on() -> None:
+def _run_hidden_sitecustomize() -> None:
     """Run the `sitecustomize` of the app's Python, if it has one, since this file hides it."""
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != here]
@@ -62,4 +62,4 @@ def _go_on() -> None:
 if __name__ == "sitecustomize":
     if os.environ.get(_VARIABLE):
         _install(json.loads(os.environ[_VARIABLE]))
-    _go_on()
+    _run_hidden_sitecustomize()

@@ -110,7 +110,7 @@ def target(settings: Settings, database: Path) -> Iterator[Target]:
         yield Target(settings, database)
         return
     with scratch.folder() as folder:
-        yield Target(settings, _linked(folder / "data", database.name, database))
+        yield Target(settings, _link_database(folder / "data", database.name, database))
 
 
 @contextlib.contextmanager
@@ -122,15 +122,15 @@ def workshop(settings: Settings, database: Path | None) -> Iterator[Workshop]:
     is_live = database == settings.database
     with scratch.folder() as folder:
         is_plain = is_live and _PLAIN.fullmatch(str(database))
-        path = settings.database if is_plain else _linked(folder / "data", settings.database.name, database)
+        path = settings.database if is_plain else _link_database(folder / "data", settings.database.name, database)
         target = Target(settings, path)
         environment = {**os.environ, **target.environment(), REHEARSAL: "1"}
         if not is_live:
-            environment |= _guarded(folder / "guard", settings.database)
+            environment |= _guard_variables(folder / "guard", settings.database)
         yield Workshop(target, environment)
 
 
-def _linked(folder: Path, name: str, database: Path | None) -> Path:
+def _link_database(folder: Path, name: str, database: Path | None) -> Path:
     """Link to the database and return a plain path; also link its own name, for an app that gets only the folder."""
     folder.mkdir()
     names = [name] if _PLAIN.fullmatch(name) else [name, "database.db"]
@@ -140,7 +140,7 @@ def _linked(folder: Path, name: str, database: Path | None) -> Path:
     return folder / names[-1]
 
 
-def _guarded(folder: Path, *forbidden: Path) -> dict[str, str]:
+def _guard_variables(folder: Path, *forbidden: Path) -> dict[str, str]:
     """Return the variables that make every Python process refuse to open those databases."""
     folder.mkdir()
     shutil.copyfile(_GUARD, folder / "sitecustomize.py")

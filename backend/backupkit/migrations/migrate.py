@@ -95,7 +95,7 @@ def rehearse(
         with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
             database.copy(snapshot, copy)
             rows_before = database.count_rows(snapshot)
-        rehearsed = _migrated(settings, copy, revision, [one.revision for one in pending], emit)
+        rehearsed = _migrate_copy(settings, copy, revision, [one.revision for one in pending], emit)
     upgrade.refuse_loss(rehearsed, expect_loss)
     seconds = round(time.monotonic() - started, 3)
     return Migrated(None, pending, rows_before, rehearsed.found.facts.rows, seconds, None)
@@ -105,17 +105,17 @@ def _pending(settings: Settings, revision: str, emit: EventListener) -> tuple[Mi
     """Return the migrations to run; those of an app's own command are known only after it ran on a copy."""
     with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
         if schema.tree_if_needed(settings, emit) is None:
-            return _found_by_trying(settings, snapshot, revision, emit)
+            return _pending_by_rehearsal(settings, snapshot, revision, emit)
         return schema.steps_to(settings, version_table.of_live(settings, snapshot, emit), revision, emit)
 
 
-def _found_by_trying(
+def _pending_by_rehearsal(
     settings: Settings, snapshot: sqlite3.Connection, revision: str, emit: EventListener
 ) -> tuple[Migration, ...]:
     with _scratch_copy(settings) as copy:
         database.copy(snapshot, copy)
         before = disk.hash_file(copy)
-        found = _migrated(settings, copy, revision, None, emit).found
+        found = _migrate_copy(settings, copy, revision, None, emit).found
         if found.facts.sha256 == before:
             return ()
         was, now = app_migrations.applied(snapshot), _applied(copy)
@@ -169,7 +169,7 @@ def _rehearse(
 ) -> upgrade.Rehearsed:
     with _scratch_copy(settings) as copy:
         disk.copy_file(backup.path / settings.database.name, copy)
-        return _migrated(settings, copy, revision, [one.revision for one in pending], emit)
+        return _migrate_copy(settings, copy, revision, [one.revision for one in pending], emit)
 
 
 @contextlib.contextmanager
@@ -179,7 +179,7 @@ def _scratch_copy(settings: Settings) -> Iterator[Path]:
         yield folder / settings.database.name
 
 
-def _migrated(
+def _migrate_copy(
     settings: Settings, copy: Path, revision: str, wanted: Collection[str] | None, emit: EventListener
 ) -> upgrade.Rehearsed:
     emit(Step("Rehearsing the migration on a copy"))
@@ -199,7 +199,7 @@ def _go_live(
     emit: EventListener,
     clock: Clock,
 ) -> database.Inspection:
-    back = _prepare_way_back(settings, backup, clock)
+    rollback = _prepare_rollback(settings, backup, clock)
     emit(Step("Migrating the live database"))
     try:
         upgrade.migrate_live(settings, revision, rehearsed.way, emit, handle)
@@ -209,14 +209,14 @@ def _go_live(
         journal.remove(settings.dir)
     except BaseException as error:
         emit(Warned(f"The migration failed on the live database, and is taken back: {error}"))
-        recovery.finish(settings, back, emit, clock)
+        recovery.finish(settings, rollback, emit, clock)
         emit(Notice("The live database is as it was before the migration."))
         raise
-    staging.unstage(settings, back.id)
+    staging.unstage(settings, rollback.id)
     return proof
 
 
-def _prepare_way_back(settings: Settings, backup: Backup, clock: Clock) -> Journal:
+def _prepare_rollback(settings: Settings, backup: Backup, clock: Clock) -> Journal:
     """Stage the old database and write a journal that restores it: a process that finds it undoes the migration."""
     metadata = _metadata_of(settings, backup)
     source = Source(
@@ -229,6 +229,6 @@ def _prepare_way_back(settings: Settings, backup: Backup, clock: Clock) -> Journ
     )
     identity = staging_area.identify(settings.dir, backup.name)
     stage_database(settings, source, identity)
-    back = replace(recovery.journal_of(settings, source, identity, [backup.name], clock), safety=None)
-    journal.write(settings.dir, back)
-    return back
+    rollback = replace(recovery.journal_of(settings, source, identity, [backup.name], clock), safety=None)
+    journal.write(settings.dir, rollback)
+    return rollback

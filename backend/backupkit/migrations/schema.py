@@ -37,7 +37,7 @@ def classify(settings: Settings, revisions: tuple[str, ...], emit: EventListener
     if setup is None:
         return SchemaVerdict("no_migrations", revisions, (), reason=f"There is no {settings.alembic_ini}.")
     try:
-        return _judged(read(settings, emit), revisions)
+        return _compare(read(settings, emit), revisions)
     except CannotRead as error:
         return SchemaVerdict("unreadable", revisions, (), reason=error.message, needs=error.hint)
 
@@ -60,7 +60,7 @@ def plain_target(settings: Settings, revisions: tuple[str, ...]) -> str:
     return tree.target if tree else ("heads" if len(revisions) > 1 else "head")
 
 
-def _judged(tree: Tree, revisions: tuple[str, ...]) -> SchemaVerdict:
+def _compare(tree: Tree, revisions: tuple[str, ...]) -> SchemaVerdict:
     if not revisions:
         return SchemaVerdict("unversioned", revisions, tree.heads, reason="The backup has no Alembic revision.")
     if strange := [one for one in revisions if one not in tree.below]:
@@ -150,7 +150,7 @@ def steps_to(
     revisions that this code does not know, and `CannotRead`.
     """
     tree = read(settings, emit)
-    refuse_unless_restorable(_judged(tree, revisions), (), None)
+    refuse_unless_restorable(_compare(tree, revisions), (), None)
     if target == "head" and tree.target == "heads":
         raise Refused(f"There are {len(tree.heads)} heads: {', '.join(tree.heads)}.", hint="`migrate heads`")
     if target in ("head", "heads"):

@@ -60,7 +60,7 @@ class _Script:
     title: str
 
 
-class _NotPlain(Exception):
+class _NeedsRunning(Exception):
     """A migration file that must be run to be understood."""
 
 
@@ -72,7 +72,7 @@ def read_plainly(setup: AlembicSetup) -> Tree | None:
         files = [file for file in names if re.fullmatch(r"(?!\.#|__init__).*\.py", file.name)]
         stamps = [(str(one), os.stat(one).st_mtime_ns) for one in (*folders, *files)]
         return _tree([_script(file) for file in files], stamps)
-    except (_NotPlain, OSError, ValueError, SyntaxError, RecursionError):
+    except (_NeedsRunning, OSError, ValueError, SyntaxError, RecursionError):
         return None
 
 
@@ -80,7 +80,7 @@ def _tree(scripts: list[_Script], stamps: Iterable[tuple[str, int]]) -> Tree:
     known = {one.revision: one for one in scripts}
     named = {name for one in scripts for name in (*one.below, *one.depends)}
     if not scripts or len(known) != len(scripts) or not named <= set(known):
-        raise _NotPlain  # a duplicate, a partial id or a branch label, which only Alembic can resolve
+        raise _NeedsRunning  # a duplicate, a partial id or a branch label, which only Alembic can resolve
     below = {one.revision: (*one.below, *(name for name in one.depends if name not in one.below)) for one in scripts}
     heads = set(known) - {name for one in scripts for name in one.below}
     ordered = list(_oldest_first(below))
@@ -97,7 +97,7 @@ def _oldest_first(below: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     while len(done) < len(below):
         ready = sorted(name for name, needs in below.items() if name not in done and done.issuperset(needs))
         if not ready:
-            raise _NotPlain  # a cycle
+            raise _NeedsRunning  # a cycle
         yield from ready
         done.update(ready)
 
@@ -107,7 +107,7 @@ def _script(file: Path) -> _Script:
     facts = _facts(module)
     revision = facts.get("revision")
     if not isinstance(revision, str):
-        raise _NotPlain
+        raise _NeedsRunning
     title = (ast.get_docstring(module, clean=False) or "").strip().split("\n\n")[0]
     return _Script(revision, _names(facts.get("down_revision")), _names(facts.get("depends_on")), title)
 
@@ -119,10 +119,10 @@ def _facts(module: ast.Module) -> dict[str, Any]:
     for name, value in _assignments(module):
         if name in _FACTS:
             if stored.count(name) != 1 or value is None:
-                raise _NotPlain
+                raise _NeedsRunning
             found[name] = ast.literal_eval(value)
     if any(name in stored and name not in found for name in _FACTS):
-        raise _NotPlain
+        raise _NeedsRunning
     return found
 
 
@@ -145,5 +145,5 @@ def _names(value: object) -> tuple[str, ...]:
     """Return revisions in the form in which a migration names them: none, one, or several."""
     names = (value,) if isinstance(value, str) else value or ()
     if not isinstance(names, list | tuple | set) or not all(isinstance(one, str) for one in names):
-        raise _NotPlain
+        raise _NeedsRunning
     return tuple(names)

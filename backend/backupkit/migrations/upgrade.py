@@ -21,7 +21,7 @@ from backupkit.model.names import few, printable
 from backupkit.sqlite import database
 
 _MOST_LOSSES = 10  # how many an error lists
-_POINT = (
+_HINT_ON_URL = (
     "Let env.py take its URL from sqlalchemy.url, DATABASE_URL or BACKUP_DATABASE; or set BACKUP_MIGRATE_ENVIRONMENT"
     " to the variable that it reads, BACKUP_ALEMBIC_X to what it takes with -x, or BACKUP_MIGRATE_COMMAND."
 )
@@ -59,9 +59,9 @@ def migrate_copy(
     if version is not None and _schema_version(settings) not in (version, None):
         raise MigrationFailed(
             f"The migration changed the live database {settings.database} while a copy was to be migrated.",
-            hint=f"Put the backup made before it back: `list`. {_POINT}",
+            hint=f"Put the backup made before it back: `list`. {_HINT_ON_URL}",
         )
-    found = _arrived(settings, copy, wanted)
+    found = _inspect_migrated(settings, copy, wanted)
     lost = loss.losses(filled, loss.measure(copy))
     cascading = loss.cascades(copy) & {one.table for one in lost}
     return Rehearsed(found, way, lost, tuple(sorted(cascading)))
@@ -117,7 +117,7 @@ def _upgrade(
         answer = schema.answer_of(settings, request, shop.environment, settings.migrate_timeout, emit, lock)
         return str(answer["way"])
     except AppCodeFailed as error:
-        hint = _POINT if error.is_refused else "Mend that migration, then try again."
+        hint = _HINT_ON_URL if error.is_refused else "Mend that migration, then try again."
         raise MigrationFailed(f"The migration to {target} failed: {error}", hint) from error
 
 
@@ -146,7 +146,7 @@ def _own_error(done: Ended) -> str:
     return refused[-1] if refused else done.last_words
 
 
-def _arrived(settings: Settings, copy: Path, wanted: Iterable[str] | None) -> database.Inspection:
+def _inspect_migrated(settings: Settings, copy: Path, wanted: Iterable[str] | None) -> database.Inspection:
     """Return what the migrated copy holds; raise `MigrationFailed` if it is not sound, or not at the target."""
     database.seal(copy)
     found = database.inspect(copy)
@@ -158,7 +158,7 @@ def _arrived(settings: Settings, copy: Path, wanted: Iterable[str] | None) -> da
     if left := tree.missing_from(version_table.at(settings, found), wanted):
         raise MigrationFailed(
             f"The migrations ran, and {len(left)} are still to be run on the copy: env.py took another database.",
-            hint=_POINT,
+            hint=_HINT_ON_URL,
         )
     return found
 

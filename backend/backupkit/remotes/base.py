@@ -126,7 +126,7 @@ class Tidying(Protocol):
         """Free the space of removed backups."""
 
 
-def is_of(metadata: Metadata, created_at: datetime) -> bool:
+def was_made_at(metadata: Metadata, created_at: datetime) -> bool:
     """Return whether the backup was made at that time. Its name proves nothing: `import --name` renames a backup.
 
     A backup made by hand may record no time zone, so each machine reads it in its own: compare its local time then.

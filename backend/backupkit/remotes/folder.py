@@ -47,7 +47,7 @@ class FolderRemote:
         self._path = Path(os.path.abspath(settings.app_dir / os.path.expanduser(table.path)))
 
     def check(self) -> None:
-        with self._failing():
+        with self._as_remote_failure():
             owner = self._owner()
             if owner is None:
                 raise RemoteFailed(
@@ -66,7 +66,7 @@ class FolderRemote:
 
     def prepare(self) -> None:
         """Write the marker file into the folder, which must exist: whoever mounts a disk makes the mount point."""
-        with self._failing():
+        with self._as_remote_failure():
             if not self._path.is_dir():
                 raise RemoteFailed(
                     f"The folder {self._path} of the remote {self.name} is not there.",
@@ -79,9 +79,9 @@ class FolderRemote:
 
     def list(self) -> list[RemoteBackup]:
         self.check()
-        with self._failing():
+        with self._as_remote_failure():
             names = [name for name in os.listdir(self._path) if store.is_backup(self._path / name)]
-            found = [one for name in names for one in self._described(name)]
+            found = [one for name in names for one in self._describe(name)]
         return sorted(found, key=lambda one: (one.created_at, one.name), reverse=True)
 
     def push(self, backup: Path, metadata: Metadata, emit: EventListener) -> None:
@@ -89,7 +89,7 @@ class FolderRemote:
         if any(one.name == backup.name and one.created_at == metadata.created_at for one in there):
             return
         final, draft = self._path / backup.name, self._draft(backup.name)
-        with self._failing():
+        with self._as_remote_failure():
             if os.path.lexists(final):
                 raise RemoteFailed(
                     f"There is another {backup.name} on the remote {self.name} already.",
@@ -112,14 +112,14 @@ class FolderRemote:
     def pull(self, name: str, target: Path, emit: EventListener) -> None:
         source = self._path / name
         self.check()
-        with self._failing():
+        with self._as_remote_failure():
             size = sum(entry.facts.st_size for entry in tree.walk(source) if entry.form == "file")
             emit(Step(f"Copying {name} from {self.name}", size))
             _Copy(source, target, None, emit, self.name).make({})
 
     def push_points(self, backup: Backup, emit: EventListener) -> Copied:
         self.check()
-        with self._failing():
+        with self._as_remote_failure():
             try:
                 return copies.copy(self._settings.dir, self._path, backup, emit)
             except NoSpace as error:
@@ -127,12 +127,12 @@ class FolderRemote:
 
     def pull_points(self, backup: Backup, emit: EventListener, refuse: Callable[[Point], None]) -> Copied:
         self.check()
-        with self._failing():
+        with self._as_remote_failure():
             return copies.copy(self._path, self._settings.dir, backup, emit, only_later=True, refuse=refuse)
 
     def remove(self, names: Sequence[str]) -> None:
         self.check()
-        with self._failing():
+        with self._as_remote_failure():
             for name in names:
                 copies.remove(self._path, name)  # first: without the backup they could not be identified
                 disk.remove_tree(self._draft(name))
@@ -142,7 +142,7 @@ class FolderRemote:
     def verify(self, emit: EventListener, names: Collection[str] = ()) -> None:
         self.check()
         bad: dict[str, list[str]] = {}
-        with self._failing():
+        with self._as_remote_failure():
             there = sorted(name for name in os.listdir(self._path) if store.is_backup(self._path / name))
             wanted = [name for name in there if not names or name in names]
             digests = integrity.Digests(lambda _count: None)
@@ -169,7 +169,7 @@ class FolderRemote:
             return [f"{CHECKSUM_FILE} is missing"] if metadata.tool_version else []
         return [flaw.text for flaw in islice(integrity.file_flaws(folder, metadata, digests), 3)]
 
-    def _described(self, name: str) -> Iterator[RemoteBackup]:
+    def _describe(self, name: str) -> Iterator[RemoteBackup]:
         """Yield the backup there; nothing if it is damaged, which `verify` reports."""
         backup = store.read_at(self._path / name, self._settings.zone)
         if (metadata := backup.metadata) and backup.state != "damaged":
@@ -210,7 +210,7 @@ class FolderRemote:
                 disk.remove_tree(left)
 
     @contextlib.contextmanager
-    def _failing(self) -> Iterator[None]:
+    def _as_remote_failure(self) -> Iterator[None]:
         """Raise an `OSError` as the remote's failure, with the path in it."""
         try:
             yield
@@ -231,11 +231,12 @@ class _Copy:
 
     def __init__(self, source: Path, draft: Path, earlier: Path | None, emit: EventListener, name: str) -> None:
         self.source, self.draft, self.earlier, self.emit, self.name = source, draft, earlier, emit, name
-        self._keeper, self._apart = Keeper(), 0
+        self._keeper, self._not_linked = Keeper(), 0
         # By inode: the first path of each file with several names, and the earlier backup's files that the draft uses.
-        self._named: dict[int, str] = {}
-        self._used: set[int] = set()
-        self._has_names, self._had_names = _has_hard_links(source), earlier is not None and _has_hard_links(earlier)
+        self._first_paths: dict[int, str] = {}
+        self._linked_inodes: set[int] = set()
+        self._has_own_hard_links = _has_hard_links(source)
+        self._earlier_has_hard_links = earlier is not None and _has_hard_links(earlier)
 
     def make(self, checksums: Mapping[str, str]) -> None:
         """Make the draft equal to the source; read each copied file back and compare it with its checksum."""
@@ -247,8 +248,8 @@ class _Copy:
             self._before = None
             if self.earlier and self.earlier.is_dir():
                 self._before = opened.enter_context(contextlib.closing(tree.Parents(self.earlier)))
-            space.require(self._missing(), self.draft.parent, f"The copy of {self.source.name}")
-            self._clear_strangers()
+            space.require(self._bytes_to_write(), self.draft.parent, f"The copy of {self.source.name}")
+            self._remove_extra_entries()
             self._copy_all(checksums)
 
     def _copy_all(self, checksums: Mapping[str, str]) -> None:
@@ -270,11 +271,11 @@ class _Copy:
                 done += entry.facts.st_size
                 self.emit(Progress(done))
         for entry in reversed(folders):
-            self._dress(entry, self._to.go(entry.path))
-        self._tell_of_lost()
+            self._set_attributes(entry, self._to.go(entry.path))
+        self._report_lost_attributes()
 
-    def _tell_of_lost(self) -> None:
-        if lost := self._keeper.lost + self._apart:
+    def _report_lost_attributes(self) -> None:
+        if lost := self._keeper.lost + self._not_linked:
             self.emit(Notice(KEEPS_NO_ATTRIBUTES.format(name=self.name, lost=lost)))
 
     def _folder(self, entry: tree.Entry) -> None:
@@ -282,7 +283,7 @@ class _Copy:
             os.mkdir(name, 0o700, dir_fd=folder)
 
     def _file(self, entry: tree.Entry, wanted: str, is_there: bool) -> None:
-        if self._named_again(entry) or self._is_right(entry, wanted) or (is_there and self._linked(entry)):
+        if self._link_in_draft(entry) or self._is_copied(entry, wanted) or (is_there and self._link_to_earlier(entry)):
             return
         self._clear(entry.path)
         with (
@@ -296,13 +297,13 @@ class _Copy:
             found = disk.hash_from_disk(copied)
             if wanted and found != wanted:
                 raise self._altered(entry, disk.hash_contents(original) != wanted)
-            self._dress(entry, copied)
+            self._set_attributes(entry, copied)
 
-    def _named_again(self, entry: tree.Entry) -> bool:
+    def _link_in_draft(self, entry: tree.Entry) -> bool:
         """Hard-link the file if the draft has it under another name already; return whether it did."""
-        if not self._has_names or entry.facts.st_nlink == 1 or not packing.is_upload(entry.path, entry.form):
+        if not self._has_own_hard_links or entry.facts.st_nlink == 1 or not packing.is_upload(entry.path, entry.form):
             return False
-        first = self._named.setdefault(entry.facts.st_ino, entry.path)
+        first = self._first_paths.setdefault(entry.facts.st_ino, entry.path)
         if first == entry.path:
             return False
         self._clear(entry.path)
@@ -310,7 +311,7 @@ class _Copy:
             with self._first.of(first) as (there, known), self._to.of(entry.path) as (here, name):
                 os.link(known, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
         except OSError:  # too many links, or a file system without hard links
-            self._apart += 1
+            self._not_linked += 1
             return False
         return True
 
@@ -325,21 +326,21 @@ class _Copy:
             hint="That disk, or the way to it, fails.",
         )
 
-    def _is_right(self, entry: tree.Entry, wanted: str) -> bool:
+    def _is_copied(self, entry: tree.Entry, wanted: str) -> bool:
         """Return whether an interrupted run finished this file: its attributes and its content are right."""
         there = self._to.look(entry.path)
-        if there is None or not wanted or there.form != "file" or not self._same_dress(self._to, there, entry):
+        if there is None or not wanted or there.form != "file" or not self._has_same_attributes(self._to, there, entry):
             return False
         with self._to.of(entry.path) as (folder, name), disk.Opened(name, os.O_RDONLY | os.O_NOFOLLOW, folder) as file:
             return disk.hash_from_disk(file) == wanted
 
-    def _linked(self, entry: tree.Entry) -> bool:
+    def _link_to_earlier(self, entry: tree.Entry) -> bool:
         """Link an unchanged file to the earlier backup's if its attributes are the same; return whether it did."""
         assert self._before is not None
         there = self._before.look(entry.path)
-        if there is None or there.form != "file" or not self._same_dress(self._before, there, entry):
+        if there is None or there.form != "file" or not self._has_same_attributes(self._before, there, entry):
             return False
-        if there.facts.st_ino in self._used:
+        if there.facts.st_ino in self._linked_inodes:
             return False
         self._clear(entry.path)
         try:
@@ -347,13 +348,13 @@ class _Copy:
                 os.link(name, name, src_dir_fd=before, dst_dir_fd=here, follow_symlinks=False)
         except OSError:  # too many links, or a file system without hard links
             return False
-        if self._had_names:
-            self._used.add(there.facts.st_ino)
+        if self._earlier_has_hard_links:
+            self._linked_inodes.add(there.facts.st_ino)
         return True
 
-    def _same_dress(self, place: tree.Parents, there: tree.Entry, entry: tree.Entry) -> bool:
+    def _has_same_attributes(self, place: tree.Parents, there: tree.Entry, entry: tree.Entry) -> bool:
         """Return whether a copy has the file's owner, mode, time and attributes, as far as they can be kept there."""
-        if _worn(there.facts) != _worn(entry.facts):
+        if _compared_facts(there.facts) != _compared_facts(entry.facts):
             return False
         return not packing.is_upload(entry.path, entry.form) or _attributes(place, entry) == self._keeper.can_keep(
             _attributes(self._from, entry)
@@ -363,17 +364,17 @@ class _Copy:
         self._clear(entry.path)
         with self._to.of(entry.path) as (folder, name):
             os.symlink(entry.target, name, dir_fd=folder)
-            with self._keeping_what_it_can(entry):
+            with self._ignoring_unsupported(entry):
                 descriptors.set_link_attributes(name, folder, *_owner_and_times(entry.facts))
 
-    def _dress(self, entry: tree.Entry, handle: int) -> None:
-        with self._keeping_what_it_can(entry):
+    def _set_attributes(self, entry: tree.Entry, handle: int) -> None:
+        with self._ignoring_unsupported(entry):
             disk.set_attributes(handle, entry.facts)
         if packing.is_upload(entry.path, entry.form):
             self._keeper.set(handle, _attributes(self._from, entry), entry.path)
 
     @contextlib.contextmanager
-    def _keeping_what_it_can(self, entry: tree.Entry) -> Iterator[None]:
+    def _ignoring_unsupported(self, entry: tree.Entry) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -386,7 +387,7 @@ class _Copy:
         with contextlib.suppress(FileNotFoundError), self._to.of(path) as (folder, name):
             os.unlink(name, dir_fd=folder)
 
-    def _clear_strangers(self) -> None:
+    def _remove_extra_entries(self) -> None:
         """Remove from the draft what is not in the backup, or is of another type there."""
         for entry in list(tree.walk(self.draft)):
             there = self._from.look(entry.path)
@@ -399,7 +400,7 @@ class _Copy:
         except OSError:
             return {}
 
-    def _missing(self) -> int:
+    def _bytes_to_write(self) -> int:
         """Return the most bytes to write; a file that the draft or earlier backup has in the same size costs none."""
         needed = 0
         for entry in tree.walk(self.source):
@@ -428,6 +429,6 @@ def _has_hard_links(backup: Path) -> bool:
     return any(one and one.hard_links for one in metadata.tree_facts.values())
 
 
-def _worn(facts: os.stat_result) -> tuple[int, ...]:
+def _compared_facts(facts: os.stat_result) -> tuple[int, ...]:
     owner = (facts.st_uid, facts.st_gid) if os.geteuid() == 0 else ()
     return (facts.st_size, facts.st_mode, facts.st_mtime_ns, *owner)

@@ -19,16 +19,16 @@ def try_remotes(settings: Settings, seconds: float = SECONDS) -> _Answers:
 
     A folder on a dead server can block without end: its thread is left running, and ends with the process.
     """
-    tables = {name: _hasty(table, seconds / 2) for name, table in settings.remotes.items()}
-    hasty = settings.model_copy(update={"remotes": tables})
+    tables = {name: _with_time_limit(table, seconds / 2) for name, table in settings.remotes.items()}
+    limited = settings.model_copy(update={"remotes": tables})
     answers: _Answers = {}
-    asking = [Thread(target=_ask, args=(hasty, name, answers), daemon=True) for name in tables]
-    for one in asking:
+    threads = [Thread(target=_ask, args=(limited, name, answers), daemon=True) for name in tables]
+    for one in threads:
         one.start()
     deadline = time.monotonic() + seconds
-    for one in asking:
+    for one in threads:
         one.join(max(0.0, deadline - time.monotonic()))
-    return {name: answers[name] if name in answers else _silent(name, seconds) for name in tables}
+    return {name: answers[name] if name in answers else _no_answer(name, seconds) for name in tables}
 
 
 def old_restic(settings: Settings) -> str:
@@ -44,7 +44,7 @@ def old_restic(settings: Settings) -> str:
     return f"restic is {found}: since {needed} its exit code says what is wrong."
 
 
-def _hasty(table: Table, seconds: float) -> Table:
+def _with_time_limit(table: Table, seconds: float) -> Table:
     """Return the remote's table with its program limited to `seconds`."""
     if isinstance(table, ResticTable):
         return table.model_copy(update={"stall": min(table.stall, seconds)})
@@ -61,7 +61,7 @@ def _ask(settings: Settings, name: str, answers: _Answers) -> None:
         answers[name] = explained(raised) or BackupError(f"The remote {name} failed: {raised!r}.", hint="`remotes`")
 
 
-def _silent(name: str, seconds: float) -> BackupError:
+def _no_answer(name: str, seconds: float) -> BackupError:
     return RemoteAway(
         f"The remote {name} has not answered after {seconds:g} s.", hint="Is its disk, or its network, there?"
     )

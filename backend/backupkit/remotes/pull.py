@@ -25,9 +25,9 @@ from backupkit.remotes.base import (
     HoldsPoints,
     Remote,
     RemoteBackup,
-    is_of,
     open_remote,
     retry_while_away,
+    was_made_at,
 )
 from backupkit.remotes.listing_cache import CachedListing
 from backupkit.repository import flags, integrity, manifest, store
@@ -177,7 +177,7 @@ def _find(
 ) -> RemoteBackup:
     there = [one for one in there if until is None or one.created_at <= until]
     if name == store.LATEST:
-        wanted = _latest(settings, there, _not_meant(settings, remote), emit)
+        wanted = _latest(settings, there, _avoided_by_latest(settings, remote), emit)
     else:
         wanted = next((one for one in there if one.name == name), None)
     if wanted:
@@ -192,7 +192,7 @@ def _find(
     raise NoSuchBackup(f"There is no backup {name} on the remote {remote}.", hint)
 
 
-def _not_meant(settings: Settings, remote: str) -> Mapping[str, str]:
+def _avoided_by_latest(settings: Settings, remote: str) -> Mapping[str, str]:
     """Return the copies on the remote that `latest` avoids, and why."""
     arrivals = dict.fromkeys(
         (one.name for one in listing_cache.recall(settings.dir, remote).arrivals), "from elsewhere"
@@ -201,14 +201,14 @@ def _not_meant(settings: Settings, remote: str) -> Mapping[str, str]:
 
 
 def _latest(
-    settings: Settings, there: Sequence[RemoteBackup], not_meant: Mapping[str, str], emit: EventListener
+    settings: Settings, there: Sequence[RemoteBackup], avoided: Mapping[str, str], emit: EventListener
 ) -> RemoteBackup | None:
     """Return the newest whole one that is not avoided, else the newest whole one; emit which newer ones it skips."""
     whole = [one for one in there if _is_whole(settings, one)]
-    found = next((one for one in whole if one.name not in not_meant), next(iter(whole), None))
+    found = next((one for one in whole if one.name not in avoided), next(iter(whole), None))
     newer = [one.name for one in there[: there.index(found)] if one.kind not in APART] if found else []
     if found and newer:
-        why = (f"{one} ({not_meant.get(one, 'without the uploads')})" for one in newer)
+        why = (f"{one} ({avoided.get(one, 'without the uploads')})" for one in newer)
         emit(Notice(f"latest is {found.name}. Passed over: {printable(', '.join(why))}."))
     return found
 
@@ -256,7 +256,7 @@ def _fetch_checked(
     with descriptors.opened(draft, descriptors.FOLDER) as folder:  # by descriptor: its path may be a link by now
         os.fchmod(folder, 0o700)
     emit(Step(f"Checking {found.name}"))
-    _refuse_strange(draft, found, remote.name, trust)
+    _refuse_untrusted_entries(draft, found, remote.name, trust)
     _refuse_damaged(settings, draft, found, remote.name)
     disk.chown_if_root(draft, disk.owner_of(draft.parent))
 
@@ -285,7 +285,7 @@ def _fetch_points(settings: Settings, remote: Remote, backup: Backup, trust: boo
     return done.points
 
 
-def _refuse_strange(draft: Path, found: RemoteBackup, remote: str, trust: bool) -> None:
+def _refuse_untrusted_entries(draft: Path, found: RemoteBackup, remote: str, trust: bool) -> None:
     """Raise `Damaged` for entries that no backup has, or that need trust: others may write to a remote."""
     with contextlib.closing(tree.Parents.in_ours(draft)) as parents:
         for one in tree.walk(draft):
@@ -307,13 +307,13 @@ def _refuse_damaged(settings: Settings, draft: Path, found: RemoteBackup, remote
         what = f"What came from {remote} is no backup: {error.message}"
         raise DamagedThere(what, hint, {found.name: error.message}) from error
     sealed = manifest.has_checksums(draft)
-    flaws = list(islice(integrity.file_flaws(draft, metadata, integrity.Digests(_unheard)), 1)) if sealed else []
+    flaws = list(islice(integrity.file_flaws(draft, metadata, integrity.Digests(_ignore)), 1)) if sealed else []
     what = flaws[0].text if flaws else ""
     if metadata.tool_version and not sealed:
         what = "it has lost its checksums"
-    if what := what or ("" if is_of(metadata, found.created_at) else "it is another backup than the list says"):
+    if what := what or ("" if was_made_at(metadata, found.created_at) else "it is another backup than the list says"):
         raise DamagedThere(f"{found.name} arrived damaged from {remote}: {what}.", hint, {found.name: what})
 
 
-def _unheard(_count: int) -> None:
+def _ignore(_count: int) -> None:
     """Ignore the progress."""

@@ -100,7 +100,7 @@ def missing(
     """
     held = {(one.name, one.created_at) for one in there}
     found = store.all_backups(settings) if known is None else known
-    here = [one for one in found if _is_to_carry(settings, one)]
+    here = [one for one in found if _should_push(settings, one)]
     absent = [one for one in here if one.metadata and (one.name, one.metadata.created_at) not in held]
     table = settings.remotes[remote]
     absent = _new_enough(absent, there, table.newest_only)
@@ -204,7 +204,7 @@ def _push_to(settings: Settings, remote: Remote, wanted: Backup | None, emit: Ev
         with recorded(settings, "push", emit, clock) as work:
             work.concerning(note=f"to {remote.name}")
             with listing_cache.one_at_a_time(settings.dir, remote.name, "push", settings.lock_timeout, work.emit):
-                there = _carry(settings, remote, wanted, names, points, work.emit, clock)
+                there = _push_missing(settings, remote, wanted, names, points, work.emit, clock)
             work.concerning(*names)
     except Exception as raised:
         failure = explained(raised)
@@ -214,7 +214,7 @@ def _push_to(settings: Settings, remote: Remote, wanted: Backup | None, emit: Ev
     return Pushed(remote.name, tuple(names), len(there), failure, sum(points), held)
 
 
-def _carry(
+def _push_missing(
     settings: Settings,
     remote: Remote,
     wanted: Backup | None,
@@ -230,7 +230,7 @@ def _carry(
         return [*checks.ask(settings, remote, emit, clock).backups]
 
     there = ask()
-    _tell_of_arrivals(settings, remote.name, emit)
+    _warn_of_arrivals(settings, remote.name, emit)
     held = {(one.name, one.created_at) for one in there}
     for backup in [wanted] if wanted else missing(settings, remote.name, there):
         metadata = store.require_metadata(backup)
@@ -247,7 +247,7 @@ def _carry(
     return there
 
 
-def _tell_of_arrivals(settings: Settings, remote: str, emit: EventListener) -> None:
+def _warn_of_arrivals(settings: Settings, remote: str, emit: EventListener) -> None:
     """Warn if something else pushes there too; raise `Refused` if a push would remove its copies."""
     if not (arrivals := listing_cache.recall(settings.dir, remote).arrivals):
         return
@@ -287,7 +287,7 @@ def _push_one(remote: Remote, backup: Backup, metadata: Metadata, emit: EventLis
         raise
 
 
-def _is_to_carry(settings: Settings, backup: Backup) -> bool:
+def _should_push(settings: Settings, backup: Backup) -> bool:
     metadata = backup.metadata
     return (
         metadata is not None

@@ -37,8 +37,8 @@ _MARK = "backupkit"
 _MARK_OF_POINTS = "backupkit-points"
 _MOST_POINTS = 2000  # in one snapshot: their names are on a command line
 _INCOMPLETE = 3  # restic's exit code for a snapshot that lacks files
-_FAR = 86400.0  # seconds: a check or a clean-up of a large repository takes hours, and prints little meanwhile
-_AWAY = re.compile(
+_LONG_STALL = 86400.0  # seconds: a check or a clean-up of a large repository takes hours, and prints little meanwhile
+_UNREACHABLE = re.compile(
     r"dial tcp|no such host|connection refused|connection reset|i/o timeout|network is unreachable|no route to host"
     r"|\bEOF\b|TLS handshake|broken pipe|Service Unavailable|server misbehaving|connection timed out|HTTP response 5"
     r"|unable to start the sftp session|ssh command exited",
@@ -49,7 +49,7 @@ _ROTTEN = re.compile(
     r"[^\n]*(ciphertext verification failed|invalid (data|hash)|wrong hash|hash (does not match|mismatch)"
     r"|not found in (index|repository)|Pack ID does not match|data/[0-9a-f/]+: no such file)[^\n]*"
 )
-_NOT_LET_IN = re.compile(r"Host key verification failed|Permission denied \(|Too many authentication failures")
+_LOGIN_FAILED = re.compile(r"Host key verification failed|Permission denied \(|Too many authentication failures")
 # By the prefix of the repository's address: the program that restic starts for it, and the program's package.
 _NEEDED = {"sftp:": ("ssh", "openssh-client"), "rclone:": ("rclone", "rclone")}
 
@@ -96,9 +96,9 @@ class ResticRemote:
     def list(self) -> list[RemoteBackup]:
         self._require_restic()
         snapshots, points = self._snapshots(_MARK, _MARK_OF_POINTS), Counter[tuple[str, datetime]]()
-        for sent in _of_points(snapshots):
+        for sent in _point_snapshots(snapshots):
             points[sent.name, sent.created_at] += sent.points
-        found = [replace(one, points=points[one.name, one.created_at]) for one in map(_described, snapshots) if one]
+        found = [replace(one, points=points[one.name, one.created_at]) for one in map(_backup_of, snapshots) if one]
         return sorted(found, key=lambda one: (one.created_at, one.name), reverse=True)
 
     def push(self, backup: Path, metadata: Metadata, emit: EventListener) -> None:
@@ -140,20 +140,20 @@ class ResticRemote:
             with own_folder.made(folder, chain.FOLDER, backup.name):
                 target = folder / chain.FOLDER / backup.name
             for one in coming:
-                self._run(["restore", one.snapshot, "--target", str(target)], emit, stall=_FAR)
+                self._run(["restore", one.snapshot, "--target", str(target)], emit, stall=_LONG_STALL)
             return copies.copy(folder, here, backup, emit, only_later=True, refuse=refuse)
 
     def pull(self, name: str, target: Path, emit: EventListener) -> None:
         emit(Step(f"Fetching {name} from {self.name}"))
         try:
-            self._run(["restore", self._snapshot(name), "--target", str(target)], emit, stall=_FAR)
+            self._run(["restore", self._snapshot(name), "--target", str(target)], emit, stall=_LONG_STALL)
         except DamagedThere as error:
             raise DamagedThere(error.message, error.hint, {name: error.flaws[WHOLE]}) from error
 
     def remove(self, names: Sequence[str]) -> None:
         snapshots = self._snapshots(_MARK, _MARK_OF_POINTS)
-        there = [(one.snapshot, one.name) for one in _of_points(snapshots)]  # points first: they need the backup
-        there += [(str(one["id"]), found.name) for one in snapshots if (found := _described(one))]
+        there = [(one.snapshot, one.name) for one in _point_snapshots(snapshots)]  # points first: they need the backup
+        there += [(str(one["id"]), found.name) for one in snapshots if (found := _backup_of(one))]
         if ids := [snapshot for snapshot, name in there if name in names]:
             done = self._run(["forget", *ids])
             left = {str(one["id"]) for one in self._snapshots(_MARK, _MARK_OF_POINTS)}
@@ -166,17 +166,17 @@ class ResticRemote:
     def tidy(self, emit: EventListener) -> None:
         """Delete the data that only forgotten snapshots used."""
         emit(Step(f"Freeing space on {self.name}"))
-        self._run(["prune"], emit, stall=_FAR)
+        self._run(["prune"], emit, stall=_LONG_STALL)
 
     def verify(self, emit: EventListener, names: Collection[str] = ()) -> None:
         """Check the repository as a whole: restic cannot check a single snapshot."""
         self._require_restic()
         emit(Step(f"Checking {self.name}"))
-        self._run(["check"], emit, stall=_FAR)
+        self._run(["check"], emit, stall=_LONG_STALL)
 
     def _snapshots(self, *marks: str) -> Sequence[dict[str, Any]]:
         """Return this app's snapshots that have one of the marks; without marks, those of backups."""
-        app = f"app={_plain(self._settings.app_id)}"
+        app = f"app={_tag_value(self._settings.app_id)}"
         tags = [word for mark in marks or (_MARK,) for word in ("--tag", f"{mark},{app}")]
         done = self._run(["snapshots", "--json", *tags])
         return [one for part in done.printed if isinstance(part, list) for one in part]
@@ -184,7 +184,7 @@ class ResticRemote:
     def _snapshot(self, name: str) -> str:
         """Return the id of the backup's snapshot."""
         for one in self._snapshots():
-            if (found := _described(one)) and found.name == name:
+            if (found := _backup_of(one)) and found.name == name:
                 return str(one["id"])
         raise RemoteFailed(
             f"There is no backup {name} on the remote {self.name} any more.",
@@ -193,7 +193,7 @@ class ResticRemote:
 
     def _points_of(self, backup: Backup) -> Sequence[_SentPoints]:
         created = store.require_metadata(backup).created_at
-        found = _of_points(self._snapshots(_MARK_OF_POINTS))
+        found = _point_snapshots(self._snapshots(_MARK_OF_POINTS))
         return [one for one in found if (one.name, one.created_at) == (backup.name, created)]
 
     def _send_points(self, backup: Backup, points: Sequence[Point], emit: EventListener) -> None:
@@ -221,7 +221,7 @@ class ResticRemote:
     def _send(self, names: Sequence[str], folder: Path, at: datetime, tags: Sequence[str], emit: EventListener) -> Done:
         """Send the files as a snapshot dated `at`; delete it again if it is incomplete (`_INCOMPLETE`)."""
         time = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-        words = ["--json", "--time", time, "--host", _plain(self._settings.app_id)]
+        words = ["--json", "--time", time, "--host", _tag_value(self._settings.app_id)]
         words += [word for tag in tags for word in ("--tag", tag)]
         sending = ["backup", *words, "--", *names]
         done = self._run(sending, emit, folder=folder, allowed=(0, _INCOMPLETE), stall=self._table.stall)
@@ -342,13 +342,13 @@ class ResticRemote:
                 f"The repository of the remote {self.name} is locked: {_lock_of(said)}.",
                 hint="Another restic is at work there; a lock whose owner was killed elsewhere lasts for 30 minutes.",
             )
-        if _NOT_LET_IN.search(said):
+        if _LOGIN_FAILED.search(said):
             return RemoteFailed(
                 f"ssh cannot log in to the remote {self.name}: {reason}.",
                 hint="It must log in without a question: the key, and the host in known_hosts, are in ~/.ssh of the "
                 "user who runs this; in the container that is /root/.ssh.",
             )
-        if _AWAY.search(said):
+        if _UNREACHABLE.search(said):
             return RemoteAway(
                 f"The remote {self.name} cannot be reached: {reason}.", hint="Is the network up? `remotes` tries again."
             )
@@ -371,7 +371,7 @@ class ResticRemote:
         )
 
 
-def _described(snapshot: Mapping[str, Any]) -> RemoteBackup | None:
+def _backup_of(snapshot: Mapping[str, Any]) -> RemoteBackup | None:
     """Return the backup that a snapshot's tags describe; None if it is not one of ours."""
     facts = _facts_of(snapshot, _MARK)
     try:
@@ -382,7 +382,7 @@ def _described(snapshot: Mapping[str, Any]) -> RemoteBackup | None:
         return None
 
 
-def _of_points(snapshots: Sequence[Mapping[str, Any]]) -> list[_SentPoints]:
+def _point_snapshots(snapshots: Sequence[Mapping[str, Any]]) -> list[_SentPoints]:
     """Return the snapshots that hold points, oldest first."""
     found = []
     for one in snapshots:
@@ -410,10 +410,10 @@ def _time_in(text: str) -> datetime:
 
 
 def _as_tags(facts: Mapping[str, str]) -> list[str]:
-    return [f"{key}={_plain(value)}" for key, value in facts.items()]
+    return [f"{key}={_tag_value(value)}" for key, value in facts.items()]
 
 
-def _plain(value: str) -> str:
+def _tag_value(value: str) -> str:
     """Percent-encode what a tag cannot hold, such as commas, which separate tags."""
     return quote(value, safe=":+-._ ")
 
@@ -425,7 +425,7 @@ def _size(metadata: Metadata) -> int:
 def _lacks_repository(said: str) -> bool:
     """Return whether the place was reached but holds no repository."""
     is_missing = any(sign in said for sign in ("unable to open config file", "Is there a repository", NO_BUCKET))
-    return is_missing and not _AWAY.search(said)
+    return is_missing and not _UNREACHABLE.search(said)
 
 
 def _lock_of(said: str) -> str:

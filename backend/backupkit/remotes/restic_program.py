@@ -23,7 +23,7 @@ OLDEST = (0, 12)
 RECENT = (0, 17)  # since then its exit code tells a locked repository, a missing one and a wrong password apart
 NO_BUCKET = "specified bucket does not exist"  # restic retries this for 15 minutes
 _BY_SSH = "subprocess ssh: "
-_IN_ITS_CODE = re.compile(r"\s*(\S+\.(go|s):\d+|(main|runtime|github\.com|golang\.org)[./]\S+)$")  # of a stack trace
+_STACK_TRACE_LINE = re.compile(r"\s*(\S+\.(go|s):\d+|(main|runtime|github\.com|golang\.org)[./]\S+)$")
 
 
 def installed_version() -> tuple[int, int] | None:
@@ -76,7 +76,7 @@ def run(
         listening = threading.Thread(target=_collect, args=(process, said), daemon=True)
         listening.start()
         try:
-            printed = tuple(_understood(process.stdout, emit, watch.alive))
+            printed = tuple(_parse_output(process.stdout, emit, watch.alive))
             code = process.wait()
         except BaseException:
             _end(process)
@@ -141,7 +141,7 @@ def _message(line: str) -> str:
         return line.rstrip("\n")
 
 
-def _understood(stream: IO[str], emit: EventListener, alive: Callable[[], None]) -> Iterator[Any]:
+def _parse_output(stream: IO[str], emit: EventListener, alive: Callable[[], None]) -> Iterator[Any]:
     """Yield each line that restic prints, parsed if it is JSON; emit its progress instead of yielding it."""
     last = -1.0
     for line in stream:
@@ -164,7 +164,7 @@ def _understood(stream: IO[str], emit: EventListener, alive: Callable[[], None])
 
 def reason_in(text: str) -> str:
     """Return the line that gives the reason: restic's fatal one, or ssh's if ssh ended; else the last line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not _IN_ITS_CODE.match(line)]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _STACK_TRACE_LINE.match(line)]
     telling = [line for line in lines if line.startswith("Fatal: ")]
     if "unable to start the sftp session" in text or "ssh command exited" in text:
         telling = [line for line in lines if line.startswith(_BY_SSH)] or telling

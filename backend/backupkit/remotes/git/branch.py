@@ -114,7 +114,7 @@ class Branch:
 
     def fetch(self, wanted: Wanted) -> None:
         """Fetch the branch as it is now; raise `RemoteFailed` if a commit in it is not one of ours."""
-        if not self.where_it_is():
+        if not self.remote_tip():
             self.commits = ()
             return
         self.git.run("fetch", "--quiet", "--no-tags", *_FILTERS[wanted], "origin", f"+{self._ref}:{_TIP}")
@@ -128,7 +128,7 @@ class Branch:
         if alone.code:
             self.fetch("everything")
 
-    def where_it_is(self) -> str:
+    def remote_tip(self) -> str:
         """Return the id of the branch's newest commit on the remote now; empty if there is no branch."""
         return self.git.line("ls-remote", "--heads", "origin", self._ref).partition("\t")[0]
 
@@ -142,7 +142,7 @@ class Branch:
         done = self.git.attempt("push", *options, "origin", f"{commit}:{self._ref}")
         if done.code == 0:
             return True
-        if self.where_it_is() != self.tip:
+        if self.remote_tip() != self.tip:
             return False
         if "rejected" in done.err:
             said = [line.removeprefix("remote: ") for line in done.err.splitlines() if line.startswith("remote: ")]
@@ -160,7 +160,7 @@ class Branch:
         commit = self.tip or self._commit_tree(self.git.line("mktree"), b"nothing", "@0 +0000", "")
         self.git.run("push", "--quiet", "--no-verify", "--dry-run", "origin", f"{commit}:{self._ref}")
 
-    def chained(self, wanted: Sequence[Commit | Draft]) -> str:
+    def build_history(self, wanted: Sequence[Commit | Draft]) -> str:
         """Return a commit whose history is exactly these; reuse unchanged first commits. Empty for none."""
         parent = ""
         for number, one in enumerate(wanted):

@@ -32,8 +32,8 @@ LISTING, DATABASE_FOLDER = "uploads.tree", "database"
 TEXTS = (CHECKSUM_FILE, METADATA_FILE, GUIDE_FILE)
 # Names that git or a host reserves: `.git` in any spelling that some file system reads as it. And characters that are
 # not text, or that git would quote.
-_ITS_OWN = re.compile(r"\.git|git~|\.{1,2}$|$", re.IGNORECASE)
-_UNFIT = re.compile(r'[\x00-\x1f\x7f"\\%\ud800-\udfff]')
+_RESERVED = re.compile(r"\.git|git~|\.{1,2}$|$", re.IGNORECASE)
+_UNSUITABLE = re.compile(r'[\x00-\x1f\x7f"\\%\ud800-\udfff]')
 _MILLION = 1_000_000
 _AGAIN = "Try an older backup: `list`."
 
@@ -91,20 +91,20 @@ def stored(backup: Path, metadata: Metadata, include: Collection[str]) -> list[S
     expected = manifest.sound_checksums(backup) if manifest.has_checksums(backup) else {}
     texts = TEXTS if is_whole(metadata, include) else TEXTS[1:]
     paths = [name for name in texts if (backup / name).is_file()]
-    paths += [entry.path for entry in _bytes(backup, metadata, include) if entry.form == "file"]
+    paths += [entry.path for entry in _included_entries(backup, metadata, include) if entry.form == "file"]
     trees = _trees(metadata)
     return [
-        Stored(_place(path, trees), backup / path, os.lstat(backup / path).st_size, path, expected.get(path))
+        Stored(_path_in_git(path, trees), backup / path, os.lstat(backup / path).st_size, path, expected.get(path))
         for path in paths
     ]
 
 
 def listing(backup: Path, metadata: Metadata, include: Collection[str]) -> bytes:
     """Return what git does not keep of the included files, one line of JSON each."""
-    return b"".join(json.dumps(_line(entry)).encode() + b"\n" for entry in _bytes(backup, metadata, include))
+    return b"".join(json.dumps(_line(entry)).encode() + b"\n" for entry in _included_entries(backup, metadata, include))
 
 
-def _bytes(backup: Path, metadata: Metadata, include: Collection[str]) -> Iterator[tree.Entry]:
+def _included_entries(backup: Path, metadata: Metadata, include: Collection[str]) -> Iterator[tree.Entry]:
     """Yield the included entries of a backup except its texts, in the order of a walk."""
     trees = _trees(metadata)
     left_out = frozenset[str]() if "uploads" in include else trees
@@ -126,21 +126,21 @@ def _line(entry: tree.Entry) -> dict[str, Any]:
     return line | ({"target": entry.target} if entry.form == "link" else {})
 
 
-def _place(path: str, trees: Collection[str]) -> str:
+def _path_in_git(path: str, trees: Collection[str]) -> str:
     """Return where in git's tree a file of a backup is, under a name that git and every host accepts."""
     if path in TEXTS:
         return path
     folder, inner, _ = path.partition("/")
     inside = path if inner and folder in trees else f"{DATABASE_FOLDER}/{path}"
-    return "/".join(_fit(name) for name in inside.split("/"))
+    return "/".join(_escaped(name) for name in inside.split("/"))
 
 
-def _fit(name: str) -> str:
+def _escaped(name: str) -> str:
     """Return the name with bytes that git cannot hold written as `%` and two hex digits."""
     plain = name.encode("ascii", "ignore").decode()  # some file systems ignore such letters in `.git`
-    if _ITS_OWN.match(plain) and (plain != "" or not name.isprintable()):
+    if _RESERVED.match(plain) and (plain != "" or not name.isprintable()):
         return "".join(f"%{byte:02X}" for byte in os.fsencode(name))
-    return _UNFIT.sub(lambda found: "".join(f"%{byte:02X}" for byte in os.fsencode(found[0])), name)
+    return _UNSUITABLE.sub(lambda found: "".join(f"%{byte:02X}" for byte in os.fsencode(found[0])), name)
 
 
 def refuse_large(files: Iterable[Stored], limit: float, remote: str, because: str = "") -> None:
@@ -167,7 +167,7 @@ def members(lines: bytes, sizes: dict[str, int], metadata: Metadata, root: str) 
     try:
         for line in lines.splitlines():
             entry = json.loads(line)
-            place = _place(entry["path"], trees) if entry["form"] == "file" else ""
+            place = _path_in_git(entry["path"], trees) if entry["form"] == "file" else ""
             yield _member(entry, sizes[place] if place else 0, root), place
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{LISTING} of {root} is not as it was written: {error!r}.", hint=_AGAIN) from error

@@ -24,7 +24,7 @@ from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPL
 from backupkit.model.errors import Damaged, Refused, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
 from backupkit.model.names import printable
-from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, DamagedThere, RemoteBackup, is_of
+from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, DamagedThere, RemoteBackup, was_made_at
 from backupkit.remotes.git import layout, sql_text
 from backupkit.remotes.git.branch import Blob, Branch, Commit, Contents, Draft, Wanted, message_of, open_branch
 from backupkit.remotes.git.layout import LISTING, Stored
@@ -68,15 +68,15 @@ class GitRemote:
         """
         self._refuse_unreadable(backup.name, metadata)
         with self._branch("trees") as branch:
-            if self._is_there(branch, backup.name, metadata):
+            if self._has_backup(branch, backup.name, metadata):
                 emit(Notice(f"{backup.name} is in the git remote {self.name} already."))
                 return
             draft = self._commit_draft(branch, backup, metadata, emit)
-            self._tell_of_lost(metadata, emit)
+            self._report_lost_attributes(metadata, emit)
             emit(Step(f"Pushing {backup.name} to {self.name}"))
-            self._until_pushed(branch, lambda: self._with(branch, draft, backup.name, metadata))
+            self._retry_push(branch, lambda: self._history_with(branch, draft, backup.name, metadata))
 
-    def _tell_of_lost(self, metadata: Metadata, emit: EventListener) -> None:
+    def _report_lost_attributes(self, metadata: Metadata, emit: EventListener) -> None:
         trees = [one for one in metadata.tree_facts.values() if one and "uploads" in self._table.include]
         if lost := sum((one.attributes or 0) + (one.hard_links or 0) for one in trees):
             emit(Notice(KEEPS_NO_ATTRIBUTES.format(name=self.name, lost=lost)))
@@ -100,7 +100,7 @@ class GitRemote:
         """Remove these backups from the branch and from its history, which is rewritten and pushed once."""
         with self._branch("trees") as branch:
             if {one.backup.name for one in branch.commits}.intersection(names):
-                self._until_pushed(branch, lambda: [one for one in branch.commits if one.backup.name not in names])
+                self._retry_push(branch, lambda: [one for one in branch.commits if one.backup.name not in names])
 
     def verify(self, emit: EventListener, names: Collection[str] = ()) -> None:
         """Fetch all of the branch and check every byte with `git fsck`; raise if anything is wrong or missing.
@@ -115,7 +115,7 @@ class GitRemote:
                 if names and commit.backup.name not in names:
                     continue
                 there = {blob.path for blob in branch.files(commit.tree)}
-                if missing := _promised(commit.holds) - there:
+                if missing := _required_files(commit.holds) - there:
                     raise _damaged(commit.backup.name, f"{min(missing)} is missing")
 
     def _refuse_unreadable(self, name: str, metadata: Metadata) -> None:
@@ -125,7 +125,7 @@ class GitRemote:
                 hint="Push it to another remote, or set `include` with database.",
             )
 
-    def _is_there(self, branch: Branch, name: str, metadata: Metadata) -> bool:
+    def _has_backup(self, branch: Branch, name: str, metadata: Metadata) -> bool:
         """Return whether the branch has all the parts that it should; raise `Refused` if it must not get the backup."""
         found = next((one for one in branch.commits if one.backup.name == name), None)
         if found is None:
@@ -167,7 +167,7 @@ class GitRemote:
         include, own = self._table.include, branch.git.folder
         files = self._stored(backup, metadata, include, own)
         dumps = self._dumps(backup, metadata, own, emit, _size(files))
-        if "database" not in include and (reason := _refusal(backup.name, dumps, emit)):
+        if "database" not in include and (reason := _unusable_dumps(backup.name, dumps, emit)):
             include = (*include, "database")
             files = self._stored(backup, metadata, include, own, reason)
             space.require(_size(files), own, "This push")
@@ -201,22 +201,22 @@ class GitRemote:
         layout.refuse_large((dump for _recorded, dump in dumps), self._table.file_limit_mb, self.name)
         return dumps
 
-    def _with(self, branch: Branch, draft: Draft, name: str, metadata: Metadata) -> Sequence[Commit | Draft]:
+    def _history_with(self, branch: Branch, draft: Draft, name: str, metadata: Metadata) -> Sequence[Commit | Draft]:
         """Return the branch with the new commit; once it has twice the backups to keep, with only the newest of them.
 
         Not at each push, because everything that stays is then sent to the host again.
         """
-        self._is_there(branch, name, metadata)  # others may have pushed this name meanwhile
+        self._has_backup(branch, name, metadata)  # others may have pushed this name meanwhile
         others = [one for one in branch.commits if one.backup.name != name]
         keep = self._table.keep
         if keep and len(others) >= 2 * keep:
             others = sorted(others, key=lambda one: one.backup.created_at)[len(others) + 1 - keep :]
         return [*others, draft]
 
-    def _until_pushed(self, branch: Branch, wanted: Callable[[], Sequence[Commit | Draft]]) -> None:
+    def _retry_push(self, branch: Branch, wanted: Callable[[], Sequence[Commit | Draft]]) -> None:
         """Push the branch as wanted; if someone else was faster, fetch what they pushed and try again with it."""
         for _ in range(_ATTEMPTS):
-            if branch.push(branch.chained(wanted())):
+            if branch.push(branch.build_history(wanted())):
                 return
             self._fetch(branch, "trees")
         raise RemoteFailed(
@@ -255,13 +255,13 @@ class GitRemote:
         """Return the address to push to: the setting, or that of the app repository's remote of this name."""
         url = self._table.url.get_secret_value()
         if re.fullmatch(r"[\w.-]+", url) and url not in (".", ".."):
-            found = self._of_the_app("remote", "get-url", "--push", url)
+            found = self._ask_app_repository("remote", "get-url", "--push", url)
             if not found:
                 raise RemoteFailed(
                     f"The repository at {self._settings.app_dir} has no remote named {url}.",
                     hint="Set `url` to an address; or add that remote: `git remote add`.",
                 )
-            url, top = found, Path(self._of_the_app("rev-parse", "--show-toplevel") or self._settings.app_dir)
+            url, top = found, Path(self._ask_app_repository("rev-parse", "--show-toplevel") or self._settings.app_dir)
         else:
             top = self._settings.app_dir
         is_path = "://" not in url and ":" not in url.partition("/")[0]
@@ -269,11 +269,11 @@ class GitRemote:
 
     def _inherited(self) -> Sequence[tuple[str, str]]:
         """Return the app repository's own configuration for reaching its host: credentials, proxies, rewritten URLs."""
-        lines = self._of_the_app("config", "--local", "-z", "--get-regexp", _INHERITED).split("\0")
+        lines = self._ask_app_repository("config", "--local", "-z", "--get-regexp", _INHERITED).split("\0")
         pairs = [line.partition("\n") for line in lines if line]
         return [(key, value if mark else "true") for key, mark, value in pairs]
 
-    def _of_the_app(self, *arguments: str) -> str:
+    def _ask_app_repository(self, *arguments: str) -> str:
         """Return what git prints about the app's repository; empty if there is none, or git fails."""
         done = self._git(self._settings.app_dir).attempt(*arguments)
         return os.fsdecode(done.out).strip("\n") if done.code == 0 else ""
@@ -282,13 +282,13 @@ class GitRemote:
         return Git(self.name, folder, self._table.timeout)
 
 
-def _promised(holds: frozenset[str]) -> set[str]:
+def _required_files(holds: frozenset[str]) -> set[str]:
     """Return the files that must be in the tree of a commit that holds these parts."""
     listing = {LISTING} if {"database", "uploads"} & holds else set()
     return {METADATA_FILE} | listing | {dump for part in holds if (dump := layout.dump_file(part))}
 
 
-def _refusal(backup: str, dumps: Sequence[tuple[Metadata, Stored]], emit: EventListener) -> str:
+def _unusable_dumps(backup: str, dumps: Sequence[tuple[Metadata, Stored]], emit: EventListener) -> str:
     """Return sentences that say which dumps a pull could not use, and why; empty if it could use all."""
     found = [(dump.name, sql_text.refusal(dump.source, recorded, emit)) for recorded, dump in dumps]
     return " ".join(f"{name} of {backup} does not make the database again: {why}" for name, why in found if why)
@@ -329,10 +329,10 @@ class _Pull:
     def into(self, target: Path) -> None:
         """Write everything in the commit into that empty folder; not yet synced."""
         recorded = self._recorded()
-        if not is_of(recorded, self._created):
+        if not was_made_at(recorded, self._created):
             raise _damaged(self._name, "it is another backup than its commit says")
         whole = layout.is_whole(recorded, self._holds)
-        members = self._as_it_was(recorded) if whole else self._remade(recorded)
+        members = self._original_entries(recorded) if whole else self._rebuilt_entries(recorded)
         try:
             packing.Incoming(self._name, members).unpack(target, self._zone, True, self._tell)
         except Damaged as error:
@@ -345,13 +345,13 @@ class _Pull:
         (self._own / METADATA_FILE).write_bytes(self._text(METADATA_FILE))
         return manifest.read_metadata(self._own, self._zone)
 
-    def _as_it_was(self, recorded: Metadata) -> _Members:
+    def _original_entries(self, recorded: Metadata) -> _Members:
         for name in layout.TEXTS:
             if blob := self._blobs.get(name):
                 yield self._member(name, blob.size), self._contents.chunks(blob)
         yield from self._listed(recorded)
 
-    def _remade(self, recorded: Metadata) -> _Members:
+    def _rebuilt_entries(self, recorded: Metadata) -> _Members:
         """Yield the entries of a backup that holds less than the original, with metadata that says so."""
         made = self._own / "made"
         made.mkdir()
@@ -360,11 +360,11 @@ class _Pull:
             metadata = self._without_trees(metadata)
         rebuilt = {} if "database" in self._holds else layout.databases(recorded)
         for name, alone in rebuilt.items():
-            metadata = metadata.remade(name, *self._rebuilt(name, alone, made / sql_text.name_of(name)))
+            metadata = metadata.remade(name, *self._rebuild_database(name, alone, made / sql_text.name_of(name)))
         if rebuilt:
             files = "its files are others" if len(rebuilt) > 1 else "its file is another"
             self._tell(Notice(f"{self._name} is made from its SQL text: all rows are there, {files}."))
-            metadata = replace(metadata, note=_noted(metadata.note))
+            metadata = replace(metadata, note=_rebuilt_note(metadata.note))
         manifest.write_metadata(made, metadata)
         yield self._file(METADATA_FILE, made / METADATA_FILE)
         if GUIDE_FILE in self._blobs:
@@ -382,7 +382,7 @@ class _Pull:
         left = tuple(one for one in metadata.databases if "/" not in one.name)
         return replace(metadata, uploads_included=False, uploads=None, trees=(), databases=left if left[1:] else ())
 
-    def _rebuilt(self, name: str, recorded: Metadata, target: Path) -> tuple[DatabaseFacts, str]:
+    def _rebuild_database(self, name: str, recorded: Metadata, target: Path) -> tuple[DatabaseFacts, str]:
         """Make the database from its SQL text, compare it with the record, and return its facts and fingerprint."""
         found, text = self._load(sql_text.name_of(name), target), f"its SQL text of {name}" if name else "its SQL text"
         if fault := sql_text.fault(recorded, found):
@@ -434,7 +434,7 @@ class _Pull:
         return self._blobs[path]
 
 
-def _noted(note: str) -> str:
+def _rebuilt_note(note: str) -> str:
     said = "made from its SQL text"
     return f"{note} ({said})" if note else said
 
