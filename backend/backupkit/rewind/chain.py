@@ -26,7 +26,7 @@ from backupkit.rewind.point import Header
 
 FOLDER = ".rewind"
 _DAMAGED = ".damaged"
-_LATE = 3  # intervals that may pass without a look before the time counts as a gap
+_ALLOWED_INTERVALS = 3  # intervals that may pass without a look before the time counts as a gap
 
 SET_BACK = datetime.fromtimestamp(0, UTC)
 """The `since` of a point that was taken when the clock was not ahead of the point before it."""
@@ -248,10 +248,10 @@ def moments_of(
     if not good:
         return [], lost
     first = good[0].header
-    found = [Moment(made_at, first.base, None, first.before, timedelta(seconds=_LATE * first.interval))]
+    found = [Moment(made_at, first.base, None, first.before, timedelta(seconds=_ALLOWED_INTERVALS * first.interval))]
     turn = 0
     for one in good:
-        tolerance = timedelta(seconds=_LATE * one.header.interval)
+        tolerance = timedelta(seconds=_ALLOWED_INTERVALS * one.header.interval)
         turn += one.header.since == SET_BACK
         found.append(Moment(one.at, one.chain, one, one.header.since, tolerance, before, turn))
     return found, lost

@@ -62,11 +62,11 @@ def copy(
     size = sum(one.size for one in wanted)
     emit(Step(f"Copying the points after {backup.name}", size))
     copied, left_out, done = 0, list[str](), 0
-    states = _States(seal_of(backup), there)
+    states = _ReachedStates(seal_of(backup), there)
     with chain.opened(source, backup.name) as origin, own_folder.made(target, FOLDER, backup.name) as folder:
         space.require(size, target, f"The copy of the points after {backup.name}")
         for one in wanted:
-            if origin and states.lead_to(one.header):
+            if origin and states.can_apply(one.header):
                 try:
                     refuse(one)
                     copied += _copy_one(origin / one.name, folder, states)
@@ -124,31 +124,31 @@ def flaws(backups: Path, backup: str) -> Iterator[str]:
                 yield f"{FOLDER}/{backup}/{name}: {error.message.rstrip('.')}"
 
 
-class _States:
+class _ReachedStates:
     """The states that the points in the target reach: a point with another parent could not be restored there."""
 
     def __init__(self, seal: str, there: list[Point]) -> None:
         self._seal, self._states = seal, set[str]()
         for one in there:
-            if self.lead_to(one.header):
+            if self.can_apply(one.header):
                 self.add(one.header)
 
-    def lead_to(self, header: point.Header) -> bool:
+    def can_apply(self, header: point.Header) -> bool:
         return header.seal == self._seal and header.parent in {header.base_state, *self._states}
 
     def add(self, header: point.Header) -> None:
         self._states.add(header.state)
 
 
-def _copy_one(source: Path, folder: Path, states: _States) -> int:
+def _copy_one(source: Path, folder: Path, states: _ReachedStates) -> int:
     """Copy one point and return 1; return 0 if the scheduler merged it into another point meanwhile."""
     draft = folder / _DRAFT
     disk.remove_tree(draft)
     try:
         disk.copy_file(source, draft)
         _sync(draft)
-        header = _compared(source, draft)
-        if not states.lead_to(header):
+        header = _verified(source, draft)
+        if not states.can_apply(header):
             return 0
         os.chmod(draft, 0o600)
         disk.rename(draft, folder / source.name)
@@ -166,7 +166,7 @@ def _sync(draft: Path) -> None:
         disk.forget_cached(handle)
 
 
-def _compared(source: Path, draft: Path) -> point.Header:
+def _verified(source: Path, draft: Path) -> point.Header:
     """Verify every byte of the copy and return its header."""
     try:
         point.verify(draft)

@@ -38,7 +38,7 @@ from backupkit.repository import manifest, reliable, store
 from backupkit.rewind import chain, point
 from backupkit.rewind.chain import Moment, Point, Timeline
 from backupkit.rewind.point import DatabaseChange, Header, PartChange
-from backupkit.rewind.state import Known, State, of_backup, seal_of
+from backupkit.rewind.state import KnownUpload, State, of_backup, seal_of
 from backupkit.scheduling import scheduler_lock
 from backupkit.sqlite import changed_pages, database
 from backupkit.sqlite.pages import HASH
@@ -46,8 +46,8 @@ from backupkit.upload_files import walk
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 POINT = "point_"
-_OTHER = "`rewind` shows what can be restored."
-_LOOKS = 5  # attempts of a check if points are merged meanwhile
+_HINT = "`rewind` shows what can be restored."
+_CHECK_ATTEMPTS = 5  # attempts of a check if points are merged meanwhile
 
 
 @dataclass(frozen=True)
@@ -93,17 +93,17 @@ def check(settings: Settings, emit: EventListener = silence, only: str = "") -> 
             points, broken = chain.read(settings.dir, name)
             lost += broken + [chain.Lost(name, one.name, f"the backup {name} is gone or damaged") for one in points]
             continue
-        lost += _check_until_quiet(settings, backup)
+        lost += _check_until_stable(settings, backup)
     return lost
 
 
-def _check_until_quiet(settings: Settings, backup: Backup) -> list[chain.Lost]:
+def _check_until_stable(settings: Settings, backup: Backup) -> list[chain.Lost]:
     """Check one chain again until none of its points is merged or removed meanwhile; return the lost points.
 
     If that never happens, store no damage: good points would stay marked as damaged.
     """
     lost = list[chain.Lost]()
-    for _ in range(_LOOKS):
+    for _ in range(_CHECK_ATTEMPTS):
         points, broken = chain.read(settings.dir, backup.name)
         bad = dict[str, str]()
         lost = sorted((*broken, *_check_chain(settings, backup, points, bad)), key=lambda one: one.name)
@@ -173,24 +173,24 @@ def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
     """
     found = timeline(settings)
     if at > now + timedelta(seconds=1):
-        raise Refused(f"{_said(settings, at)} is in the future: it is {_said(settings, now)}.", hint=_OTHER)
+        raise Refused(f"{_local(settings, at)} is in the future: it is {_local(settings, now)}.", hint=_HINT)
     moment = found.before(at)
     newest = _newest_backup(settings, at)
     backup = newest.backup if newest else None
     if (unusual := _newest_unusual(settings, found, at, now)) and (not backup or unusual.made_at > backup.made_at):
         backup = unusual
     _require_not_lost(settings, found, at, moment, backup)
-    is_known = moment is not None and _was_same(found, at, moment)
+    is_known = moment is not None and _was_unchanged(found, at, moment)
     if not is_known and (sides := found.in_gap(at)):
         _refuse_gap(settings, at, *sides)
     if moment and not is_known and not found.after(at):
         _require_watched(settings, at, moment, now, backup)
     if moment and moment.point and (backup is None or moment.at >= backup.made_at):
-        return _with_point(settings, found, moment, at)
+        return _chosen_point(settings, found, moment, at)
     if backup is None:
-        first = f" The first is of {_said(settings, found.moments[0].at)}." if found.moments else ""
+        first = f" The first is of {_local(settings, found.moments[0].at)}." if found.moments else ""
         raise NoSuchBackup(
-            f"There is no backup in {settings.dir} made until {_said(settings, at)}, and no point of rewind.{first}",
+            f"There is no backup in {settings.dir} made until {_local(settings, at)}, and no point of rewind.{first}",
             hint="`list` shows all backups, `rewind` all points.",
         )
     sentence = f"The newest until then is the backup {backup.name}."
@@ -201,11 +201,11 @@ def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
     return Chosen(None, backup.name, backup.made_at, sentence)
 
 
-def _with_point(settings: Settings, found: Timeline, moment: Moment, at: datetime) -> Chosen:
+def _chosen_point(settings: Settings, found: Timeline, moment: Moment, at: datetime) -> Chosen:
     assert moment.point is not None
     later = found.after(moment.at)
-    after = f"; the next one is of {_said(settings, later.at)}" if later else ", the newest"
-    sentence = f"The point of {_said(settings, moment.at)}{after}. What was written after it is not in it."
+    after = f"; the next one is of {_local(settings, later.at)}" if later else ", the newest"
+    sentence = f"The point of {_local(settings, moment.at)}{after}. What was written after it is not in it."
     if other := found.other(moment, at):
         sentence += f' The clock was set back: that time came twice. The other: --at "{typed(settings, other.at)}".'
     return Chosen(moment, moment.chain, moment.at, sentence)
@@ -231,8 +231,8 @@ def _newest_backup(settings: Settings, at: datetime) -> store.Latest | None:
 
 def _refuse_gap(settings: Settings, at: datetime, before: Moment, after: Moment) -> None:
     raise Refused(
-        f"Nobody looked at the data at {_said(settings, at)}: there is a gap from {_said(settings, before.at)} to "
-        f"{_said(settings, after.at)}.",
+        f"Nobody looked at the data at {_local(settings, at)}: there is a gap from {_local(settings, before.at)} to "
+        f"{_local(settings, after.at)}.",
         hint=f'Take one side of it: --at "{typed(settings, before.at)}" or --at "{typed(settings, after.at)}"',
     )
 
@@ -249,13 +249,13 @@ def _require_not_lost(
         return
     _, newest = max(lost, key=lambda one: one[0])
     raise Damaged(
-        f"What was there at {_said(settings, at)} is lost: the point {newest.name} cannot be restored, since "
+        f"What was there at {_local(settings, at)} is lost: the point {newest.name} cannot be restored, since "
         f"{newest.why.rstrip('.')}.",
         hint="Before and after it: " + " or ".join(f'--at "{typed(settings, one)}"' for one in good),
     )
 
 
-def _was_same(found: Timeline, at: datetime, moment: Moment) -> bool:
+def _was_unchanged(found: Timeline, at: datetime, moment: Moment) -> bool:
     """Return whether the next point, itself lost, records that the data was still as in `moment` at that time."""
     headers = (one.header for one in found.lost if one.chain == moment.chain and one.header)
     after = min((one for one in headers if one.at > moment.at), key=lambda one: one.at, default=None)
@@ -279,8 +279,8 @@ def _require_watched(settings: Settings, at: datetime, moment: Moment, now: date
     is_on = scheduler_lock.is_anyone_on(settings.dir)
     unwatched = "the scheduler has not looked since." if is_on else "no scheduler is at work."
     raise Refused(
-        f"Nobody looked at the data at {_said(settings, at)}: the last point is of {_said(settings, moment.at)}, and "
-        + (f"the scheduler last looked at {_said(settings, looked)}." if looked else unwatched),
+        f"Nobody looked at the data at {_local(settings, at)}: the last point is of {_local(settings, moment.at)}, and "
+        + (f"the scheduler last looked at {_local(settings, looked)}." if looked else unwatched),
         hint=f'Take that one: --at "{typed(settings, moment.at)}". What is live now is in no point: `backup`',
     )
 
@@ -292,7 +292,7 @@ def _live_databases(settings: Settings, moment: Moment) -> list[Path]:
     return [one.database for one in found if one] if all(found) else []
 
 
-def _said(settings: Settings, at: datetime) -> str:
+def _local(settings: Settings, at: datetime) -> str:
     return f"{settings.local(at):%Y-%m-%d %H:%M:%S %Z}"
 
 
@@ -322,7 +322,7 @@ def built(settings: Settings, moment: Moment, emit: EventListener = silence) -> 
     base = store.read(settings, moment.chain)
     metadata = store.require_metadata(base)
     assert moment.point and metadata.database and metadata.database_file
-    emit(Step(f"Building the point of {_said(settings, moment.at)}"))
+    emit(Step(f"Building the point of {_local(settings, moment.at)}"))
     new = sum(change.entry.size for one in moment.way for change in one.header.changed_files if change.entry)
     space.require(moment.point.header.database_bytes + new, settings.dir, "It")
     with store.work_folder(settings, "rewind", "restore of a point") as work:
@@ -330,7 +330,7 @@ def built(settings: Settings, moment: Moment, emit: EventListener = silence) -> 
         folder.mkdir(mode=0o700)
         with chain.opened(settings.dir, moment.chain) as points:
             if points is None:
-                raise Damaged(f"The points of {moment.chain} are gone.", _OTHER)
+                raise Damaged(f"The points of {moment.chain} are gone.", _HINT)
             _build(_Building(settings, moment, points, base, metadata, folder), emit)
         yield replace(store.read_at(folder, settings.zone), just_built=True)
 
@@ -371,60 +371,60 @@ class _Building:
 
     def _of(self, part: str) -> Metadata:
         if (found := self.metadata.at(part)) is None:
-            raise Damaged(f"The backup {self.base.path} has no {part}.", _OTHER)
+            raise Damaged(f"The backup {self.base.path} has no {part}.", _HINT)
         return found
 
 
 def _build(building: _Building, emit: EventListener) -> None:
     if seal_of(building.base) != building.header.seal:
-        raise Damaged(f"The backup {building.base.path} is not the one that the point was made after.", _OTHER)
+        raise Damaged(f"The backup {building.base.path} is not the one that the point was made after.", _HINT)
     state = of_backup(building.base, with_pages=False)
     in_base = {name: dict(one.uploads) for name, one in state.parts.items()}
-    _follow(building, state)
+    _apply_points(building, state)
     with closing(manifest.ChecksumWriter(building.folder)) as checksums:
         found = {
-            one.name: _finished(building, one, state.parts[one.name], in_base[one.name], checksums)
+            one.name: _finish_part(building, one, state.parts[one.name], in_base[one.name], checksums)
             for one in building.header.parts
         }
         _seal(building, found, checksums, emit)
 
 
 @dataclass(frozen=True)
-class _Laid:
+class _FinishedPart:
     """A finished part: the inspection of its database, and the facts on its tree."""
 
     database: database.Inspection | None = None
     tree: UploadsFacts | None = None
 
 
-def _finished(
+def _finish_part(
     building: _Building,
     one: PartChange,
     state: State,
-    in_base: dict[str, Known],
+    in_base: dict[str, KnownUpload],
     checksums: manifest.ChecksumWriter,
-) -> _Laid:
+) -> _FinishedPart:
     """Check the database of that part, and build its tree; `in_base` are the files of the tree in the base backup."""
     if one.database is None:
-        _require_listed(building, one, state)
-        return _Laid(tree=_lay_tree(building, one.name, state, in_base, checksums))
+        _require_uploads_digest(building, one, state)
+        return _FinishedPart(tree=_build_tree(building, one.name, state, in_base, checksums))
     file = building.file_of(one.name)
     with process.optional_worker(file.stat().st_size) as beside:
-        as_stored = _prepared_to_open(file)
+        as_stored = _use_rollback_journal(file)
         inspecting = beside.submit(database.inspect, file)
-        with _naming_the_damaged(building.settings, building.moment):
-            _require_right(building, one, file, as_stored)
-            _require_listed(building, one, state)
+        with _name_damaged_point(building.settings, building.moment):
+            _require_database_digest(building, one, file, as_stored)
+            _require_uploads_digest(building, one, state)
         is_tree = not one.name and building.metadata.uploads_included
-        tree = _lay_tree(building, one.name, state, in_base, checksums) if is_tree else None
-        return _Laid(inspecting.result(), tree)
+        tree = _build_tree(building, one.name, state, in_base, checksums) if is_tree else None
+        return _FinishedPart(inspecting.result(), tree)
 
 
-def _follow(building: _Building, state: State) -> None:
+def _apply_points(building: _Building, state: State) -> None:
     """Write the databases as of the point; apply the upload changes to the state, but write no upload yet."""
     moment = building.moment
     for one in moment.way:
-        for part, found in state.matched(one.name, one.header):
+        for part, found in state.paired_parts(one.name, one.header):
             found.change(one.name, part.changes)
     for last in building.header.parts:
         if last.database is None:
@@ -432,12 +432,12 @@ def _follow(building: _Building, state: State) -> None:
         facts, file = building.facts_of(last.name), building.file_of(last.name)
         disk.copy_file(building.base.path / file.name, file)
         way = [(one.name, part) for one in moment.way for part in one.header.parts if part.name == last.name]
-        with _naming_the_damaged(building.settings, moment):
+        with _name_damaged_point(building.settings, moment):
             _write_pages(building.points, way, facts.page_size, file)
 
 
 @contextlib.contextmanager
-def _naming_the_damaged(settings: Settings, moment: Moment) -> Iterator[None]:
+def _name_damaged_point(settings: Settings, moment: Moment) -> Iterator[None]:
     """On `Damaged`, check the whole chain, and raise the error of the first damaged point on the way, if any."""
     try:
         yield
@@ -445,7 +445,7 @@ def _naming_the_damaged(settings: Settings, moment: Moment) -> Iterator[None]:
         check(settings, only=moment.chain)
         bad = chain.damaged(settings.dir, moment.chain)
         if found := next((bad[one.name] for one in moment.way if one.name in bad), ""):
-            raise Damaged(found, _OTHER) from None
+            raise Damaged(found, _HINT) from None
         raise
 
 
@@ -465,7 +465,7 @@ def _write_pages(points: Path, way: Sequence[tuple[str, PartChange]], page_size:
         os.ftruncate(handle, last.pages * last.page_size)
 
 
-def _prepared_to_open(file: Path) -> bytes:
+def _use_rollback_journal(file: Path) -> bytes:
     """Switch the file to a rollback journal, so that opening it leaves no -wal; return its first bytes from before."""
     with disk.Opened(file, os.O_RDWR | os.O_NOFOLLOW) as handle:
         first = os.pread(handle, changed_pages.LARGEST_PAGE, 0)
@@ -473,7 +473,7 @@ def _prepared_to_open(file: Path) -> bytes:
     return first
 
 
-def _require_right(building: _Building, one: PartChange, file: Path, as_stored: bytes) -> None:
+def _require_database_digest(building: _Building, one: PartChange, file: Path, as_stored: bytes) -> None:
     """Raise `Damaged` unless the database has the digest in the point; `as_stored` replaces its first page in that."""
     assert one.database
     with disk.open_plain(file, 1 << 62) as opened:
@@ -481,22 +481,22 @@ def _require_right(building: _Building, one: PartChange, file: Path, as_stored: 
     hashes[:HASH] = changed_pages.hash_of(as_stored[: one.database.page_size])
     if State(0, hashes).root != one.database.root:
         what = one.title if building.header.others else "database"
-        raise Damaged(f"The points up to {building.point.name} do not lead to the {what} that they name.", _OTHER)
+        raise Damaged(f"The points up to {building.point.name} do not lead to the {what} that they name.", _HINT)
 
 
-def _require_listed(building: _Building, one: PartChange, state: State) -> None:
+def _require_uploads_digest(building: _Building, one: PartChange, state: State) -> None:
     """Raise `Damaged` unless the list of uploads has the digest in the point."""
     if one.uploads and state.uploads_digest() != one.uploads:
         what = one.name or UPLOADS_FOLDER
-        raise Damaged(f"The points up to {building.point.name} do not lead to the {what} that they name.", _OTHER)
+        raise Damaged(f"The points up to {building.point.name} do not lead to the {what} that they name.", _HINT)
 
 
 def _seal(
-    building: _Building, found: dict[str, _Laid], checksums: manifest.ChecksumWriter, emit: EventListener
+    building: _Building, found: dict[str, _FinishedPart], checksums: manifest.ChecksumWriter, emit: EventListener
 ) -> None:
     settings, folder, moment, header = building.settings, building.folder, building.moment, building.header
     databases = [
-        _sealed(building, one, one.database, read, emit)
+        _sealed_database(building, one, one.database, read, emit)
         for one in header.parts
         if one.database and (read := found[one.name].database)
     ]
@@ -536,7 +536,7 @@ def _seal(
     checksums.record_file(METADATA_FILE)
 
 
-def _sealed(
+def _sealed_database(
     building: _Building, one: PartChange, change: DatabaseChange, found: database.Inspection, emit: EventListener
 ) -> SealedDatabase:
     """Return the metadata of the part's database; raise `Damaged` if its integrity check failed."""
@@ -570,8 +570,8 @@ def _version_table(settings: Settings | None, found: database.Inspection, emit: 
 # Uploads
 
 
-def _lay_tree(
-    building: _Building, part: str, state: State, in_base: dict[str, Known], checksums: manifest.ChecksumWriter
+def _build_tree(
+    building: _Building, part: str, state: State, in_base: dict[str, KnownUpload], checksums: manifest.ChecksumWriter
 ) -> UploadsFacts:
     """Build the tree, with hard links to unchanged files of the base backup; record its checksums."""
     listed = sorted(state.uploads.items(), key=lambda one: one[0].split("/") if one[0] else [])
@@ -579,20 +579,20 @@ def _lay_tree(
     of_tree = part or UPLOADS_FOLDER
     root = building.folder / of_tree
     root.mkdir(mode=0o700)
-    laying = _Laying(building.points, building.base, root, in_base)
+    builder = _TreeBuilder(building.points, building.base, root, in_base)
     files = size = attributes = 0
     with closing(tree.Parents(root)) as parents, closing(tree.Parents(building.base.path / of_tree)) as sealed:
         for path, known in listed:
             if path:
                 with parents.of(path) as (within, name):
-                    laying.lay(known, path, name, within, sealed)
+                    builder.create(known, path, name, within, sealed)
             if known.entry.form == "file":
                 checksums.record(f"{of_tree}/{path}", known.entry.sha256)
                 files, size = files + 1, size + known.entry.size
             attributes += len(known.entry.attributes)
         for path, known in reversed(listed):
             if known.entry.form == "folder":
-                laying.dress(parents.go(path), known, path)
+                builder.set_attributes(parents.go(path), known, path)
     return UploadsFacts(
         files=files,
         bytes=size,
@@ -608,40 +608,40 @@ def _require_tree(state: State) -> None:
     for path, known in state.uploads.items():
         above = state.uploads.get(path.rpartition("/")[0])
         if path and (above is None or above.entry.form != "folder"):
-            raise Damaged(f"The points have an upload {path!r} in no folder.", _OTHER)
+            raise Damaged(f"The points have an upload {path!r} in no folder.", _HINT)
         if not path and known.entry.form != "folder":
-            raise Damaged("The points have uploads that are no folder.", _OTHER)
+            raise Damaged("The points have uploads that are no folder.", _HINT)
 
 
 @dataclass
-class _Laying:
+class _TreeBuilder:
     points: Path
     base: Backup
     root: Path
-    in_base: dict[str, Known]
+    in_base: dict[str, KnownUpload]
 
     def __post_init__(self) -> None:
         self._keeper = Keeper()
 
-    def lay(self, known: Known, path: str, name: str, within: int, sealed: tree.Parents) -> None:
+    def create(self, known: KnownUpload, path: str, name: str, within: int, sealed: tree.Parents) -> None:
         """Create one entry."""
         entry = known.entry
         if entry.form == "folder":
             os.mkdir(name, 0o700, dir_fd=within)
         elif entry.form == "link":
             os.symlink(entry.target, name, dir_fd=within)
-            descriptors.set_link_attributes(name, within, known.whose, (entry.changed, entry.changed))
+            descriptors.set_link_attributes(name, within, known.owner_to_restore, (entry.changed, entry.changed))
         elif isinstance(known.place, str):
             self._from_base(known, path, name, within, sealed)
         else:
             with disk.Opened(name, _NEW, within) as target:
                 point.copy_content(self.points / known.place[0], known.place[1], entry, target)
-                self.dress(target, known, path)
+                self.set_attributes(target, known, path)
 
-    def _from_base(self, known: Known, path: str, name: str, within: int, sealed: tree.Parents) -> None:
+    def _from_base(self, known: KnownUpload, path: str, name: str, within: int, sealed: tree.Parents) -> None:
         source = self.in_base.get(str(known.place))
         if source is None or source.entry.sha256 != known.entry.sha256:
-            raise Damaged(f"The backup {self.base.path} has no upload {known.place!r}.", _OTHER)
+            raise Damaged(f"The backup {self.base.path} has no upload {known.place!r}.", _HINT)
         with sealed.of(str(known.place)) as (folder, original):
             if source.entry == known.entry:
                 with contextlib.suppress(OSError):
@@ -649,11 +649,11 @@ class _Laying:
                     return
             disk.copy_file(original, name, within=(folder, within))
         with disk.Opened(name, os.O_RDWR | os.O_NOFOLLOW, within) as target:
-            self.dress(target, known, path)
+            self.set_attributes(target, known, path)
 
-    def dress(self, handle: int, known: Known, path: str) -> None:
+    def set_attributes(self, handle: int, known: KnownUpload, path: str) -> None:
         """Set owner, mode, times and extended attributes of an entry whose content is complete."""
-        entry, owner = known.entry, known.whose
+        entry, owner = known.entry, known.owner_to_restore
         times = (entry.changed, entry.changed)
         disk.set_owner_mode_times(handle, owner, entry.mode, times)
         self._keeper.set(handle, {name: bytes.fromhex(value) for name, value in entry.attributes}, path)

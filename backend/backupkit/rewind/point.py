@@ -37,15 +37,15 @@ from backupkit.repository.manifest import is_inside
 FORMAT = 1
 _MAGIC = b"BKPOINT1"
 _TAIL = 8 + 32 + 32
-_MOST_HEADER = 256 << 20
-_MOST = 1 << 60
-_PIECE = 1 << 20  # bytes
+_MAX_HEADER = 256 << 20
+_MAX_BYTES = 1 << 60
+_CHUNK = 1 << 20  # bytes
 _NAME = re.compile(r"(\d{8})-\d{8}T\d{6}Z\.point")
-_OTHER = "`rewind` shows what can be restored; `verify --all` names all that is damaged."
+_HINT = "`rewind` shows what can be restored; `verify --all` names all that is damaged."
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Form = Literal["file", "folder", "link"]
-Where = Literal["none", "here", "before", "base"]
+ContentPlace = Literal["none", "here", "before", "base"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Change:
 
     path: str = ""
     entry: Entry | None = None
-    content: Where = "none"
+    content: ContentPlace = "none"
     offset: Count = 0
     source: str = ""
     stamp: str = ""
@@ -192,7 +192,7 @@ class Header:
 
 
 @cache
-def _form() -> TypeAdapter[Header]:
+def _header_type() -> TypeAdapter[Header]:
     return TypeAdapter(Header)
 
 
@@ -213,18 +213,18 @@ def number_of(name: str) -> int | None:
 def read_header(path: Path) -> Header:
     """Return the header; raise `Damaged` if it is not as it was written or not valid."""
     try:
-        with disk.open_plain(path, _MOST) as file:
+        with disk.open_plain(path, _MAX_BYTES) as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(0, end - _TAIL))
             tail = file.read(_TAIL)
             length = int.from_bytes(tail[:8], "big")
-            if len(tail) < _TAIL or length > min(_MOST_HEADER, end - _TAIL - len(_MAGIC)):
+            if len(tail) < _TAIL or length > min(_MAX_HEADER, end - _TAIL - len(_MAGIC)):
                 raise _damaged(path, "it is cut short")
             file.seek(end - _TAIL - length)
             raw = file.read(length)
         if hashlib.sha256(raw).digest() != tail[8:40]:
             raise _damaged(path, "its header is not as it was written")
-        header = _form().validate_python(json.loads(raw))
+        header = _header_type().validate_python(json.loads(raw))
     except OSError as error:
         raise _damaged(path, f"it cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
@@ -264,7 +264,7 @@ def _require_sane_change(path: Path, change: Change, end: int) -> None:
 def verify(path: Path) -> None:
     """Read every byte and compare it with the checksum; raise `Damaged` if it is not as it was written."""
     try:
-        with disk.open_plain(path, _MOST) as file:
+        with disk.open_plain(path, _MAX_BYTES) as file:
             left = file.seek(0, os.SEEK_END) - 32
             file.seek(0)
             digest, first = hashlib.sha256(), b""
@@ -295,7 +295,7 @@ def pages(
 ) -> Iterator[tuple[int, memoryview]]:
     """Yield number and content of each changed page that is not marked in `known`; raise `Damaged` for invalid data."""
     record, last = 4 + database.page_size, 0
-    with disk.open_plain(path, _MOST) as file:
+    with disk.open_plain(path, _MAX_BYTES) as file:
         file.seek(offset)
         left, chunks, buffer = database.changed, _unpacked(path, file, database), b""
         while left:
@@ -324,9 +324,9 @@ def _unpacked(path: Path, file: BinaryIO, database: DatabaseChange) -> Iterator[
 def _zlib_pieces(path: Path, file: BinaryIO, left: int) -> Iterator[bytes]:
     decoder = zlib.decompressobj()
     try:
-        while left and (data := file.read(min(left, _PIECE))):
+        while left and (data := file.read(min(left, _CHUNK))):
             left -= len(data)
-            while found := decoder.decompress(data, _PIECE):
+            while found := decoder.decompress(data, _CHUNK):
                 yield found
                 data = decoder.unconsumed_tail
     except zlib.error as error:
@@ -338,15 +338,15 @@ def _zstd_pieces(path: Path, file: BinaryIO, left: int) -> Iterator[bytes]:
         import zstandard
     except ImportError as error:
         raise Damaged(f"{path} needs the package zstandard.", hint="pip install zstandard") from error
-    with zstandard.ZstdDecompressor().stream_reader(cast(BinaryIO, _Part(file, left)), closefd=False) as reader:
+    with zstandard.ZstdDecompressor().stream_reader(cast(BinaryIO, _FileSlice(file, left)), closefd=False) as reader:
         try:
-            while found := reader.read(_PIECE):
+            while found := reader.read(_CHUNK):
                 yield found
         except zstandard.ZstdError as error:
             raise _damaged(path, "its pages cannot be decompressed") from error
 
 
-class _Part:
+class _FileSlice:
     """The next `left` bytes of an open file, as a file."""
 
     def __init__(self, file: BinaryIO, left: int) -> None:
@@ -360,7 +360,7 @@ class _Part:
 
 def content(path: Path, offset: int, size: int) -> Iterator[bytes]:
     """Yield the content of an upload in a point, in pieces; less than its size if the file is cut short."""
-    with disk.open_plain(path, _MOST) as file:
+    with disk.open_plain(path, _MAX_BYTES) as file:
         file.seek(offset)
         while size and (chunk := file.read(min(size, disk.CHUNK))):
             size -= len(chunk)
@@ -385,7 +385,7 @@ def copy_content(path: Path, offset: int, entry: Entry, target: int) -> None:
 
 
 def _damaged(path: Path, why: str) -> Damaged:
-    return Damaged(f"The point {path.name} is damaged: {why}.", _OTHER)
+    return Damaged(f"The point {path.name} is damaged: {why}.", _HINT)
 
 
 # Writing
@@ -455,7 +455,7 @@ class Writer:
 
     def finish(self, header: Header, final: Path) -> int:
         """Write the header, sync, and rename the draft to `final`; return the size in bytes."""
-        raw = _dumped(header)
+        raw = _to_json(header)
         self._write(raw + len(raw).to_bytes(8, "big") + hashlib.sha256(raw).digest())
         self._write(self._digest.digest())
         os.fsync(self._handle)
@@ -504,20 +504,20 @@ class Content:
         return self._digest.hexdigest()
 
 
-def _dumped(header: Header) -> bytes:
+def _to_json(header: Header) -> bytes:
     """Return the header as JSON in ASCII, since names may hold any bytes."""
     values = asdict(replace(header, changes=(), others=()))
     values |= {key: value.isoformat() for key, value in values.items() if isinstance(value, datetime)}
     values["changes"] = [_without_defaults(change) for change in header.changes]
     if header.others:
-        values["others"] = [_dumped_part(one) for one in header.others]
+        values["others"] = [_part_to_json(one) for one in header.others]
     else:  # format 1 has no such keys
         for key in ("packed", "gap_ms", "others"):
             del values[key]
     return json.dumps(values, separators=(",", ":")).encode("ascii")
 
 
-def _dumped_part(one: PartChange) -> dict[str, object]:
+def _part_to_json(one: PartChange) -> dict[str, object]:
     return {**asdict(replace(one, changes=())), "changes": [_without_defaults(change) for change in one.changes]}
 
 

@@ -24,10 +24,10 @@ from backupkit.rewind.point import Change, DatabaseChange, Entry, Header, PartCh
 from backupkit.sqlite import changed_pages
 from backupkit.sqlite.pages import HASH
 
-_OTHER = "`rewind` shows what can be restored."
+_HINT = "`rewind` shows what can be restored."
 
 
-class Known(NamedTuple):
+class KnownUpload(NamedTuple):
     """An upload: its entry, the place of its content (file name of a point and offset, or path in the base), its stamp.
 
     `owner` is the last one known from the base backup or an earlier point, for an entry that records none. It is not
@@ -40,7 +40,7 @@ class Known(NamedTuple):
     owner: tuple[int, int] | None = None
 
     @property
-    def whose(self) -> tuple[int, int]:
+    def owner_to_restore(self) -> tuple[int, int]:
         """The uid and gid to restore; those of this process if none is known."""
         return self.entry.owner or self.owner or (os.geteuid(), os.getegid())
 
@@ -60,7 +60,7 @@ class State:
 
     page_size: int
     hashes: bytearray
-    uploads: dict[str, Known] = field(default_factory=dict)
+    uploads: dict[str, KnownUpload] = field(default_factory=dict)
     others: dict[str, State] = field(default_factory=dict)
 
     @property
@@ -76,7 +76,7 @@ class State:
         """Return the SHA-256 of all paths and entries of the uploads."""
         digest = hashlib.sha256()
         for path in sorted(self.uploads):
-            digest.update(repr((path, _values(self.uploads[path].entry))).encode("ascii", "backslashreplace"))
+            digest.update(repr((path, _entry_values(self.uploads[path].entry))).encode("ascii", "backslashreplace"))
         return digest.hexdigest()
 
     @property
@@ -100,22 +100,22 @@ class State:
         The state may be half changed after an error.
         """
         point.verify(path)
-        for one, state in self.matched(path.name, header):
+        for one, state in self.paired_parts(path.name, header):
             if one.database:
                 state._apply_pages(path, one.database, one.offset)
             state.change(path.name, one.changes)
-        for one, state in self.matched(path.name, header):
+        for one, state in self.paired_parts(path.name, header):
             if state.signature(one.name) != _signature_in(one):
                 where = f" in the {one.title}" if header.others and state.root != one.root and one.database else ""
-                raise Damaged(f"The point {path.name} does not lead to where it says{where}.", _OTHER)
+                raise Damaged(f"The point {path.name} does not lead to where it says{where}.", _HINT)
         if header.state != _digest(map(_signature_in, header.parts)):
-            raise Damaged(f"The point {path.name} does not lead to where it says.", _OTHER)
+            raise Damaged(f"The point {path.name} does not lead to where it says.", _HINT)
 
-    def matched(self, name: str, header: Header) -> list[tuple[PartChange, State]]:
+    def paired_parts(self, name: str, header: Header) -> list[tuple[PartChange, State]]:
         """Pair each part of the point with its state; raise `Damaged` if the two have different parts."""
         mine = self.parts
         if [one.name for one in header.parts] != list(mine):
-            raise Damaged(f"The point {name} has other databases or trees than those that it leads on from.", _OTHER)
+            raise Damaged(f"The point {name} has other databases or trees than those that it leads on from.", _HINT)
         return [(one, mine[one.name]) for one in header.parts]
 
     def _apply_pages(self, path: Path, database: DatabaseChange, offset: int) -> None:
@@ -140,10 +140,10 @@ class State:
             place: tuple[str, int] | str = (name, change.offset) if change.content == "here" else change.source
             if change.content == "before":
                 if before is None or before.entry.form != "file" or before.entry.sha256 != change.entry.sha256:
-                    raise Damaged(f"The point {name} refers to an upload that is not there.", _OTHER)
+                    raise Damaged(f"The point {name} refers to an upload that is not there.", _HINT)
                 place = before.place
             owner = (before.entry.owner or before.owner) if before else None
-            self.uploads[change.path] = Known(change.entry, place, change.stamp, owner)
+            self.uploads[change.path] = KnownUpload(change.entry, place, change.stamp, owner)
 
 
 Signature = tuple[str, int, int, str, str]
@@ -160,7 +160,7 @@ def _digest(parts: Iterable[Signature]) -> str:
     return hashlib.sha256(json.dumps([*first[1:], *([others] if others else ())]).encode()).hexdigest()
 
 
-def _values(entry: Entry) -> tuple[object, ...]:
+def _entry_values(entry: Entry) -> tuple[object, ...]:
     owner = entry.owner and tuple(entry.owner)
     return (
         entry.form,
@@ -183,9 +183,9 @@ def of_backup(backup: Backup, with_pages: bool = True) -> State:
     Checksums of uploads are taken from the manifest: comparing the files with it is the task of `verify`.
     """
     metadata = store.require_metadata(backup)
-    state = _of_part(backup, metadata.at(""), "", with_pages)
+    state = _state_of_part(backup, metadata.at(""), "", with_pages)
     for part in parts_of(metadata):
-        state.others[part] = _of_part(backup, metadata.at(part), part, with_pages)
+        state.others[part] = _state_of_part(backup, metadata.at(part), part, with_pages)
     return state
 
 
@@ -194,9 +194,9 @@ def parts_of(metadata: Metadata) -> list[str]:
     return [name for name in metadata.others if "/" not in name]
 
 
-def _of_part(backup: Backup, metadata: Metadata | None, part: str, with_pages: bool) -> State:
+def _state_of_part(backup: Backup, metadata: Metadata | None, part: str, with_pages: bool) -> State:
     assert metadata
-    uploads = dict(_sealed(backup.path, part or UPLOADS_FOLDER)) if metadata.uploads_included else {}
+    uploads = dict(_sealed_uploads(backup.path, part or UPLOADS_FOLDER)) if metadata.uploads_included else {}
     if metadata.database is None or metadata.database_file is None:
         return State(0, bytearray(), uploads)
     file, size, hashes = backup.path / metadata.database_file, metadata.database.page_size, bytearray()
@@ -211,7 +211,7 @@ def seal_of(backup: Backup) -> str:
     return disk.hash_file(backup.path / CHECKSUM_FILE)
 
 
-def _sealed(folder: Path, of_tree: str) -> Iterator[tuple[str, Known]]:
+def _sealed_uploads(folder: Path, of_tree: str) -> Iterator[tuple[str, KnownUpload]]:
     root, checksum_of = folder / of_tree, manifest.checksums_in_order(folder)
     with closing(tree.Parents(root)) as parents:
         handle = parents.go("")
@@ -225,8 +225,8 @@ def _sealed(folder: Path, of_tree: str) -> Iterator[tuple[str, Known]]:
             yield entry.path, _known(entry.facts, known, entry.path)
 
 
-def _known(facts: os.stat_result, entry: Entry, place: str = "") -> Known:
-    return Known(replace(entry, owner=None), place, owner=(facts.st_uid, facts.st_gid))
+def _known(facts: os.stat_result, entry: Entry, place: str = "") -> KnownUpload:
+    return KnownUpload(replace(entry, owner=None), place, owner=(facts.st_uid, facts.st_gid))
 
 
 def entry_of(facts: os.stat_result, found: attributes.Attributes) -> Entry:

@@ -35,9 +35,9 @@ from backupkit.sqlite.pages import HASH
 from backupkit.upload_files import walk
 
 Looked = Literal["same", "taken", "busy", "waiting", "outdated"]
-_WHOLE = 3600  # seconds until all uploads are compared again, even if no folder changed
+_FULL_SCAN_INTERVAL = 3600  # seconds until all uploads are compared again, even if no folder changed
 SHARE = 0.05  # of one processor: the most that taking points may use
-_LONGEST = 3600.0
+_MAX_INTERVAL = 3600.0
 _ATTEMPTS = 3
 _DRAFT = ".draft-point"
 
@@ -108,10 +108,10 @@ class Rewinder:
         base = self._newest_backup()
         if base is None:
             return "waiting"
-        if outdated := _other_parts(self.settings, base):
+        if outdated := _changed_parts(self.settings, base):
             self.outdated = outdated
             return "outdated"
-        if self._chain and self._chain.base.name == base.name and self._is_as_before(self._chain):
+        if self._chain and self._chain.base.name == base.name and self._is_unchanged(self._chain):
             self._chain.seen = self._last_seen = self._clock()
             return "same"
         try:
@@ -119,7 +119,7 @@ class Rewinder:
                 if unfinished.exists(self.settings):
                     return "busy"
                 self._require_room(base)
-                looked = self._take(base)
+                looked = self._take_point(base)
                 if looked == "taken" and self._chain:
                     if self._chain.number == 1:
                         self._record("rewind-start", base.name, note="a chain of points begins")
@@ -150,26 +150,26 @@ class Rewinder:
             self._backups = looks if time.time_ns() - facts.st_mtime_ns > 2_000_000_000 else ()
         return self._base
 
-    def _is_as_before(self, known: _Chain) -> bool:
-        if not all(_is_database_as_before(one) for one in known.parts.values()):
+    def _is_unchanged(self, known: _Chain) -> bool:
+        if not all(_is_database_unchanged(one) for one in known.parts.values()):
             return False
-        if not self._knows_damage(known):
+        if not self._has_no_new_damage(known):
             return False
         trees = [(one.settings.uploads, one.folders) for one in known.parts.values()]
         if not any(live for live, _ in trees):
             return True
-        if time.monotonic() - known.looked_at > _WHOLE:
+        if time.monotonic() - known.looked_at > _FULL_SCAN_INTERVAL:
             return False
         return all(uploads.folders_are_as(live, folders) for live, folders in trees if live)
 
-    def _take(self, base: Backup) -> Looked:
+    def _take_point(self, base: Backup) -> Looked:
         before, was_known = os.times(), self._chain is not None
         try:
             with own_folder.made(self.settings.dir, FOLDER, base.name) as folder:
                 known = self._chain
                 if known is None or known.base.name != base.name or not self._is_current(known, folder):
-                    self._chain = known = self._load(base, folder)
-                return self._write(known, folder)
+                    self._chain = known = self._load_chain(base, folder)
+                return self._write_point(known, folder)
         except BaseException:
             self._chain = None  # the state in memory may be half changed
             raise
@@ -177,17 +177,17 @@ class Rewinder:
             after = os.times()
             cost = sum(after[:4]) - sum(before[:4])
             if was_known:  # the first look at a chain reads everything, so its cost is not typical
-                self.interval = min(max(self.settings.rewind_interval, cost / SHARE), _LONGEST)
+                self.interval = min(max(self.settings.rewind_interval, cost / SHARE), _MAX_INTERVAL)
 
     def _is_current(self, known: _Chain, folder: Path) -> bool:
         """Return whether the files are those that this process knows, and no new damage was found in them."""
-        return known.files == chain.files(folder) and self._knows_damage(known)
+        return known.files == chain.files(folder) and self._has_no_new_damage(known)
 
-    def _knows_damage(self, known: _Chain) -> bool:
+    def _has_no_new_damage(self, known: _Chain) -> bool:
         """Return whether no point was found damaged since the chain was read; the newest point may build on it."""
         return known.bad >= chain.damaged(self.settings.dir, known.base.name).keys()
 
-    def _load(self, base: Backup, folder: Path) -> _Chain:
+    def _load_chain(self, base: Backup, folder: Path) -> _Chain:
         """Read the chain, up to the state of its newest restorable point; remember the points found damaged."""
         (folder / _DRAFT).unlink(missing_ok=True)
         seal, metadata = seal_of(base), store.require_metadata(base)
@@ -248,12 +248,12 @@ class Rewinder:
         with chain.opened(self.settings.dir, known.base.name) as folder:
             known.files = chain.files(folder) if folder else []
 
-    def _write(self, known: _Chain, folder: Path) -> Looked:
+    def _write_point(self, known: _Chain, folder: Path) -> Looked:
         writer = Writer(folder / _DRAFT)
         try:
             for attempt in range(_ATTEMPTS):
                 try:
-                    return self._compare(known, folder, writer)
+                    return self._write_difference(known, folder, writer)
                 except Unsettled:
                     writer.abandon()
                     writer = Writer(folder / _DRAFT)
@@ -266,14 +266,14 @@ class Rewinder:
             writer.abandon()
         raise AssertionError
 
-    def _compare(self, known: _Chain, folder: Path, writer: Writer) -> Looked:
+    def _write_difference(self, known: _Chain, folder: Path, writer: Writer) -> Looked:
         at = self._clock()
         found, gap = self._read_pages(known, writer)
         scans = {part: self._scan(part, one, known, writer) for part, one in known.parts.items()}
         self.unreadable = tuple(path for scan in scans.values() for path in scan.unreadable)
         is_same = all(one.is_same for one in found.values()) and not any(scan.changes for scan in scans.values())
         if is_same and known.has_begun:
-            self._settle(known, scans, found, at)
+            self._mark_seen(known, scans, found, at)
             return "same"
         known.number += 1
         name = point.name_of(known.number, at)
@@ -305,10 +305,10 @@ class Rewinder:
         known.size += writer.finish(header, folder / name)
         known.state, known.name, known.newest, known.has_begun = new, header.state, at, True
         known.files = chain.files(folder)
-        self._settle(known, scans, found, at)
+        self._mark_seen(known, scans, found, at)
         return "taken"
 
-    def _read_pages(self, known: _Chain, writer: Writer) -> tuple[dict[str, _Read], float]:
+    def _read_pages(self, known: _Chain, writer: Writer) -> tuple[dict[str, _DatabaseRead], float]:
         """Write the changed pages of each database to the point; also return the snapshots' distance in ms."""
         parts = _databases(known)
         before = {part: changed_pages.stamp_of(one.settings.database) for part, one in parts.items()}
@@ -321,11 +321,14 @@ class Rewinder:
             opened = {part: changed_pages.stamp_of(one.settings.database) for part, one in parts.items()}
             stamps = {part: one if one.is_as(before[part]) and one.is_settled else None for part, one in opened.items()}
             read = {
-                part: _read(states[part], one, writer, stamps[part]) for part, one in zip(parts, found, strict=True)
+                part: _read_database(states[part], one, writer, stamps[part])
+                for part, one in zip(parts, found, strict=True)
             }
         return read, gap
 
-    def _settle(self, known: _Chain, scans: dict[str, uploads.Scan], found: dict[str, _Read], at: datetime) -> None:
+    def _mark_seen(
+        self, known: _Chain, scans: dict[str, uploads.Scan], found: dict[str, _DatabaseRead], at: datetime
+    ) -> None:
         for part, scan in scans.items():
             listed, one = known.state.parts[part].uploads, known.parts[part]
             for path, seen in scan.stamps.items():
@@ -337,7 +340,7 @@ class Rewinder:
         known.looked_at = time.monotonic()
 
     def _scan(self, part: str, one: _Part, known: _Chain, writer: Writer) -> uploads.Scan:
-        with self._cache(one, known) as earlier:
+        with self._base_cache(one, known) as earlier:
             live = one.settings.uploads
             scan = uploads.Scan(live or Path(), known.state.parts[part].uploads, writer, earlier, one.in_base)
             if live:
@@ -348,7 +351,7 @@ class Rewinder:
         return scan
 
     @contextlib.contextmanager
-    def _cache(self, one: _Part, known: _Chain) -> Iterator[files_cache.ParentBackup | None]:
+    def _base_cache(self, one: _Part, known: _Chain) -> Iterator[files_cache.ParentBackup | None]:
         """Yield the files cache of the base backup; None if it is lost, or if the live files were compared before."""
         if known.looked_at or one.settings.uploads is None:
             yield None
@@ -358,7 +361,7 @@ class Rewinder:
 
 
 @dataclass(frozen=True)
-class _Read:
+class _DatabaseRead:
     """One database in the new snapshot: its state, and the facts on its changed pages in the point."""
 
     state: State
@@ -368,14 +371,16 @@ class _Read:
     stamp: changed_pages.Stamp | None
 
 
-def _read(state: State, found: changed_pages.Changed, writer: Writer, stamp: changed_pages.Stamp | None) -> _Read:
+def _read_database(
+    state: State, found: changed_pages.Changed, writer: Writer, stamp: changed_pages.Stamp | None
+) -> _DatabaseRead:
     new = State(found.page_size, state.hashes[:] if found.page_size == state.page_size else bytearray())
     new.resize(found.pages)
     for number, content in found.found:
         writer.add_page(number, content)
         new.hashes[(number - 1) * HASH : number * HASH] = changed_pages.hash_of(content)
     packed = writer.end_pages()
-    return _Read(new, packed, found.journal_mode, not packed.changed and new.hashes == state.hashes, stamp)
+    return _DatabaseRead(new, packed, found.journal_mode, not packed.changed and new.hashes == state.hashes, stamp)
 
 
 def _databases(known: _Chain) -> dict[str, _Part]:
@@ -383,7 +388,7 @@ def _databases(known: _Chain) -> dict[str, _Part]:
     return {part: one for part, one in known.parts.items() if known.state.parts[part].page_size}
 
 
-def _new_state(state: State, found: dict[str, _Read], scans: dict[str, uploads.Scan], name: str) -> State:
+def _new_state(state: State, found: dict[str, _DatabaseRead], scans: dict[str, uploads.Scan], name: str) -> State:
     """Return the state after the new point of that name."""
     parts = {
         part: replace(found[part].state if part in found else State(0, bytearray()), uploads=dict(before.uploads))
@@ -396,7 +401,7 @@ def _new_state(state: State, found: dict[str, _Read], scans: dict[str, uploads.S
     return new
 
 
-def _part_change(part: str, new: State, found: _Read | None, scan: uploads.Scan) -> PartChange:
+def _part_change(part: str, new: State, found: _DatabaseRead | None, scan: uploads.Scan) -> PartChange:
     made = PartChange(
         part, uploads=new.signature(part)[-1], changes=tuple(scan.changes), excluded_folders=scan.excluded
     )
@@ -409,7 +414,7 @@ def _part_change(part: str, new: State, found: _Read | None, scan: uploads.Scan)
     return replace(made, database=change, offset=packed.offset, packed=packed.sha256)
 
 
-def _is_database_as_before(one: _Part) -> bool:
+def _is_database_unchanged(one: _Part) -> bool:
     """Return whether the database has its last change stamp; a further tree has no database, so nothing changed."""
     if one.settings.part in one.settings.whole.trees:
         return True
@@ -419,9 +424,9 @@ def _is_database_as_before(one: _Part) -> bool:
 # Base backup
 
 
-def _other_parts(settings: Settings, base: Backup) -> str:
+def _changed_parts(settings: Settings, base: Backup) -> str:
     """Return a sentence on the databases and trees that differ between app and backup; empty if none do."""
-    known, there = set(parts_of(store.require_metadata(base))), set(_present(settings))
+    known, there = set(parts_of(store.require_metadata(base))), set(_present_parts(settings))
     came = [f"{name} came" for name in sorted(there - known)]
     gone = [f"{name} is gone" for name in sorted(known - there)]
     if not came and not gone:
@@ -429,7 +434,7 @@ def _other_parts(settings: Settings, base: Backup) -> str:
     return f"{', '.join(came + gone)} since the backup {base.name}: points go on from a new backup."
 
 
-def _present(settings: Settings) -> Iterator[str]:
+def _present_parts(settings: Settings) -> Iterator[str]:
     """Yield the further databases and trees, except optional ones that are missing."""
     for one in settings.parts[1:]:
         is_absent = one.is_optional and one.uploads is not None and not os.path.lexists(one.uploads)
@@ -446,7 +451,7 @@ def is_base(settings: Settings, backup: Backup) -> bool:
         and metadata.kind not in APART
         and metadata.database
         and metadata.database_file == settings.database.name
-        and all(_is_as_set(settings.at(name), metadata.at(name)) for name in parts_of(metadata))
+        and all(_matches_settings(settings.at(name), metadata.at(name)) for name in parts_of(metadata))
         and all(one.is_optional or metadata.at(one.part) for one in settings.parts[1:])
         and metadata.uploads_included == (settings.uploads is not None)
         and (settings.uploads is None or _excludes(metadata) == _excludes(settings))
@@ -454,7 +459,7 @@ def is_base(settings: Settings, backup: Backup) -> bool:
     )
 
 
-def _is_as_set(part: Settings | None, metadata: Metadata | None) -> bool:
+def _matches_settings(part: Settings | None, metadata: Metadata | None) -> bool:
     """Return whether a part of a backup matches the settings: both are a tree, or a database of the same file name."""
     if part is None or metadata is None:
         return False

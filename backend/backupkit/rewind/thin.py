@@ -27,7 +27,7 @@ from backupkit.rewind.point import Change, Content, DatabaseChange, Header, Pack
 from backupkit.rewind.state import of_backup, seal_of
 
 _A_DAY, _A_WEEK = timedelta(days=1), timedelta(days=7)
-_OFF = "7d"  # how long points are kept after rewind is switched off
+_REACH_WHEN_OFF = "7d"  # how long points are kept after rewind is switched off
 _DRAFT = ".draft-merged"
 
 
@@ -44,7 +44,7 @@ def kept(points: Sequence[tuple[str, datetime]], now: datetime, zone: ZoneInfo) 
 
 def is_over(newest: datetime, now: datetime, rewind: str, zone: ZoneInfo) -> bool:
     """Return whether a chain whose newest point is of that time is older than rewind reaches. Pure."""
-    return newest < parse_span(rewind or _OFF).before(now, zone)
+    return newest < parse_span(rewind or _REACH_WHEN_OFF).before(now, zone)
 
 
 def thin(settings: Settings, now: datetime, current: str = "") -> int:
@@ -63,8 +63,8 @@ def thin(settings: Settings, now: datetime, current: str = "") -> int:
         if name != current and (not points or is_over(points[-1].at, now, settings.rewind, settings.zone)):
             remove_chain(settings, name)
             continue
-        stays = kept([(one.name, one.at) for one in points], now, settings.zone)
-        points = _merge_all(settings, name, points, stays)
+        kept_names = kept([(one.name, one.at) for one in points], now, settings.zone)
+        points = _merge_points(settings, name, points, kept_names)
         sizes[name], newest[name] = sum(one.size for one in points), points[-1].at
     _make_room(settings, sizes, newest, current or max(newest, key=lambda name: newest[name], default=""))
     return before - _count(settings)
@@ -83,8 +83,8 @@ def _make_room(settings: Settings, sizes: dict[str, int], newest: dict[str, date
         del sizes[name]
     while most and current in sizes and sizes[current] > most:
         points, _ = chain.read(settings.dir, current)
-        stays = {one.name for one in points[len(points) // 2 :]}
-        left = _merge_all(settings, current, points, stays)
+        kept_names = {one.name for one in points[len(points) // 2 :]}
+        left = _merge_points(settings, current, points, kept_names)
         if len(left) >= len(points):
             return
         sizes[current] = sum(one.size for one in left)
@@ -105,10 +105,10 @@ def _clear_drafts(settings: Settings) -> None:
                 disk.remove_tree(draft)
 
 
-def _merge_all(settings: Settings, name: str, points: list[Point], stays: set[str]) -> list[Point]:
-    """Merge each point that is not in `stays` into the next one that is; return the points left."""
-    backup = _base(settings, name)
-    if backup is None or all(one.name in stays for one in points):
+def _merge_points(settings: Settings, name: str, points: list[Point], kept_names: set[str]) -> list[Point]:
+    """Merge each point that is not in `kept_names` into the next one that is; return the points left."""
+    backup = _usable_base(settings, name)
+    if backup is None or all(one.name in kept_names for one in points):
         return points
     moments, _ = chain.moments_of(points, seal_of(backup), backup.made_at, chain.damaged(settings.dir, name))
     if not moments:
@@ -117,21 +117,21 @@ def _merge_all(settings: Settings, name: str, points: list[Point], stays: set[st
     with chain.opened(settings.dir, name) as folder:
         assert folder is not None
         with contextlib.suppress(Damaged):  # `verify` names the damage; earlier groups are merged
-            _merge_way(folder, backup, newest, stays)
+            _merge_groups(folder, backup, newest, kept_names)
     return chain.read(settings.dir, name)[0]
 
 
-def _base(settings: Settings, name: str) -> Backup | None:
+def _usable_base(settings: Settings, name: str) -> Backup | None:
     backup = store.read(settings, name) if store.is_backup(settings.dir / name) else None
     is_whole = backup and backup.metadata and backup.metadata.database and manifest.has_checksums(backup.path)
     return backup if is_whole else None
 
 
-def _merge_way(folder: Path, backup: Backup, newest: Moment, stays: set[str]) -> None:
+def _merge_groups(folder: Path, backup: Backup, newest: Moment, kept_names: set[str]) -> None:
     state, group = of_backup(backup), list[Point]()
     for one in newest.way:
         group.append(one)
-        if one.name not in stays:
+        if one.name not in kept_names:
             continue
         if len(group) == 1:
             state.apply(folder / one.name, one.header)
@@ -154,7 +154,7 @@ def _merge_way(folder: Path, backup: Backup, newest: Moment, stays: set[str]) ->
 
 
 @dataclass(frozen=True)
-class _From:
+class _ChangeSource:
     """A change, and the file name of the point that holds its content."""
 
     change: Change
@@ -195,7 +195,7 @@ def _merge_pages(folder: Path, group: Sequence[Point], part: str, writer: Writer
 
 def _merged_part(folder: Path, group: Sequence[Point], name: str, packed: Packed, writer: Writer) -> PartChange:
     last = _part(group[-1], name)
-    changes = tuple(_copied(folder, one, writer) for one in _merged_changes(group, name).values())
+    changes = tuple(_copy_change(folder, one, writer) for one in _merged_changes(group, name).values())
     if last.database is None:
         return replace(last, changes=changes)
     database = replace(last.database, changed=packed.changed, length=packed.length, compression=packed.compression)
@@ -220,7 +220,7 @@ def _merged_pages(folder: Path, group: Sequence[tuple[str, PartChange]]) -> Iter
     if not counting:
         return
     last = counting[-1][1]
-    streams = (_numbered(folder / name, one, offset, -place) for place, (name, one, offset) in enumerate(counting))
+    streams = (_ranked_pages(folder / name, one, offset, -place) for place, (name, one, offset) in enumerate(counting))
     before = 0
     for number, _, content in heapq.merge(*streams, key=lambda one: one[:2]):
         if before < number <= last.pages:
@@ -228,36 +228,36 @@ def _merged_pages(folder: Path, group: Sequence[tuple[str, PartChange]]) -> Iter
             yield number, content
 
 
-def _numbered(path: Path, one: DatabaseChange, offset: int, rank: int) -> Iterator[tuple[int, int, memoryview]]:
+def _ranked_pages(path: Path, one: DatabaseChange, offset: int, rank: int) -> Iterator[tuple[int, int, memoryview]]:
     return ((number, rank, content) for number, content in point.pages(path, one, offset=offset))
 
 
-def _merged_changes(group: Sequence[Point], part: str) -> dict[str, _From]:
-    merged: dict[str, _From] = {}
+def _merged_changes(group: Sequence[Point], part: str) -> dict[str, _ChangeSource]:
+    merged: dict[str, _ChangeSource] = {}
     for one in group:
         for change in _part(one, part).changes:
-            earlier, found = merged.get(change.path), _From(change, one.name)
+            earlier, found = merged.get(change.path), _ChangeSource(change, one.name)
             if change.content == "before" and earlier and earlier.change.content in ("here", "base"):
                 place = earlier.change
                 change = replace(change, content=place.content, offset=place.offset, source=place.source)
-                found = _From(change, earlier.file)
+                found = _ChangeSource(change, earlier.file)
             merged[change.path] = found
     return merged
 
 
-def _copied(folder: Path, one: _From, writer: Writer) -> Change:
+def _copy_change(folder: Path, one: _ChangeSource, writer: Writer) -> Change:
     entry = one.change.entry
     if entry is None or one.change.content != "here":
         return one.change
     with writer.content() as content:
-        _copy(folder / one.file, one.change, content)
+        _add_content(folder / one.file, one.change, content)
         content.is_kept = True
         if content.sha256 != entry.sha256:
             raise Damaged(f"An upload in the point {one.file} is not as it was written.")
         return replace(one.change, offset=content.offset)
 
 
-def _copy(path: Path, change: Change, content: Content) -> None:
+def _add_content(path: Path, change: Change, content: Content) -> None:
     assert change.entry is not None
     for chunk in point.content(path, change.offset, change.entry.size):
         content.add(chunk)

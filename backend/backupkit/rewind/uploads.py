@@ -13,7 +13,7 @@ from backupkit.fs import attributes, disk, tree
 from backupkit.fs.stamps import RACY, change_stamp
 from backupkit.repository.files_cache import ParentBackup
 from backupkit.rewind.point import Change, Content, Entry, Writer
-from backupkit.rewind.state import Known, entry_of
+from backupkit.rewind.state import KnownUpload, entry_of
 from backupkit.upload_files import marked, selection
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -29,7 +29,7 @@ class Scan:
     """
 
     live: Path
-    known: dict[str, Known]
+    known: dict[str, KnownUpload]
     writer: Writer
     earlier: ParentBackup | None
     in_base: dict[str, str]
@@ -47,10 +47,10 @@ class Scan:
         seen = {""}
         with closing(tree.Parents(self.live)) as parents:
             facts = os.fstat(parents.go(""))
-            self._folder("", facts)
+            self._record_folder("", facts)
             self._compare("", entry_of(facts, attributes.of_open(parents.go(""))), change_stamp(facts))
             for entry in tree.walk(self.live, skip=skip, unreadable=lambda path, _error: self.unreadable.append(path)):
-                if entry.form != "special" and self._look(entry, parents):
+                if entry.form != "special" and self._compare_entry(entry, parents):
                     seen.add(entry.path)
         self.excluded = tuple(sorted(map(marked.key, selected.marked.found)))
         hidden = tuple(f"{path}/" for path in self.unreadable)
@@ -59,21 +59,21 @@ class Scan:
         gone = [path for path in self.known.keys() - seen if not f"{path}/".startswith(hidden)]
         self.changes += [Change(path) for path in sorted(gone, reverse=True)]
 
-    def _folder(self, path: str, facts: os.stat_result) -> None:
+    def _record_folder(self, path: str, facts: os.stat_result) -> None:
         self.folders[path] = change_stamp(facts)
 
-    def _look(self, entry: tree.Entry, parents: tree.Parents) -> bool:
+    def _compare_entry(self, entry: tree.Entry, parents: tree.Parents) -> bool:
         """Compare one entry; return whether it exists and can be read."""
         stamp = change_stamp(entry.facts)
         if entry.form == "folder":
-            self._folder(entry.path, entry.facts)
+            self._record_folder(entry.path, entry.facts)
         before = self.known.get(entry.path)
         if before and before.stamp == stamp != RACY:
             return True
         try:
             with parents.of(entry.path) as (folder, name):
                 if entry.form == "file":
-                    return self._file(entry.path, name, folder)
+                    return self._compare_file(entry.path, name, folder)
                 found = replace(entry_of(entry.facts, attributes.of_name(name, folder)), target=entry.target)
                 self._compare(entry.path, found, stamp)
         except _GONE:
@@ -90,31 +90,31 @@ class Scan:
         else:
             self.changes.append(Change(path, entry, stamp=stamp))
 
-    def _file(self, path: str, name: str, folder: int) -> bool:
+    def _compare_file(self, path: str, name: str, folder: int) -> bool:
         for attempt in range(_ATTEMPTS):
             with disk.Opened(name, _FILE, folder) as handle, self.writer.content() as content:
                 facts = os.fstat(handle)
                 if tree.form_of(facts.st_mode) != "file":
                     return False
                 entry, stamp = entry_of(facts, attributes.of_open(handle)), change_stamp(facts)
-                if checksum := self._seen(path, facts):
-                    return self._settle(path, replace(entry, sha256=checksum), content, stamp)
+                if checksum := self._unchanged_checksum(path, facts):
+                    return self._record_file(path, replace(entry, sha256=checksum), content, stamp)
                 for chunk in iter(lambda: os.read(handle, disk.CHUNK), b""):
                     content.add(chunk)
                 is_still = tree.signature(os.fstat(handle)) == tree.signature(facts)
                 if is_still or attempt == _ATTEMPTS - 1:
                     entry = replace(entry, sha256=content.sha256, size=content.size)
-                    return self._settle(path, entry, content, stamp if is_still else RACY)
+                    return self._record_file(path, entry, content, stamp if is_still else RACY)
         return False
 
-    def _seen(self, path: str, facts: os.stat_result) -> str:
+    def _unchanged_checksum(self, path: str, facts: os.stat_result) -> str:
         """Return the checksum of a file that has not changed since the base backup read it, or an empty string."""
         if self.earlier is None or (before := self.known.get(path)) is None or not before.entry.sha256:
             return ""
         seen = self.earlier.find(path)
         return seen.checksum if seen and seen.is_now(facts) and change_stamp(facts) != RACY else ""
 
-    def _settle(self, path: str, entry: Entry, content: Content, stamp: str) -> bool:
+    def _record_file(self, path: str, entry: Entry, content: Content, stamp: str) -> bool:
         before = self.known.get(path)
         if before and before.is_as(entry):
             self.stamps[path] = stamp
@@ -130,16 +130,16 @@ class Scan:
 
 def folders_are_as(live: Path, folders: dict[str, str]) -> bool:
     """Return whether no folder changed since these stamps: nothing was added, removed or renamed in it."""
-    return all(stamp != RACY and stamp == _now(f"{live}/{path}") for path, stamp in folders.items())
+    return all(stamp != RACY and stamp == _stamp_of_folder(f"{live}/{path}") for path, stamp in folders.items())
 
 
-def _now(folder: str) -> str:
+def _stamp_of_folder(folder: str) -> str:
     try:
         return change_stamp(os.stat(folder, follow_symlinks=folder.endswith("/")))
     except OSError:
         return ""
 
 
-def by_checksum(known: dict[str, Known]) -> Iterator[tuple[str, str]]:
+def by_checksum(known: dict[str, KnownUpload]) -> Iterator[tuple[str, str]]:
     """Yield checksum and path of each file of a backup."""
     return ((one.entry.sha256, path) for path, one in known.items() if one.entry.form == "file" and one.entry.sha256)
