@@ -373,13 +373,13 @@ def test_one_that_hangs_keeps_no_other_from_being_told(app: SmallApp, service: S
 
 
 def test_a_process_of_a_hanging_message_does_not_outlive_the_command(app: SmallApp, service: Service) -> None:
-    message = sender.Underway(Message("", ""), [Address(SecretUrl(service.page("hang")), "ping")], 1)
+    message = sender.PendingMessage(Message("", ""), [Address(SecretUrl(service.page("hang")), "ping")], 1)
     assert [one.error for one in message.deliveries()] == ["no answer within 1 seconds"]
     assert message._process.returncode == -signal.SIGKILL
 
 
 def test_a_message_that_nobody_waits_for_ends_by_itself(service: Service) -> None:
-    message = sender.Underway(Message("", ""), [Address(SecretUrl(service.page("hang")), "ping")], 1)
+    message = sender.PendingMessage(Message("", ""), [Address(SecretUrl(service.page("hang")), "ping")], 1)
     assert message._process.wait(60) == -signal.SIGALRM
 
 
@@ -460,7 +460,7 @@ def test_a_password_in_any_url_is_in_no_message(app: SmallApp) -> None:
 
 
 def test_no_secret_is_on_a_command_line(app: SmallApp, service: Service) -> None:
-    message = sender.Underway(Message("", ""), [Address(SecretUrl(service.page(f"hang/{SECRET}")), "ping")], 30)
+    message = sender.PendingMessage(Message("", ""), [Address(SecretUrl(service.page(f"hang/{SECRET}")), "ping")], 30)
     command = subprocess.run(
         ["ps", "-o", "args=", "-p", str(message._process.pid)], capture_output=True, text=True, check=True
     ).stdout

@@ -531,7 +531,7 @@ def test_while_a_verb_waits_the_interface_answers_and_the_wait_can_be_cancelled(
             await person.presses("enter", "enter")
             await person.until_it_says("for somebody's backup")
             await person.presses("t")  # not of the dialog: nothing happens, and the loop goes on
-            person.window.action_turn_theme()
+            person.window.action_toggle_theme()
             await person.until(lambda: person.window.theme == "textual-light")
             await person.presses("q")
             assert person.window.is_running

@@ -201,10 +201,10 @@ def test_a_backup_deleted_elsewhere_leaves_the_list_and_later_choices_stay(app: 
     async def story(person: Person) -> None:
         page = person.window.query_one(BackupsPage)
         await person.until(lambda: page.table.row_count == 4, "the list")
-        page.about("other2")
+        page.move_cursor_to("other2")
         delete_backup(app.settings, "other2")
         await person.until(lambda: page.table.row_count == 3, "the list without it")
-        page.about("kept")
+        page.move_cursor_to("kept")
         create_backup(app.settings, BackupRequest("newest"))
         await person.until(lambda: page.table.row_count == 4, "the list with another")
         await restored(person)

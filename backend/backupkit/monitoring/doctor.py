@@ -37,10 +37,10 @@ from backupkit.scheduling import planner, scheduler_lock
 from backupkit.sqlite import database, engine
 from backupkit.upload_files import selection, walk
 
-_HOW_TO_MEND = "an image or a Python with SQLite 3.51.3 or later: docs/containers.md"
-_NO_SHARED_LOG = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs/containers.md"
+_SQLITE_FIX = "an image or a Python with SQLite 3.51.3 or later: docs/containers.md"
+_SHARED_WAL_FIX = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs/containers.md"
 _DATABASE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
-_MOST_LIKELY = 3  # candidates for the database that are shown
+_MAX_CANDIDATES = 3  # candidates for the database that are shown
 _OWN_NAMES = (lock.LOCK_FILE, flags.STATE_FOLDER, journal.JOURNAL_FILE)
 
 
@@ -55,24 +55,24 @@ class Finding:
 
 def examine(settings: Settings, emit: EventListener = silence, clock: Clock = utc_now) -> list[Finding]:
     """Run all checks, basic ones first, and ask the remotes too; an error in a check becomes a finding."""
-    looks = (
+    checks = (
         _compose,
         _database,
         _owner,
         _uploads,
-        _further,
+        _further_parts,
         _inside_trees,
         _backups,
-        _kept,
-        _strangers,
+        _preserved_attributes,
+        _files_of_others,
         _schema,
         _temporary,
         _unfinished,
         _sqlite,
         _file_system,
         _integrity,
-        _reach,
-        _messages,
+        _deployment,
+        _notifications,
         _variables,
         _hooks,
         partial(_clock, now=clock()),
@@ -80,7 +80,7 @@ def examine(settings: Settings, emit: EventListener = silence, clock: Clock = ut
         partial(_rewind, now=clock()),
         partial(_remotes, emit=emit),
     )
-    return [finding for look in looks for finding in _safely(look(settings))]
+    return [finding for look in checks for finding in _safely(look(settings))]
 
 
 def _safely(findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -115,7 +115,7 @@ def _missing_database(settings: Settings) -> Iterator[Finding]:
     variable = overriding_variable("database")
     where = f"{variable}, in the environment, says so" if variable else "`config` shows where that is set"
     yield Finding("wrong", f"There is no database at {settings.database}; {where}.")
-    for path in likely_databases(settings)[:_MOST_LIKELY]:
+    for path in likely_databases(settings)[:_MAX_CANDIDATES]:
         told = os.path.relpath(path, settings.app_dir)
         fix = f"set {variable} to {told}" if variable else settings.reach.tool(f"config set database {quote(told)}")
         yield Finding("note", f"{path} is a SQLite database: is it the app's?", fix)
@@ -162,7 +162,7 @@ def _uploads(settings: Settings) -> Iterator[Finding]:
         yield Finding("wrong", f"{settings.uploads} cannot be written: a restore would fail.")
 
 
-def _kept(settings: Settings) -> Iterator[Finding]:
+def _preserved_attributes(settings: Settings) -> Iterator[Finding]:
     """Check whether the file systems can keep ACLs, extended attributes and hard links of uploads."""
     backups = settings.dir
     if settings.uploads is None or not settings.uploads.is_dir() or not backups.is_dir():
@@ -207,7 +207,7 @@ def _left_beside(settings: Settings) -> Iterator[Finding]:
         yield Finding("warning", f"There are backups in {there}, where an earlier version kept them.", fix)
 
 
-def _further(settings: Settings) -> Iterator[Finding]:
+def _further_parts(settings: Settings) -> Iterator[Finding]:
     """Check the databases and trees of `[databases]` and `[trees]`."""
     for part in settings.parts[1:]:
         live = part.uploads or part.database
@@ -254,18 +254,18 @@ def _databases_below(part: Settings, live: Path) -> list[str]:
     return [name for name in likely if database.is_database(live / name)]
 
 
-def _strangers(settings: Settings) -> Iterator[Finding]:
+def _files_of_others(settings: Settings) -> Iterator[Finding]:
     """Check for files of another user in the backups folder, such as root's from versions that ran as root."""
     us = os.geteuid()
     if us == 0 or not settings.dir.is_dir():  # the check of the folder itself covers root
         return
     ours = [path for path in sorted(settings.dir.iterdir()) if path.name in _OWN_NAMES or store.is_backup(path)]
-    if found := [str(path) for path in ours if _is_anothers(path, us)]:
+    if found := [str(path) for path in ours if _has_other_owner(path, us)]:
         fix = as_root("chown", "-R", f"{us}:{os.getegid()}", str(settings.dir))
         yield Finding("wrong", f"Another user than uid {us} owns, wholly or in part: {few(found)}.", fix)
 
 
-def _is_anothers(path: Path, us: int) -> bool:
+def _has_other_owner(path: Path, us: int) -> bool:
     try:
         return path.lstat().st_uid != us or any(one.facts.st_uid != us for one in tree.walk(path))
     except NotADirectoryError:
@@ -321,7 +321,7 @@ def _sqlite(settings: Settings) -> Iterator[Finding]:
         yield Finding("fine", f"{found}; it is free of the WAL-reset bug.")
     elif _is_in_wal_mode(settings):
         text = f"{found}. It has the WAL-reset bug, which can lose commits of an app or damage its database."
-        yield Finding("warning", text, _HOW_TO_MEND)
+        yield Finding("warning", text, _SQLITE_FIX)
     else:
         yield Finding("note", f"{found}. It has the WAL-reset bug, which is of no concern without WAL mode.")
 
@@ -330,16 +330,18 @@ def _file_system(settings: Settings) -> Iterator[Finding]:
     mount = mounts.mount_of(Path(os.path.realpath(settings.database)), mounts.read())
     if mount and mount.is_shared and _is_in_wal_mode(settings):
         text = f"{settings.database} is in WAL mode on {mount.kind} ({mount.place}), where it can be damaged"
-        yield Finding("warning", f"{text}: that file system shares no memory between its users.", _NO_SHARED_LOG)
+        yield Finding("warning", f"{text}: that file system shares no memory between its users.", _SHARED_WAL_FIX)
 
 
 def _integrity(settings: Settings) -> Iterator[Finding]:
     for part in settings.parts:
-        if part.part not in settings.trees and part.database.exists():  # else `_database` or `_further` reports it
-            yield from _checked_in_full(part, f"database {part.part}".rstrip())
+        if (
+            part.part not in settings.trees and part.database.exists()
+        ):  # else `_database` or `_further_parts` reports it
+            yield from _full_check(part, f"database {part.part}".rstrip())
 
 
-def _checked_in_full(settings: Settings, name: str) -> Iterator[Finding]:
+def _full_check(settings: Settings, name: str) -> Iterator[Finding]:
     found = database.check_live(settings.database, min(settings.busy_timeout, 5))
     if found is None:
         yield Finding(
@@ -347,14 +349,14 @@ def _checked_in_full(settings: Settings, name: str) -> Iterator[Finding]:
         )
     elif found.problems:
         text = f"The database {settings.database} is damaged: {found.problems[0]}."
-        yield Finding("wrong", text, _put_back(settings.part))
+        yield Finding("wrong", text, _repair_hint(settings.part))
     elif flaws := found.facts.index_flaws:
         yield Finding("warning", database.index_sentence(settings, flaws))
     else:
         yield Finding("fine", f"The {name} passed a full check.")
 
 
-def _put_back(part: str) -> str:
+def _repair_hint(part: str) -> str:
     of, only = (f" --database {part}", f" NAME --only {part}") if part else ("", "")
     return f"see what is left: `salvage{of}`; or put a backup back: `list`, then `restore{only}`"
 
@@ -374,7 +376,7 @@ def _is_in_wal_mode(settings: Settings) -> bool:
     return False
 
 
-def _reach(settings: Settings) -> Iterator[Finding]:
+def _deployment(settings: Settings) -> Iterator[Finding]:
     reach = settings.reach
     where = (
         f"in the service {reach.service}, by {reach.compose}"
@@ -384,7 +386,7 @@ def _reach(settings: Settings) -> Iterator[Finding]:
     yield Finding("fine", f"Commands run {where}; times are in {settings.timezone}.")
 
 
-def _messages(settings: Settings) -> Iterator[Finding]:
+def _notifications(settings: Settings) -> Iterator[Finding]:
     if settings.notify_urls and not find_spec("apprise"):
         yield Finding("wrong", "BACKUP_NOTIFY_URLS needs the package apprise: nobody is told.", "pip install apprise")
     elif settings.notify_urls or settings.ping_url:
@@ -397,7 +399,7 @@ def _messages(settings: Settings) -> Iterator[Finding]:
 def _clock(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Check the clock: names, retention and schedule use it, and servers refuse a client whose clock is far off."""
     says = f"The clock says {settings.local(now):%Y-%m-%d %H:%M}"
-    newest = max((one.created_at for one in _sound(settings)), default=now)
+    newest = max((one.created_at for one in _good_metadata(settings)), default=now)
     if newest > now + CLOCKS_DIFFER:
         yield Finding("warning", f"{says}, and a backup is of {settings.local(newest):%Y-%m-%d %H:%M}.", "date")
     else:
@@ -406,7 +408,7 @@ def _clock(settings: Settings, now: datetime) -> Iterator[Finding]:
 
 def _scheduler(settings: Settings, now: datetime) -> Iterator[Finding]:
     gap = planner.longest_gap(settings, now)
-    made = max((one.created_at for one in _sound(settings) if one.kind == "scheduled"), default=None)
+    made = max((one.created_at for one in _good_metadata(settings) if one.kind == "scheduled"), default=None)
     if gap is None:
         yield Finding("note", "No automatic backup is scheduled: enabled, automatic_daily and schedule say so.")
     elif scheduler_lock.is_anyone_on(settings.dir):
@@ -416,7 +418,7 @@ def _scheduler(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield Finding("fine", f"Something else than the scheduler makes backups: the last was made {ago} ago.")
     else:
         yield Finding(
-            "warning", "No scheduler is running, and nothing else makes automatic backups.", _a_scheduler(settings)
+            "warning", "No scheduler is running, and nothing else makes automatic backups.", _scheduler_start(settings)
         )
 
 
@@ -429,7 +431,7 @@ def _rewind(settings: Settings, now: datetime) -> Iterator[Finding]:
     looked = scheduler_lock.last_look(settings.dir)
     if not scheduler_lock.is_anyone_on(settings.dir):
         text = "Rewind is set, and no scheduler takes points."
-        yield Finding("warning", text, _a_scheduler(settings))
+        yield Finding("warning", text, _scheduler_start(settings))
     elif looked is None:
         yield Finding("note", "The scheduler has not looked for points of rewind yet; it needs a whole backup first.")
     elif now - looked > timedelta(seconds=3 * interval):
@@ -444,7 +446,7 @@ def _rewind(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield Finding("note", f"{text}. So the scheduler looks each {interval:g} s.")
 
 
-def _a_scheduler(settings: Settings) -> str:
+def _scheduler_start(settings: Settings) -> str:
     """Return how to start a scheduler; the wrapper passes the compose service for it, if there is one."""
     if not settings.reach.in_container:
         return settings.reach.tool("schedule")
@@ -453,7 +455,7 @@ def _a_scheduler(settings: Settings) -> str:
     return f"a second service, or a line for cron ({settings.reach.tool('run')}): docs/schedule-and-retention.md"
 
 
-def _sound(settings: Settings) -> list[Metadata]:
+def _good_metadata(settings: Settings) -> list[Metadata]:
     """Return the metadata of all own backups that are not damaged."""
     found = store.own_backups(settings) if settings.dir.is_dir() else []
     return [one.metadata for one in found if one.metadata and one.state != "damaged"]
@@ -471,8 +473,8 @@ def _remotes(settings: Settings, emit: EventListener) -> Iterator[Finding]:
             yield Finding("wrong", failure.message, failure.hint)
         else:
             yield Finding("fine", f"The remote {name} can be used: {table.type}, {table.place}.")
-    if is_old := old_restic(settings):
-        yield Finding("warning", is_old, "a later one: https://github.com/restic/restic/releases, or Debian 13")
+    if too_old := old_restic(settings):
+        yield Finding("warning", too_old, "a later one: https://github.com/restic/restic/releases, or Debian 13")
 
 
 def _variables(_settings: Settings) -> Iterator[Finding]:

@@ -37,7 +37,7 @@ class _File(logging.Handler):
     def __init__(self, path: Path, form: LogFormat) -> None:
         super().__init__()
         self.path, self.has_failed = path, False
-        self.setFormatter(_AsJson() if form == "json" else logging.Formatter(_PLAIN))
+        self.setFormatter(_JsonFormatter() if form == "json" else logging.Formatter(_PLAIN_FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
         from backupkit.fs import append_log
@@ -49,17 +49,17 @@ class _File(logging.Handler):
             append_log.append(self.path, line, _BYTES, _FILES, mode=0o644, durable=False)
         except OSError as error:
             self.has_failed = True
-            _say_not_written(self.path, error)
+            _warn_not_written(self.path, error)
 
 
-def _say_not_written(path: Path, error: OSError) -> None:
+def _warn_not_written(path: Path, error: OSError) -> None:
     print(f"Warning: the log {printable_text(str(path))} cannot be written: {error.strerror}.", file=sys.stderr)
 
 
-_PLAIN = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
+_PLAIN_FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
 
 
-class _AsJson(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -75,7 +75,7 @@ def open_log(path: Path, form: LogFormat = "plain") -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        return _say_not_written(path, error)
+        return _warn_not_written(path, error)
     for earlier in [one for one in _log.handlers if isinstance(one, _File)]:
         _log.removeHandler(earlier)
     _log.addHandler(_File(path, form))
@@ -107,12 +107,12 @@ def last_lines() -> tuple[str, ...]:
 
 def info(text: str) -> None:
     """Log a success."""
-    _put(logging.INFO, text)
+    _log_line(logging.INFO, text)
 
 
 def error(text: str) -> None:
     """Log an error."""
-    _put(logging.ERROR, text)
+    _log_line(logging.ERROR, text)
 
 
 def operation(done: Operation) -> None:
@@ -123,10 +123,10 @@ def operation(done: Operation) -> None:
     sizes = [f"{done.size_bytes} bytes"] if done.size_bytes is not None else []
     said = [f"by {done.who.user}", *([done.error] if done.error else [])]
     facts = {"operation": documents.operation(done)}
-    _put(_LEVELS.get(done.outcome, logging.INFO), ", ".join([" ".join(words), *sizes, *said]), facts)
+    _log_line(_LEVELS.get(done.outcome, logging.INFO), ", ".join([" ".join(words), *sizes, *said]), facts)
 
 
-def _put(level: int, text: str, facts: Mapping[str, object] | None = None) -> None:
+def _log_line(level: int, text: str, facts: Mapping[str, object] | None = None) -> None:
     from backupkit.config.secrets import scrubbed  # imported here because it imports pydantic, which slows `--help`
 
     line = printable_text(scrubbed(text, _secrets))

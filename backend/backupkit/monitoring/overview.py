@@ -88,7 +88,7 @@ def overview(settings: Settings, facts: Facts, weeks: int = WEEKS) -> Overview:
 
 
 @dataclass
-class _Found:
+class _DayFacts:
     """The existing backups, removed backups and failures of a day."""
 
     there: list[Backup] = field(default_factory=list)
@@ -102,12 +102,12 @@ def _calendar(settings: Settings, facts: Facts, weeks: int) -> tuple[Day, ...]:
     first = today - timedelta(days=today.weekday(), weeks=weeks - 1)
     began = min((day for day, one in found.items() if one.there or one.removed), default=None)
     days = (first + timedelta(days=number) for number in range((today - first).days + 1))
-    return tuple(_day(day, found.get(day, _Found()), began, today) for day in days)
+    return tuple(_day(day, found.get(day, _DayFacts()), began, today) for day in days)
 
 
-def _by_day(settings: Settings, facts: Facts) -> dict[date, _Found]:
+def _by_day(settings: Settings, facts: Facts) -> dict[date, _DayFacts]:
     """Group backups and attempts by day; safety copies and other apps' backups do not count."""
-    found: dict[date, _Found] = defaultdict(_Found)
+    found: dict[date, _DayFacts] = defaultdict(_DayFacts)
     there = {backup.name for backup in facts.backups}
     for backup in facts.backups:
         if backup.metadata and is_own(settings, backup.metadata):
@@ -118,22 +118,22 @@ def _by_day(settings: Settings, facts: Facts) -> dict[date, _Found]:
     return found
 
 
-def _count(day: _Found, operation: Operation, there: set[str]) -> None:
+def _count(day: _DayFacts, operation: Operation, there: set[str]) -> None:
     if operation.has_failed:
         day.failures += 1
     elif operation.has_succeeded:
         day.removed |= set(operation.backups) - there
 
 
-def _day(day: date, found: _Found, began: date | None, today: date) -> Day:
+def _day(day: date, found: _DayFacts, began: date | None, today: date) -> Day:
     damaged = sum(backup.state == "damaged" for backup in found.there)
     proven = sum(backup.state == "proven" for backup in found.there)
     names = tuple(backup.name for backup in found.there)
-    mark = _mark(found, damaged, proven) or _mark_of_none(day, began, today)
+    mark = _mark(found, damaged, proven) or _mark_of_empty_day(day, began, today)
     return Day(day, mark, names, len(found.removed), damaged, proven, found.failures)
 
 
-def _mark(found: _Found, damaged: int, proven: int) -> Mark | None:
+def _mark(found: _DayFacts, damaged: int, proven: int) -> Mark | None:
     """Return the best mark of the day, or None if it has neither a backup nor an attempt."""
     if proven:
         return "proven"
@@ -146,7 +146,7 @@ def _mark(found: _Found, damaged: int, proven: int) -> Mark | None:
     return "failed" if found.failures else None
 
 
-def _mark_of_none(day: date, began: date | None, today: date) -> Mark:
+def _mark_of_empty_day(day: date, began: date | None, today: date) -> Mark:
     if began is None or day < began:
         return "before"
     return "open" if day == today else "missed"
@@ -180,7 +180,9 @@ def _test_restores(facts: Facts) -> tuple[TestRestore, ...]:
         _test_restore_of(one) for one in facts.history.operations if one.command == "test-restore" and _is_over(one)
     ]
     named = {name for one in restores if one.outcome in ("success", "warning") for name in one.backups}
-    kept = [_kept(backup) for backup in facts.backups if backup.proven_at and backup.name not in named]
+    kept = [
+        _test_restore_of_backup(backup) for backup in facts.backups if backup.proven_at and backup.name not in named
+    ]
     newest_first = sorted((*restores, *kept), key=lambda one: one.at, reverse=True)
     return tuple(newest_first[:TEST_RESTORES])
 
@@ -194,6 +196,6 @@ def _test_restore_of(operation: Operation) -> TestRestore:
     return TestRestore(at, operation.backups, operation.outcome, seconds, operation.error)
 
 
-def _kept(backup: Backup) -> TestRestore:
+def _test_restore_of_backup(backup: Backup) -> TestRestore:
     assert backup.proven_at
     return TestRestore(backup.proven_at, (backup.name,), "success", backup.recovery_seconds)

@@ -33,15 +33,15 @@ def preview(settings: Settings, typed: Mapping[str, str], clock: Clock = utc_now
 
     An invalid value gets the same error as from `config set`, in `troubles`; nothing is raised for it.
     """
-    good, troubles = _judged(settings, typed)
+    good, troubles = _validated(settings, typed)
     folder = settings.app_dir
     wanted = check_file(folder, editor.edited(folder, read_text(folder), good)) if good else settings
-    would = load_settings(folder, **{name: getattr(wanted, name) for name in good})
-    runs, is_at_work = next_runs(would, clock)
-    return Preview(would, runs, is_at_work, plan_prune(would, clock, looks_always=False), troubles)
+    new = load_settings(folder, **{name: getattr(wanted, name) for name in good})
+    runs, is_at_work = next_runs(new, clock)
+    return Preview(new, runs, is_at_work, plan_prune(new, clock, looks_always=False), troubles)
 
 
-def _judged(settings: Settings, typed: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Refused]]:
+def _validated(settings: Settings, typed: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Refused]]:
     """Return the values that are valid on their own, and the errors of the others."""
     text = read_text(settings.app_dir)
     good: dict[str, str] = {}

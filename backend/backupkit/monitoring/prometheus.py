@@ -19,7 +19,7 @@ from backupkit.remotes.copies import RemoteState
 
 _PREFIX = "backupkit_"
 Value = float | datetime | None
-_OF_A_REMOTE: tuple[tuple[str, str, Callable[[RemoteState], Value]], ...] = (
+_REMOTE_METRICS: tuple[tuple[str, str, Callable[[RemoteState], Value]], ...] = (
     ("asked_timestamp_seconds", "When the remote last answered.", lambda one: one.asked_at),
     ("newest_timestamp_seconds", "When the newest backup that is on the remote was made.", lambda one: one.newest_at),
     ("backups", "Backups on the remote.", lambda one: one.backups),
@@ -37,23 +37,23 @@ def write(path: Path, content: str) -> None:
 
     Raises `Refused` if it cannot be written.
     """
-    beside = path.with_name(f"{path.name}.new")  # the collector reads every name that ends with .prom
+    draft = path.with_name(f"{path.name}.new")  # the collector reads every name that ends with .prom
     try:
-        disk.write_file(beside, content.encode(), 0o644)
-        disk.rename(beside, path)
+        disk.write_file(draft, content.encode(), 0o644)
+        disk.rename(draft, path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            disk.remove(beside)
+            disk.remove(draft)
         reason = error.strerror or type(error).__name__
         raise Refused(f"The file {path} cannot be written: {reason}.", hint=f"ls -ld {path.parent}") from error
 
 
 def _lines(found: Status, app: str) -> Iterator[str]:
     yield from _metric("status", "0 fine, 1 warning, 2 critical.", {_labels(app=app): LEVELS.index(found.level)})
-    for name, meaning, value in _values(found.numbers):
+    for name, meaning, value in _metric_values(found.numbers):
         if value is not None:
             yield from _metric(name, meaning, {_labels(app=app): value})
-    for name, meaning, value_of in _OF_A_REMOTE:
+    for name, meaning, value_of in _REMOTE_METRICS:
         by = {_labels(app=app, remote=one.name): value_of(one) for one in found.numbers.copies.remotes}
         if known := {labels: value for labels, value in by.items() if value is not None}:
             yield from _metric(f"remote_{name}", meaning, known)
@@ -62,7 +62,7 @@ def _lines(found: Status, app: str) -> Iterator[str]:
         yield from _metric(f"backups_by_{label}", f"Backups, by {label}.", by)
 
 
-def _values(numbers: Numbers) -> Iterator[tuple[str, str, Value]]:
+def _metric_values(numbers: Numbers) -> Iterator[tuple[str, str, Value]]:
     yield "status_timestamp_seconds", "When this was looked at.", numbers.now
     yield "last_success_timestamp_seconds", "When the last reliable backup was made.", numbers.last_backup_at
     yield "last_whole_timestamp_seconds", "When the last one with all that the app has was made.", numbers.last_whole_at

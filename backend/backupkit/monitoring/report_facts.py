@@ -42,13 +42,13 @@ def report(settings: Settings, clock: Clock = utc_now) -> Report:
         judge(settings, facts),
         overview(settings, facts),
         facts.backups,
-        _runs(settings, facts),
+        _next_runs(settings, facts),
         facts.scheduler_seed is not None,
         rules.policy_of(settings),
     )
 
 
-def _runs(settings: Settings, facts: Facts) -> tuple[DueRun, ...]:
+def _next_runs(settings: Settings, facts: Facts) -> tuple[DueRun, ...]:
     seed = facts.scheduler_seed or ""
     past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now, seed)
     return tuple(planner.upcoming(settings, past, facts.now, _RUNS))

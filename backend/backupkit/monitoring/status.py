@@ -40,7 +40,7 @@ LEVELS: tuple[Level, ...] = ("fine", "warning", "critical")  # the index is the 
 NONE_YET = "—"
 _GRACE = 0.25  # of the interval: a backup that is later than that is missed
 _MISSED = 2  # missed backups that are critical
-_GLANCE = 1  # seconds to wait for a locked database
+_LOCK_TIMEOUT = 1  # seconds to wait for a locked database
 _WINDOW, _DAY = timedelta(days=30), timedelta(days=1)
 
 
@@ -146,13 +146,15 @@ def get_last_backup_display(settings: Settings, clock: Clock = utc_now) -> str:
 
     Raises nothing.
     """
-    last = _last(settings, _backups(settings, Facts(clock())))
+    last = _last(settings, _with_backups(settings, Facts(clock())))
     return settings.local(last.made_at).strftime("%d/%m/%Y %H:%M") if last else NONE_YET
 
 
 def look(settings: Settings, clock: Clock = utc_now) -> Facts:
     """Read the facts from disk."""
-    facts = _live(settings, _backups(settings, Facts(clock(), unfinished_restore=unfinished.describe(settings))))
+    facts = _with_live_data(
+        settings, _with_backups(settings, Facts(clock(), unfinished_restore=unfinished.describe(settings)))
+    )
     if facts.error or not settings.dir.is_dir():
         return facts
     return replace(
@@ -171,10 +173,10 @@ def look(settings: Settings, clock: Clock = utc_now) -> Facts:
     )
 
 
-def _live(settings: Settings, facts: Facts) -> Facts:
+def _with_live_data(settings: Settings, facts: Facts) -> Facts:
     """Add whether the live data exists and can be opened; there is no integrity check, as a backup makes one."""
     try:
-        with database.snapshot(settings.database, _GLANCE):
+        with database.snapshot(settings.database, _LOCK_TIMEOUT):
             pass  # it can be opened and has tables
     except BackupError as error:
         facts = replace(facts, database_trouble=error)
@@ -187,7 +189,7 @@ def _live(settings: Settings, facts: Facts) -> Facts:
     return replace(facts, has_uploads=bool(os.listdir(settings.uploads)))
 
 
-def _backups(settings: Settings, facts: Facts) -> Facts:
+def _with_backups(settings: Settings, facts: Facts) -> Facts:
     try:
         found = sizes.with_unique_bytes(settings, store.all_backups(settings))
     except OSError as error:
@@ -202,15 +204,15 @@ def judge(settings: Settings, facts: Facts) -> Status:
     rules = (
         _live_database,
         _live_uploads,
-        _folder,
+        _backups_folder,
         _age,
         _unfinished,
         _space,
         _last_backup,
         _uploads,
         _references,
-        *_WHAT_IS_THERE,
-        *_AWAY,
+        *_BACKUP_RULES,
+        *_COPY_RULES,
         _failures,
         _history,
         _rewind,
@@ -254,7 +256,7 @@ def _live_uploads(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterat
         yield Reason("critical", text, settings.reach.tool("restore latest --only uploads" if last else "doctor"))
 
 
-def _folder(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+def _backups_folder(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
     if facts.error:
         yield Reason("critical", facts.error, settings.reach.tool("doctor"))
 
@@ -263,7 +265,7 @@ def _age(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]
     age, fix = numbers.last_backup_age_seconds, settings.reach.tool("backup")
     if age is None:
         if not facts.error:
-            yield Reason("critical", _none_to_rely_on(settings, facts), fix)
+            yield Reason("critical", _no_reliable_backup(settings, facts), fix)
         return
     level = _level_of_age(settings, facts, age / 3600)
     if level != "fine":
@@ -272,7 +274,7 @@ def _age(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]
         yield Reason(level, f"The last backup, {numbers.last_backup}, is {span(age)} old{expected}.", fix)
 
 
-def _none_to_rely_on(settings: Settings, facts: Facts) -> str:
+def _no_reliable_backup(settings: Settings, facts: Facts) -> str:
     if not facts.backups:
         return f"There is no backup in {settings.dir} yet."
     return f"No backup in {settings.dir} can be relied on: each is damaged, a safety copy, another app's or misdated."
@@ -280,8 +282,8 @@ def _none_to_rely_on(settings: Settings, facts: Facts) -> str:
 
 def _expected_hours(settings: Settings, facts: Facts) -> float:
     """Return `expected_interval` if set; else the longest gap of the schedule, if it is set or a scheduler runs."""
-    told = "expected_interval" in settings.model_fields_set
-    gap = None if told or not _has_timetable(settings, facts) else planner.longest_gap(settings, facts.now)
+    is_set = "expected_interval" in settings.model_fields_set
+    gap = None if is_set or not _has_timetable(settings, facts) else planner.longest_gap(settings, facts.now)
     return round(gap.total_seconds() / 3600, 2) if gap else settings.expected_interval
 
 
@@ -292,8 +294,8 @@ def _has_timetable(settings: Settings, facts: Facts) -> bool:
 def _level_of_age(settings: Settings, facts: Facts, hours: float) -> Level:
     interval = _expected_hours(settings, facts) or float("inf")
     warning = settings.warning_age or interval * (1 + _GRACE)
-    by_itself = 2 * settings.warning_age if settings.warning_age else interval * (_MISSED + _GRACE)
-    critical = settings.critical_age or by_itself
+    default = 2 * settings.warning_age if settings.warning_age else interval * (_MISSED + _GRACE)
+    critical = settings.critical_age or default
     return "critical" if hours > critical else "warning" if hours > warning else "fine"
 
 
@@ -371,12 +373,12 @@ def _future(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Rea
         yield Reason("warning", text, "date")
 
 
-_WHAT_IS_THERE = (_damaged, _unusual, _future)
+_BACKUP_RULES = (_damaged, _unusual, _future)
 
 
 def _proof(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
     """Report if the last test restore, or without one the oldest backup, is older than the limit."""
-    hours, fix = _proven_within(settings, facts), settings.reach.tool("verify --test-restore")
+    hours, fix = _proof_limit(settings, facts), settings.reach.tool("verify --test-restore")
     oldest = min((one.made_at for one in _reliable(settings, facts)), default=facts.now)
     ago = (facts.now - (numbers.last_proof_at or oldest)).total_seconds()
     if ago > hours * 3600:
@@ -384,11 +386,11 @@ def _proof(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reaso
         yield Reason("warning", f"No backup has passed a test restore {proven}.", fix)
 
 
-def _proven_within(settings: Settings, facts: Facts) -> float:
+def _proof_limit(settings: Settings, facts: Facts) -> float:
     """Return the limit in hours: the setting, or a limit from the schedule of a running scheduler, or infinity."""
     gap = planner.longest_gap(settings, facts.now, "test restore") if facts.scheduler_seed is not None else None
-    by_itself = gap.total_seconds() / 3600 * (_MISSED + _GRACE) if gap else float("inf")
-    return settings.proven_within or by_itself
+    default = gap.total_seconds() / 3600 * (_MISSED + _GRACE) if gap else float("inf")
+    return settings.proven_within or default
 
 
 def _remotes(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
@@ -398,11 +400,11 @@ def _remotes(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
         if one.flaws:
             text = f"The remote {one.name} holds something damaged: {printable(one.flaws[0])}."
             yield Reason("warning", text, settings.reach.tool(f"verify --remote {one.name}"))
-        elif text := _trouble_of(one, facts.now, hours):
+        elif text := _copy_problem(one, facts.now, hours):
             yield Reason("warning", text, settings.reach.tool(f"push --remote {one.name}"))
 
 
-def _trouble_of(remote: RemoteState, now: datetime, hours: float) -> str:
+def _copy_problem(remote: RemoteState, now: datetime, hours: float) -> str:
     """Return what is wrong with the copies on a remote; empty if nothing is, or they are at most `hours` late."""
     if remote.asked_at is None:
         return f"The remote {remote.name} was never reached: no copy is known to be there."
@@ -417,7 +419,7 @@ def _trouble_of(remote: RemoteState, now: datetime, hours: float) -> str:
     )
 
 
-_AWAY = (_proof, _remotes)
+_COPY_RULES = (_proof, _remotes)
 
 
 def _failures(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
@@ -443,7 +445,7 @@ def _rewind(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Rea
     if facts.scheduler_seed is None:
         text = "Rewind is on, and no scheduler is at work: no points are taken."
         yield Reason("warning", text, settings.reach.tool("schedule"))
-    elif (last := _last_look(settings, facts.rewind)) and facts.now - last > _late(settings, facts.rewind):
+    elif (last := _last_look(settings, facts.rewind)) and facts.now - last > _allowed_delay(settings, facts.rewind):
         text = f"Rewind has not looked at the data since {settings.local(last):%Y-%m-%d %H:%M}: no points are taken."
         yield Reason("warning", f"{text} The scheduler's log says why.", settings.reach.tool("rewind"))
 
@@ -453,7 +455,7 @@ def _last_look(settings: Settings, found: Timeline) -> datetime | None:
     return scheduler_lock.last_look(settings.dir) or newest
 
 
-def _late(settings: Settings, found: Timeline) -> timedelta:
+def _allowed_delay(settings: Settings, found: Timeline) -> timedelta:
     """Return how late a look may be: 15 minutes, since a large backup delays looks, or three intervals if longer."""
     slow = found.moments[-1].tolerance if found.moments else timedelta(0)
     return max(slow, timedelta(seconds=3 * settings.rewind_interval), timedelta(minutes=15))
@@ -565,14 +567,14 @@ def _failed_since_success(facts: Facts) -> list[Operation]:
     failed: list[Operation] = []
     later: list[Operation] = []
     for one in takewhile(lambda one: not _is_good_backup(one), facts.history.operations):
-        if one.has_failed and not any(_makes_up_for(success, one) for success in later):
+        if one.has_failed and not any(_replaces(success, one) for success in later):
             failed.append(one)
         elif one.has_succeeded:
             later.append(one)
     return failed
 
 
-def _makes_up_for(success: Operation, failed: Operation) -> bool:
+def _replaces(success: Operation, failed: Operation) -> bool:
     """Return whether the later success did the failed work: same command, same remote, same backups."""
     if success.command != failed.command:
         return False

@@ -82,7 +82,7 @@ class BackupsPage(Page):
         self.view = View(self.settings, world.verdicts)
         self._show_rows()
 
-    def about(self, name: str) -> None:
+    def move_cursor_to(self, name: str) -> None:
         """Clear the search, and move the cursor to the backup once it is listed."""
         self._wanted = name
         self.show_choice(replace(self.choice, words=""))
@@ -101,26 +101,26 @@ class BackupsPage(Page):
             for backup in found:
                 table.add_row(*listing.cells(self.view, backup), key=backup.name)
             self._drawn = found, self.view
-        self._fit()
+        self._set_widths()
         wanted = self._wanted if self._wanted in table.rows else before
         if wanted in table.rows:
             table.move_cursor(row=table.get_row_index(wanted))
         if wanted == self._wanted:
             self._wanted = ""
-        self._say_what_is_shown(found)
+        self._show_caption(found)
         self._show_summary()
 
     def on_resize(self) -> None:
-        self._fit()
+        self._set_widths()
 
-    def _fit(self) -> None:
+    def _set_widths(self) -> None:
         """Set the column widths by content and room."""
         columns, each = self.table.ordered_columns, listing.widths(self.size.width, self.choice.of(self.backups))
         for column, width in zip(columns, each, strict=False):  # no columns exist before the page is mounted
             column.width = width
         self.table.refresh()
 
-    def _say_what_is_shown(self, found: Sequence[Backup]) -> None:
+    def _show_caption(self, found: Sequence[Backup]) -> None:
         of_all = "" if len(found) == len(self.backups) else f" of {len(self.backups):,}"
         words = [f"with “{self.choice.words}”"] if self.choice.words else []
         order = f"by {self.choice.column.title} {'↓' if self.choice.is_descending else '↑'}"
@@ -159,7 +159,7 @@ class BackupsPage(Page):
             self.show_choice(replace(self.choice, words=changed.value))
 
     @on(Input.Submitted)
-    def _found(self) -> None:
+    def _leave_search(self) -> None:
         self.table.focus()
 
     def action_show_all(self) -> None:
@@ -202,7 +202,7 @@ class BackupsPage(Page):
             name, note = asked
             ended = await self.window.carry_out(tasks.back_up(self.settings, name, note))
             if ended.result:
-                return self.about(ended.result.backup.name)
+                return self.move_cursor_to(ended.result.backup.name)
             if not ended.error:
                 return
 

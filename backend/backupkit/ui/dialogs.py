@@ -49,11 +49,11 @@ class Dialog(ModalScreen[Answer], Generic[Answer]):
             if self._lines:
                 with VerticalScroll(classes="lines"):
                     yield Static(said(self._lines), markup=False)
-            yield from self.own()
+            yield from self.compose_body()
             with Horizontal(classes="buttons"):
                 yield from self.buttons()
 
-    def own(self) -> ComposeResult:
+    def compose_body(self) -> ComposeResult:
         """Yield the widgets between the lines and the buttons."""
         yield from ()
 
@@ -122,7 +122,7 @@ class Form(Dialog[tuple[str, ...] | None]):
         super().__init__(title)
         self._fields, self._yes = list(fields), yes
 
-    def own(self) -> ComposeResult:
+    def compose_body(self) -> ComposeResult:
         for field in self._fields:
             yield Label(field.label, classes="label", markup=False)
             yield Input(field.value, field.placeholder)

@@ -72,12 +72,12 @@ def _relation(view: View, backup: Backup) -> str:
     return RELATIONS[verdict.relation] if verdict else "-"
 
 
-def _moment(backup: Backup) -> float:
+def _created_at(backup: Backup) -> float:
     return backup.metadata.created_at.timestamp() if backup.metadata else 0.0
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("Made", 16, _made, _moment),
+    Column("Made", 16, _made, _created_at),
     Column("State", _STATE, _state, lambda one: (one.state, one.pinned)),
     Column("Name", 25, lambda _, one: printable(one.name), lambda one: one.name),
     Column("Size", 8, _size, lambda one: one.size_bytes),
@@ -109,8 +109,8 @@ class Choice:
 
     def of(self, backups: Sequence[Backup]) -> list[Backup]:
         """Return the backups that match, sorted; equal ones keep their order, newest first."""
-        fit = [one for one in backups if has_words(one, self.words.lower().split())]
-        return sorted(fit, key=self.column.order, reverse=self.is_descending)
+        matching = [one for one in backups if has_words(one, self.words.lower().split())]
+        return sorted(matching, key=self.column.order, reverse=self.is_descending)
 
     def sorted_by(self, place: int) -> Choice:
         """Return this choice sorted by the column at `place`, or in reverse order if it is already sorted by it."""
@@ -120,8 +120,8 @@ class Choice:
 
 def cells(view: View, backup: Backup) -> Iterator[Text]:
     """Yield the cells of one row, as `Text`, since a table parses brackets in strings as markup."""
-    told = (column.cell(view, backup) for column in COLUMNS)
-    return (Text(one) if isinstance(one, str) else one for one in told)
+    texts = (column.cell(view, backup) for column in COLUMNS)
+    return (Text(one) if isinstance(one, str) else one for one in texts)
 
 
 def summary(view: View, backup: Backup) -> Iterator[str]:

@@ -34,14 +34,14 @@ async def restore(window: BackupApp, wish: Wish) -> None:
 async def _one_restore(window: BackupApp, wish: Wish) -> Wish | None:
     """Show the plan, and restore once the name is typed; return what the person wants instead or next, or None."""
     title = f"Looking at {wish.name}" if wish.name else "Looking at the last restore"
-    look: Task[RestorePlan | SchemaMismatch] = Task(
+    plan_task: Task[RestorePlan | SchemaMismatch] = Task(
         title, lambda emit: wish.plan(window.settings, emit), lambda _: (), is_quick=True
     )
-    found = (await window.carry_out(look)).result
+    found = (await window.carry_out(plan_task)).result
     if isinstance(found, SchemaMismatch):
         lines = [found.message, "", f"Next: {found.hint}", "", "To go on all the same shows the plan first, as always."]
-        is_meant = await window.push_screen_wait(Question("! Another schema", lines, "Go on all the same"))
-        return replace(wish, force=True) if is_meant else None
+        is_confirmed = await window.push_screen_wait(Question("! Another schema", lines, "Go on all the same"))
+        return replace(wish, force=True) if is_confirmed else None
     if found is None:
         return None
     answer = await window.push_screen_wait(PlanDialog(found, wish))
@@ -68,13 +68,13 @@ class PlanDialog(Dialog[RestorePlan | Wish | None]):
         super().__init__(f"Restoring {plan.source.name}", render.plan(plan))
         self.plan, self._others = plan, list(_others(plan, wish))
 
-    def own(self) -> ComposeResult:
+    def compose_body(self) -> ComposeResult:
         yield Label(f"To restore it, type its name: {self.plan.source.name}", classes="label", markup=False)
         yield Input(placeholder=self.plan.source.name, id="typed", compact=True)
 
     def buttons(self) -> ComposeResult:
-        for number, (words, _) in enumerate(self._others):
-            yield Button(words, id=f"other-{number}", compact=True)
+        for number, (label, _) in enumerate(self._others):
+            yield Button(label, id=f"other-{number}", compact=True)
         yield Button("Back", id="back", compact=True)
         yield Button("Restore", variant="error", id="go", disabled=True, compact=True)
 
@@ -107,6 +107,6 @@ def _others(plan: RestorePlan, wish: Wish) -> Iterator[tuple[str, Wish]]:
     """Yield the other ways to restore this backup, with their labels: another part, or with or without migrations."""
     if not wish.name:
         return
-    yield from ((words, replace(wish, only=part)) for words, part in PARTS if part != wish.only)
+    yield from ((label, replace(wish, only=part)) for label, part in PARTS if part != wish.only)
     if wish.migrate or (plan.verdict and plan.verdict.pending):
         yield "Do not migrate" if wish.migrate else "Migrate first", replace(wish, migrate=not wish.migrate)

@@ -19,17 +19,17 @@ class PrintableFilter(LineFilter):
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [
-            segment if segment.control or segment.text.isprintable() else _harmless(segment) for segment in segments
+            segment if segment.control or segment.text.isprintable() else _printable(segment) for segment in segments
         ]
 
 
-def _harmless(segment: Segment) -> Segment:
+def _printable(segment: Segment) -> Segment:
     # Keep the width in cells, so that the layout fits.
     letters = (letter if printable_text(letter) == letter else " " * cell_len(letter) for letter in segment.text)
     return Segment("".join(letters), segment.style)
 
 
-class _Lasting:
+class _FailsafeFile:
     """A terminal file that ignores write errors.
 
     Textual writes in a thread, from a bounded queue. If an error ended that thread, drawing would block forever.
@@ -52,4 +52,4 @@ class TerminalDriver(LinuxDriver):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._file: Any = _Lasting(self._file)
+        self._file: Any = _FailsafeFile(self._file)

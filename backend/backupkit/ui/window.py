@@ -26,11 +26,11 @@ from backupkit.ui.overview import OverviewPage
 from backupkit.ui.page import Page
 from backupkit.ui.terminal import PrintableFilter, TerminalDriver
 from backupkit.ui.work import WorkScreen
-from backupkit.ui.world import RepositoryState, fingerprint, look_around
+from backupkit.ui.world import RepositoryState, fingerprint, read_state
 
 Found = TypeVar("Found")
 PLACES: tuple[type[Page], ...] = (OverviewPage, BackupsPage, HistoryPage)
-_EVERY = 2.0  # seconds between two checks for changes by other processes
+_CHECK_INTERVAL = 2.0  # seconds between two checks for changes by other processes
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 HELP = """\
@@ -78,7 +78,7 @@ class BackupApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(key), f"go('{page.place}')", page.title, show=False) for key, page in enumerate(PLACES, 1)),
         Binding("question_mark", "show_help", "Help", key_display="?"),
-        Binding("t", "turn_theme", "Dark/light", show=False),
+        Binding("t", "toggle_theme", "Dark/light", show=False),
         Binding("r", "look", "Look again", show=False),
         Binding("q", "quit", "Quit"),
     ]
@@ -122,9 +122,9 @@ class BackupApp(App[None]):
     def on_mount(self) -> None:
         if not self.is_headless:
             for number in _SIGNALS:
-                asyncio.get_running_loop().add_signal_handler(number, self._told_to_end)
+                asyncio.get_running_loop().add_signal_handler(number, self._exit_on_signal)
         self._look_if_changed()
-        self.set_interval(_EVERY, self._look_if_changed)
+        self.set_interval(_CHECK_INTERVAL, self._look_if_changed)
 
     # Pages
 
@@ -139,7 +139,7 @@ class BackupApp(App[None]):
 
     def on_tabbed_content_tab_activated(self) -> None:
         self.page.take_focus()
-        self._show_again()
+        self._show_current()
 
     # State
 
@@ -154,13 +154,13 @@ class BackupApp(App[None]):
         try:
             seen = fingerprint(self.settings)
             if seen != self._fingerprint:
-                world = look_around(self.settings, self.clock)
-                self.call_from_thread(self._if_open, lambda: self._show(world, seen))
+                world = read_state(self.settings, self.clock)
+                self.call_from_thread(self._if_running, lambda: self._show(world, seen))
         except OSError as error:
             words = in_words(error).message
-            self.call_from_thread(self._if_open, lambda: self.notify(words, severity="error"))
+            self.call_from_thread(self._if_running, lambda: self.notify(words, severity="error"))
 
-    def _if_open(self, show: Callable[[], object]) -> None:
+    def _if_running(self, show: Callable[[], object]) -> None:
         """Call `show`, unless the app has ended meanwhile and the widgets are gone."""
         if self.is_running:
             show()
@@ -175,7 +175,7 @@ class BackupApp(App[None]):
         at_work.set_class(bool(world.at_work), "shown")
         self.page.show_world(world)
 
-    def _show_again(self) -> None:
+    def _show_current(self) -> None:
         """Show the current state on the page in view."""
         if self.world:
             self.page.show_world(self.world)
@@ -195,12 +195,12 @@ class BackupApp(App[None]):
     def action_show_help(self) -> None:
         self.push_screen(Message("Help", HELP.splitlines()))
 
-    def action_turn_theme(self) -> None:
+    def action_toggle_theme(self) -> None:
         self.theme = _THEMES[self.theme == _THEMES[0]]
 
     # Exit
 
-    def _told_to_end(self) -> None:
+    def _exit_on_signal(self) -> None:
         """Exit on a signal: the terminal is gone or the container stops. Cancel a running task where that is safe."""
         for screen in self.screen_stack:
             if isinstance(screen, WorkScreen):

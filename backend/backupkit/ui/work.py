@@ -14,7 +14,7 @@ from textual.widgets import Button, Label, ProgressBar, Static
 from backupkit.cli.task import Ended, Result, Run, Task, how_far
 from backupkit.ui.dialogs import Dialog, said
 
-_LOOK = 0.1  # seconds between two updates of the progress shown
+_UPDATE_INTERVAL = 0.1  # seconds between two updates of the progress shown
 
 
 class WorkScreen(Dialog[Ended[Result]], Generic[Result]):
@@ -30,7 +30,7 @@ class WorkScreen(Dialog[Ended[Result]], Generic[Result]):
         self.run: Run[Result] = Run(task)
         self.ended: Ended[Result] | None = None
 
-    def own(self) -> ComposeResult:
+    def compose_body(self) -> ComposeResult:
         yield Label(f"{self.run.task.title} …", id="step", markup=False)
         yield ProgressBar(id="bar", show_eta=False)
         with VerticalScroll(classes="lines"):
@@ -42,7 +42,7 @@ class WorkScreen(Dialog[Ended[Result]], Generic[Result]):
 
     def on_mount(self) -> None:
         self.query_one("#cancel").focus()
-        self.set_interval(_LOOK, self._show_progress)
+        self.set_interval(_UPDATE_INTERVAL, self._show_progress)
         self._carry_out()
 
     @work(thread=True)

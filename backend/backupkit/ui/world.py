@@ -43,7 +43,7 @@ class RepositoryState:
         return self.facts.history.operations
 
 
-def look_around(settings: Settings, clock: Clock) -> RepositoryState:
+def read_state(settings: Settings, clock: Clock) -> RepositoryState:
     """Read the state: two small files of each backup, and the history. It waits for no lock."""
     facts = look(settings, clock)
     seed = scheduler_lock.seed(settings.dir)
@@ -51,17 +51,17 @@ def look_around(settings: Settings, clock: Clock) -> RepositoryState:
     runs = planner.upcoming(settings, past, facts.now, _RUNS)
     revisions = {one.metadata.revisions for one in facts.backups if one.metadata}
     verdicts = {one: schema.classify(settings, one) for one in revisions}
-    return RepositoryState(facts, judge(settings, facts), who_is_at_work(settings), tuple(runs), verdicts)
+    return RepositoryState(facts, judge(settings, facts), lock_holder_in_words(settings), tuple(runs), verdicts)
 
 
-def who_is_at_work(settings: Settings) -> str:
+def lock_holder_in_words(settings: Settings) -> str:
     """Return the run that holds the lock, in words, or an empty string."""
     return lock.holder(settings.dir / lock.LOCK_FILE) if lock.is_held(settings.dir) else ""
 
 
 def fingerprint(settings: Settings) -> tuple[object, ...]:
     """Return a few modification times, which change when a backup is added or removed, or its flags change."""
-    return (*(_changed_at(path) for path in _watched(settings)), who_is_at_work(settings))
+    return (*(_changed_at(path) for path in _watched(settings)), lock_holder_in_words(settings))
 
 
 def _watched(settings: Settings) -> Iterator[Path]:

@@ -11,10 +11,10 @@ from typing import Literal
 from backupkit.config.deployment import in_full
 from backupkit.config.secrets import scrubbed
 from backupkit.config.settings import Settings
-from backupkit.monitoring.notify.sender import Address, Delivery, Message, Underway
+from backupkit.monitoring.notify.sender import Address, Delivery, Message, PendingMessage
 
 ReportOutcome = Literal["success", "warning", "failure", "nothing"]
-_IN_WORDS: Mapping[ReportOutcome, str] = {
+_OUTCOME_WORDS: Mapping[ReportOutcome, str] = {
     "success": "done",
     "warning": "done, with warnings",
     "failure": "FAILED",
@@ -53,10 +53,10 @@ def _ping(settings: Settings, signal: str, wanted: bool = True) -> Iterator[Addr
         yield Address(settings.ping_url, "ping", signal)
 
 
-def begin_ping(settings: Settings, command: str) -> Underway:
+def begin_ping(settings: Settings, command: str) -> PendingMessage:
     """Send the start ping to the dead man's switch in the background."""
-    message = Message("", f"{_who(settings)}: {command} begins\n")
-    return Underway(message, tuple(_ping(settings, "start")), settings.notify_timeout)
+    message = Message("", f"{_app_and_host(settings)}: {command} begins\n")
+    return PendingMessage(message, tuple(_ping(settings, "start")), settings.notify_timeout)
 
 
 def send(settings: Settings, message: Message, to: Sequence[Address]) -> tuple[Delivery, ...]:
@@ -64,14 +64,14 @@ def send(settings: Settings, message: Message, to: Sequence[Address]) -> tuple[D
     if not to:
         return ()
     try:
-        return Underway(message, to, settings.notify_timeout).deliveries()
+        return PendingMessage(message, to, settings.notify_timeout).deliveries()
     except OSError as error:
         return tuple(Delivery(one, error.strerror or type(error).__name__) for one in to)
 
 
 def message_of(settings: Settings, report: Report) -> Message:
     """Return the message for a report, with all secrets removed."""
-    subject = f"{_who(settings)}: {report.command} {_IN_WORDS[report.outcome]}"
+    subject = f"{_app_and_host(settings)}: {report.command} {_OUTCOME_WORDS[report.outcome]}"
     body = scrubbed("\n".join(_body(report)), settings.secrets)
     return Message(subject, body, "info" if report.outcome == "nothing" else report.outcome)
 
@@ -79,10 +79,10 @@ def message_of(settings: Settings, report: Report) -> Message:
 def test_message(settings: Settings) -> Message:
     """Return the message of `notify-test`."""
     told_of = ", ".join(settings.notify_on) or "nothing"
-    return Message(f"{_who(settings)}: test message", f"Messages arrive here. They will tell of: {told_of}.")
+    return Message(f"{_app_and_host(settings)}: test message", f"Messages arrive here. They will tell of: {told_of}.")
 
 
-def _who(settings: Settings) -> str:
+def _app_and_host(settings: Settings) -> str:
     """Return app and host; the wrapper passes the host's name to a container, which knows only its own id."""
     return f"{settings.app_id} on {os.environ.get('BACKUP_HOST_NAME') or socket.gethostname()}"
 

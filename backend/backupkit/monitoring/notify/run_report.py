@@ -21,7 +21,7 @@ from backupkit.monitoring import log
 if TYPE_CHECKING:
     from backupkit.config.settings import Settings
     from backupkit.monitoring.notify.messages import ReportOutcome
-    from backupkit.monitoring.notify.sender import Delivery, Underway
+    from backupkit.monitoring.notify.sender import Delivery, PendingMessage
 
 # A dead man's switch monitors backups: a ping of any other command would be a false sign of life.
 _PINGED = ("backup", "auto-backup", "run")
@@ -44,7 +44,7 @@ class RunReport:
             self.warnings.append(event.text)
         self._emit(event)
 
-    def tell(self, code: int, cause: BaseException | None) -> list[str]:
+    def send_all(self, code: int, cause: BaseException | None) -> list[str]:
         """Send all notifications of the end; return a sentence for each that was not sent."""
         return [f"The {one.address} was not sent: {one.error}." for one in self._deliver(code, cause) if one.error]
 
@@ -52,7 +52,7 @@ class RunReport:
         """Send the notifications; wait for the start ping first, so that it cannot arrive after the end ping."""
         from backupkit.monitoring.notify import messages
 
-        error, hint = _in_words(cause)
+        error, hint = _error_and_hint(cause)
         report = messages.Report(
             command=self._command,
             outcome=_outcome(code, self.is_idle),
@@ -99,11 +99,11 @@ def end(code: int, cause: BaseException | None) -> int:
     """Send the report, and return the exit code: 3 (warnings) if a message could not be sent and it was 0."""
     global _current
     report, _current = _current, None
-    troubles = report.tell(code, cause) if report else []
-    for text in troubles:
+    failures = report.send_all(code, cause) if report else []
+    for text in failures:
         log.error(f"warning: {text}")
         print(f"Warning: {printable_text(text)}", file=sys.stderr)
-    return ExitCode.WARNINGS if troubles and code == ExitCode.DONE else code
+    return ExitCode.WARNINGS if failures and code == ExitCode.DONE else code
 
 
 @contextlib.contextmanager
@@ -121,7 +121,7 @@ def reported(settings: Settings, command: str, emit: EventListener) -> Iterator[
         raise
     finally:
         if _is_wanted(settings):
-            for text in report.tell(_code(report, cause), cause):
+            for text in report.send_all(_code(report, cause), cause):
                 emit(Warned(text))
 
 
@@ -136,7 +136,7 @@ def _is_wanted(settings: Settings) -> bool:
     return bool(settings.notify_urls or settings.ping_url)
 
 
-def _begin_ping(settings: Settings, command: str) -> Underway | None:
+def _begin_ping(settings: Settings, command: str) -> PendingMessage | None:
     from backupkit.monitoring.notify import messages
 
     if not settings.ping_url or command not in _PINGED:
@@ -148,7 +148,7 @@ def _begin_ping(settings: Settings, command: str) -> Underway | None:
         return None
 
 
-def _in_words(cause: BaseException | None) -> tuple[str, str]:
+def _error_and_hint(cause: BaseException | None) -> tuple[str, str]:
     if isinstance(cause, KeyboardInterrupt):
         return "It was interrupted; nothing is left half done.", ""
     if cause is None or isinstance(cause, SystemExit):

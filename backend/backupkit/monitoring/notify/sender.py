@@ -57,17 +57,19 @@ class Delivery:
     error: str = ""
 
 
-class Underway:
+class PendingMessage:
     """A message that is being sent in the background."""
 
     def __init__(self, message: Message, addresses: Sequence[Address], seconds: float) -> None:
         """Start sending; it ends after `seconds` at the latest."""
         self._addresses, self._seconds, self._deadline = addresses, seconds, time.monotonic() + seconds
-        self._trouble = "its process ended without an answer"
-        self._process = _started()
-        self._hand_over({"message": asdict(message), "addresses": [_plain(one) for one in addresses], "for": seconds})
+        self._default_error = "its process ended without an answer"
+        self._process = _start_child()
+        self._write_order(
+            {"message": asdict(message), "addresses": [_plain_address(one) for one in addresses], "for": seconds}
+        )
 
-    def _hand_over(self, order: Mapping[str, Any]) -> None:
+    def _write_order(self, order: Mapping[str, Any]) -> None:
         assert self._process.stdin
         with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
             pipe.write(json.dumps(order))
@@ -76,21 +78,21 @@ class Underway:
     def deliveries(self) -> tuple[Delivery, ...]:
         """Wait until all addresses have answered, or for the deadline; return the result for each."""
         told = dict(json.loads(line) for line in self._answers().splitlines() if line.endswith("]"))
-        return tuple(Delivery(one, told.get(n, self._trouble)) for n, one in enumerate(self._addresses))
+        return tuple(Delivery(one, told.get(n, self._default_error)) for n, one in enumerate(self._addresses))
 
     def _answers(self) -> str:
         try:
             return self._process.communicate(timeout=max(0.0, self._deadline - time.monotonic()))[0]
         except subprocess.TimeoutExpired:
-            self._trouble = f"no answer within {self._seconds:g} seconds"
+            self._default_error = f"no answer within {self._seconds:g} seconds"
         except KeyboardInterrupt:
-            self._trouble = "interrupted"
+            self._default_error = "interrupted"
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)  # an ended process's pid may be reused
         return self._process.communicate()[0]
 
 
-def _started() -> subprocess.Popen[str]:
+def _start_child() -> subprocess.Popen[str]:
     search = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
         [process.python(), "-m", "backupkit.monitoring.notify.sender"],
@@ -103,7 +105,7 @@ def _started() -> subprocess.Popen[str]:
     )
 
 
-def _plain(address: Address) -> dict[str, str]:
+def _plain_address(address: Address) -> dict[str, str]:
     return {"url": address.url.get_secret_value(), "kind": address.kind, "signal": address.signal}
 
 
