@@ -199,7 +199,7 @@ def test_links_that_lead_out_are_counted_and_named(app: SmallApp, tmp_path: Path
     assert "2 links lead out of the uploads" in shown.out
     assert app.command("show", "first", "--json").json["uploads"]["links_out"] == 2
     doctor = app.command("doctor").out
-    assert "Links lead out of the uploads, to what is in no backup: 1/way out, up." in doctor
+    assert "Links lead out of the uploads; their targets are in no backup: 1/way out, up." in doctor
 
 
 def test_an_uploads_folder_that_is_itself_a_link_is_backed_up(app: SmallApp, tmp_path: Path) -> None:

@@ -242,4 +242,4 @@ def test_ok_stands_before_nothing_that_lacks_or_could_harm(app: SmallApp) -> Non
     for text in said:
         assert not any(word in f" {text} " for word in (" no ", " No ", "Nobody", " bug,", " not ")), text
     told = run_here(app, "doctor", env={"BACKUP_UPLOADS": "", "BACKUP_ENABLED": "false"}).out
-    assert "note     Nobody is told of a failure:" in told and "ok       Nobody" not in told
+    assert "note     No message is sent after a failure:" in told and "ok       No message" not in told

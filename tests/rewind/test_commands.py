@@ -156,7 +156,7 @@ def test_behind_the_last_look_nobody_claims_to_know(app: SmallApp) -> None:
     Rewinder(app.settings.model_copy(update={"rewind": "7d"}), lambda: at).look()
     app.add_rows(1)
     done = run_here(app, "restore", "--at", "1 hour ago", "--yes", "--json", env=ON, check=2)
-    assert "no scheduler is at work" in done.json["error"]["message"]
+    assert "no scheduler is running" in done.json["error"]["message"]
 
 
 def test_a_scheduler_that_does_not_look_claims_nothing(app: SmallApp) -> None:
@@ -236,7 +236,7 @@ def test_status_says_how_far_back_it_reaches(past: Past) -> None:
     found = run_here(past.app, "status", "--json", env=ON).json
     assert found["rewind_points"] == 5 and found["rewind_bytes"] > 0
     assert found["rewind_from"] == (past.now - timedelta(minutes=120)).isoformat()
-    assert any("no scheduler is at work: no points" in one["text"] for one in found["reasons"])
+    assert any("no scheduler is running: no points" in one["text"] for one in found["reasons"])
     assert "  rewind     " in run_here(past.app, "status", env=ON).out
     assert "backupkit_rewind_points" in run_here(past.app, "status", "--prometheus", "-", env=ON).out
     assert run_here(past.app, "status", "--json").json["rewind_points"] == 0

@@ -72,7 +72,7 @@ def test_doctor_says_whether_points_are_taken_and_what_a_look_costs(
         (one,) = [one for one in examine(settings, clock=clock) if words in one.text]
         return one
 
-    assert found("no scheduler takes points").level == "warning"
+    assert found("no points are taken").level == "warning"
     with scheduler_lock.on(settings.dir, 0):
         assert found("has not looked for points of rewind yet").level == "note"
         scheduler_lock.looked(settings.dir, clock.now)

@@ -154,10 +154,10 @@ def _uploads(settings: Settings) -> Iterator[Finding]:
     yield Finding("fine", f"The uploads {settings.uploads} are readable, files: {files}, {space.format_bytes(size)}.")
     if selected.met:
         names = ", ".join(printable(path) for path in sorted(selected.met))
-        yield Finding("note", f"The database or the backups are in the uploads folder, and are no uploads: {names}.")
+        yield Finding("note", f"In the uploads folder, but not backed up as uploads: the database or backups, {names}.")
     if out := list(walk.leading_out(settings.uploads, selected.leaves_out)):
         fix = "move what they point to into the uploads, or back it up in another way"
-        yield Finding("warning", f"Links lead out of the uploads, to what is in no backup: {few(out, 5)}.", fix)
+        yield Finding("warning", f"Links lead out of the uploads; their targets are in no backup: {few(out, 5)}.", fix)
     if not os.access(settings.uploads, os.W_OK):
         yield Finding("wrong", f"{settings.uploads} cannot be written: a restore would fail.")
 
@@ -262,7 +262,7 @@ def _files_of_others(settings: Settings) -> Iterator[Finding]:
     ours = [path for path in sorted(settings.dir.iterdir()) if path.name in _OWN_NAMES or store.is_backup(path)]
     if found := [str(path) for path in ours if _has_other_owner(path, us)]:
         fix = as_root("chown", "-R", f"{us}:{os.getegid()}", str(settings.dir))
-        yield Finding("wrong", f"Another user than uid {us} owns, wholly or in part: {few(found)}.", fix)
+        yield Finding("wrong", f"Some or all files belong to another user than uid {us}: {few(found)}.", fix)
 
 
 def _has_other_owner(path: Path, us: int) -> bool:
@@ -388,11 +388,11 @@ def _deployment(settings: Settings) -> Iterator[Finding]:
 
 def _notifications(settings: Settings) -> Iterator[Finding]:
     if settings.notify_urls and not find_spec("apprise"):
-        yield Finding("wrong", "BACKUP_NOTIFY_URLS needs the package apprise: nobody is told.", "pip install apprise")
+        yield Finding("wrong", "BACKUP_NOTIFY_URLS needs the package apprise: nothing is sent.", "pip install apprise")
     elif settings.notify_urls or settings.ping_url:
-        yield Finding("fine", "Somebody is told how unattended runs end; `notify-test` tries it.")
+        yield Finding("fine", "Notifications of unattended runs are set up; `notify-test` sends a test message.")
     else:
-        text = "Nobody is told of a failure: BACKUP_NOTIFY_URLS and BACKUP_PING_URL are empty."
+        text = "No message is sent after a failure: BACKUP_NOTIFY_URLS and BACKUP_PING_URL are empty."
         yield Finding("note", text, settings.reach.tool("config set ping_url_file FILE"))
 
 
@@ -415,7 +415,7 @@ def _scheduler(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield Finding("fine", "A scheduler is running.")
     elif made and now - made < 2 * gap:
         ago = span((now - made).total_seconds())
-        yield Finding("fine", f"Something else than the scheduler makes backups: the last was made {ago} ago.")
+        yield Finding("fine", f"Automatic backups are made without a scheduler, as by cron: the last one {ago} ago.")
     else:
         yield Finding(
             "warning", "No scheduler is running, and nothing else makes automatic backups.", _scheduler_start(settings)
@@ -430,7 +430,7 @@ def _rewind(settings: Settings, now: datetime) -> Iterator[Finding]:
     interval = max(settings.rewind_interval, newest.interval if newest else 0)
     looked = scheduler_lock.last_look(settings.dir)
     if not scheduler_lock.is_anyone_on(settings.dir):
-        text = "Rewind is set, and no scheduler takes points."
+        text = "Rewind is on, but no scheduler is running: no points are taken."
         yield Finding("warning", text, _scheduler_start(settings))
     elif looked is None:
         yield Finding("note", "The scheduler has not looked for points of rewind yet; it needs a whole backup first.")
@@ -480,5 +480,5 @@ def _remotes(settings: Settings, emit: EventListener) -> Iterator[Finding]:
 def _variables(_settings: Settings) -> Iterator[Finding]:
     for name in unknown_variables(os.environ):
         yield Finding(
-            "warning", f"{name} is set, and is no setting of this toolkit.", f"unset {name}, if it was meant for it"
+            "warning", f"{name} is set, but is not a setting of this toolkit.", f"correct its name, or unset {name}"
         )

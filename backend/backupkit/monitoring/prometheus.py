@@ -75,7 +75,7 @@ def _metric_values(numbers: Numbers) -> Iterator[tuple[str, str, Value]]:
     yield "unique_bytes", "Bytes that the backups take on disk.", numbers.unique_bytes
     yield "growth_bytes_per_day", "Bytes a day of the backups of the last 30 days.", numbers.growth_bytes_per_day
     yield "free_bytes", "Bytes free on the disk of the backups.", numbers.free_bytes
-    yield "free_days", "Days until that disk is full, at the rate of late.", numbers.days_left
+    yield "free_days", "Days until that disk is full, at the recent rate.", numbers.days_left
     yield "unfinished_restore", "1 if a restore was interrupted.", numbers.unfinished_restore
     yield "drafts", "Unfinished backups.", numbers.drafts
     yield "failures_since_success", "Operations that failed since the last backup.", numbers.failures_since_success

@@ -315,7 +315,7 @@ def _space(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reaso
     elif numbers.days_left is not None and numbers.days_left < settings.warning_free_days:
         level: Level = "critical" if numbers.days_left < settings.critical_free_days else "warning"
         lasts = span(numbers.days_left * 86400)
-        yield Reason(level, f"The disk of {settings.dir} will be full in {lasts}, at the rate of late.", fix)
+        yield Reason(level, f"The disk of {settings.dir} will be full in {lasts}, at the recent rate.", fix)
 
 
 def _last_backup(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
@@ -443,7 +443,7 @@ def _rewind(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Rea
         text = f"{len(facts.rewind.lost)} points of rewind cannot be restored: {facts.rewind.lost[0].why}."
         yield Reason("warning", text, settings.reach.tool("rewind"))
     if facts.scheduler_seed is None:
-        text = "Rewind is on, and no scheduler is at work: no points are taken."
+        text = "Rewind is on, but no scheduler is running: no points are taken."
         yield Reason("warning", text, settings.reach.tool("schedule"))
     elif (last := _last_look(settings, facts.rewind)) and facts.now - last > _allowed_delay(settings, facts.rewind):
         text = f"Rewind has not looked at the data since {settings.local(last):%Y-%m-%d %H:%M}: no points are taken."

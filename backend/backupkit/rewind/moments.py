@@ -231,9 +231,9 @@ def _newest_backup(settings: Settings, at: datetime) -> store.Latest | None:
 
 def _refuse_gap(settings: Settings, at: datetime, before: Moment, after: Moment) -> None:
     raise Refused(
-        f"Nobody looked at the data at {_local(settings, at)}: there is a gap from {_local(settings, before.at)} to "
+        f"The data at {_local(settings, at)} is unknown: there is a gap from {_local(settings, before.at)} to "
         f"{_local(settings, after.at)}.",
-        hint=f'Take one side of it: --at "{typed(settings, before.at)}" or --at "{typed(settings, after.at)}"',
+        hint=f'Choose one side of the gap: --at "{typed(settings, before.at)}" or --at "{typed(settings, after.at)}"',
     )
 
 
@@ -249,9 +249,9 @@ def _require_not_lost(
         return
     _, newest = max(lost, key=lambda one: one[0])
     raise Damaged(
-        f"What was there at {_local(settings, at)} is lost: the point {newest.name} cannot be restored, since "
+        f"The data at {_local(settings, at)} cannot be restored: the point {newest.name} is lost, because "
         f"{newest.why.rstrip('.')}.",
-        hint="Before and after it: " + " or ".join(f'--at "{typed(settings, one)}"' for one in good),
+        hint="Choose a time before or after it: " + " or ".join(f'--at "{typed(settings, one)}"' for one in good),
     )
 
 
@@ -277,11 +277,11 @@ def _require_watched(settings: Settings, at: datetime, moment: Moment, now: date
     if stamp and stamp == changed_pages.stamps_of(_live_databases(settings, moment)):
         return
     is_on = scheduler_lock.is_anyone_on(settings.dir)
-    unwatched = "the scheduler has not looked since." if is_on else "no scheduler is at work."
+    unwatched = "the scheduler has not looked since." if is_on else "no scheduler is running."
     raise Refused(
-        f"Nobody looked at the data at {_local(settings, at)}: the last point is of {_local(settings, moment.at)}, and "
+        f"The data at {_local(settings, at)} is unknown: the last point is of {_local(settings, moment.at)}, and "
         + (f"the scheduler last looked at {_local(settings, looked)}." if looked else unwatched),
-        hint=f'Take that one: --at "{typed(settings, moment.at)}". What is live now is in no point: `backup`',
+        hint=f'Choose the last point: --at "{typed(settings, moment.at)}". To save the live data: `backup`',
     )
 
 

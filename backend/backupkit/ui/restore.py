@@ -39,8 +39,8 @@ async def _one_restore(window: BackupApp, wish: Wish) -> Wish | None:
     )
     found = (await window.carry_out(plan_task)).result
     if isinstance(found, SchemaMismatch):
-        lines = [found.message, "", f"Next: {found.hint}", "", "To go on all the same shows the plan first, as always."]
-        is_confirmed = await window.push_screen_wait(Question("! Another schema", lines, "Go on all the same"))
+        lines = [found.message, "", f"Next: {found.hint}", "", "If you continue, the plan is shown first."]
+        is_confirmed = await window.push_screen_wait(Question("! Another schema", lines, "Continue anyway"))
         return replace(wish, force=True) if is_confirmed else None
     if found is None:
         return None

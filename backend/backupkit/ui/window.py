@@ -35,12 +35,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 HELP = """\
 1 to 3  overview, backups, history
-Tab     from one thing to the next; arrows move, Enter takes it
-Esc     leaves a dialog; cancels what goes on, where that is safe
+Tab     next element; arrows move, Enter selects
+Esc     closes a dialog; cancels a running task, where that is safe
 t       dark or light
 r       look again now; what others do shows by itself in seconds
 ?       this page
-q       the end
+q       quit
 
 Backups
 Enter   one of them in full
@@ -210,6 +210,6 @@ class BackupApp(App[None]):
     async def action_quit(self) -> None:
         """Exit, unless a task is running, which would continue unseen."""
         if any(isinstance(screen, WorkScreen) and not screen.ended for screen in self.screen_stack):
-            self.notify("Cancel what goes on first, or wait for it.", severity="warning")
+            self.notify("Cancel the running task first, or wait until it ends.", severity="warning")
         else:
             self.exit()
