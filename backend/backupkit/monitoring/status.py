@@ -137,7 +137,10 @@ class Status:
 
 
 def status(settings: Settings, clock: Clock = utc_now) -> Status:
-    """Return the status as of now. It waits for no lock, and an unreadable folder becomes a reason, not an error."""
+    """Return the status as of now. An unreadable folder becomes a reason, not an error.
+
+    It does not wait for the lock of the backups folder, and at most one second for a locked database.
+    """
     return judge(settings, look(settings, clock))
 
 

@@ -44,7 +44,7 @@ class RepositoryState:
 
 
 def read_state(settings: Settings, clock: Clock) -> RepositoryState:
-    """Read the state: two small files of each backup, and the history. It waits for no lock."""
+    """Read the state: two small files of each backup, and the history. It does not wait for a running backup."""
     facts = look(settings, clock)
     seed = scheduler_lock.seed(settings.dir)
     past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now, seed)
@@ -60,7 +60,7 @@ def lock_holder_in_words(settings: Settings) -> str:
 
 
 def fingerprint(settings: Settings) -> tuple[object, ...]:
-    """Return a few modification times, which change when a backup is added or removed, or its flags change."""
+    """Return a value that changes with the backups, their flags, the history, or the run that holds the lock."""
     return (*(_changed_at(path) for path in _watched(settings)), lock_holder_in_words(settings))
 
 
