@@ -241,7 +241,7 @@ def test_an_upload_that_is_called_like_a_database_is_one(app: SmallApp) -> None:
 
 def test_doctor_says_that_the_database_lies_in_the_uploads(together: SmallApp) -> None:
     said = together.command("doctor", env=environment(together)).out
-    assert "are no uploads" in said
+    assert "not backed up as uploads" in said
 
 
 def test_what_is_counted_is_what_is_copied(together: SmallApp) -> None:

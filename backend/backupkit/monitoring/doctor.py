@@ -415,7 +415,9 @@ def _scheduler(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield Finding("fine", "A scheduler is running.")
     elif made and now - made < 2 * gap:
         ago = span((now - made).total_seconds())
-        yield Finding("fine", f"Automatic backups are made without a scheduler, as by cron: the last one {ago} ago.")
+        yield Finding(
+            "fine", f"Automatic backups are made without the scheduler (by cron, for example): the last one {ago} ago."
+        )
     else:
         yield Finding(
             "warning", "No scheduler is running, and nothing else makes automatic backups.", _scheduler_start(settings)
