@@ -17,16 +17,16 @@ def touches_data(place: Path, settings: Settings) -> bool:
     above = _with_parents(place)
     is_sealed = any((folder / METADATA_FILE).exists() for folder in above)
     lives = [live for part in settings.parts for live in (part.database, part.uploads) if live]
-    is_live = any(_meets(above, live) for live in lives)
+    is_live = any(_overlaps(above, live) for live in lives)
     return is_sealed or is_live or any(_is_beside(above, part) for part in settings.parts)
 
 
 def touches_backups(place: Path, settings: Settings) -> bool:
     """Return whether the place is in the backups folder, or around it."""
-    return _meets(_with_parents(place), settings.dir)
+    return _overlaps(_with_parents(place), settings.dir)
 
 
-def _meets(above: list[Path], live: Path) -> bool:
+def _overlaps(above: list[Path], live: Path) -> bool:
     """Return whether one is, or is in, the other; `above` is the place and its parents."""
     place = above[0]
     return any(_is_same(folder, live) for folder in above) or any(_is_same(place, one) for one in _with_parents(live))

@@ -28,7 +28,7 @@ JOURNAL_FILE = ".journal"
 _MOST = 16 << 20  # bytes
 
 
-def _inside(name: str) -> str:
+def _valid_part_name(name: str) -> str:
     """Return the name of a part if it stays inside its tree, else raise `ValueError`; it may be a path in a tree."""
     if ({"", ".", "..", STAGING} & {*name.split("/")} and name) or "\0" in name:
         raise ValueError("is no part of an app")
@@ -36,7 +36,7 @@ def _inside(name: str) -> str:
 
 
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
-PartName = Annotated[str, AfterValidator(_inside)]
+PartName = Annotated[str, AfterValidator(_valid_part_name)]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Journal:
         alone = replace(self, others=())
         for one in self.others:
             if one.name == name:
-                return replace(alone, **{key: getattr(one, key) for key in _OF_A_PART})
+                return replace(alone, **{key: getattr(one, key) for key in _PART_FIELDS})
         return alone
 
     def with_part(self, part: Journal) -> Journal:
@@ -114,11 +114,11 @@ class Journal:
         return replace(self, database=False, uploads=False, others=others)
 
 
-_OF_A_PART = tuple(one.name for one in fields(JournalPart))
+_PART_FIELDS = tuple(one.name for one in fields(JournalPart))
 
 
 def _part_of(alone: Journal) -> JournalPart:
-    return JournalPart(**{key: getattr(alone, key) for key in _OF_A_PART})
+    return JournalPart(**{key: getattr(alone, key) for key in _PART_FIELDS})
 
 
 def joined(parts: Sequence[Journal]) -> Journal:
@@ -127,7 +127,7 @@ def joined(parts: Sequence[Journal]) -> Journal:
 
 
 @cache
-def _form() -> TypeAdapter[Journal]:
+def _type_adapter() -> TypeAdapter[Journal]:
     return TypeAdapter(Journal)
 
 
@@ -175,7 +175,7 @@ def read(backups: Path) -> Journal | None:
     """Return the journal of an unfinished restore, or None. Raise `BackupError` if it cannot be trusted."""
     path = backups / JOURNAL_FILE
     try:
-        return _form().validate_json(_content(path))
+        return _type_adapter().validate_json(_content(path))
     except FileNotFoundError:
         return None
     except (ValidationError, OSError) as error:

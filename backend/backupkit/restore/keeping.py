@@ -23,7 +23,7 @@ from backupkit.restore import journal, staging
 from backupkit.restore.journal import Journal
 from backupkit.sqlite import database
 
-Standing = Literal["wanted", "kept", "unknown"]
+LiveState = Literal["wanted", "kept", "unknown"]
 
 
 def keep(settings: Settings, found: Journal, is_resumed: bool, emit: EventListener, clock: Clock) -> Journal:
@@ -48,13 +48,13 @@ def keep(settings: Settings, found: Journal, is_resumed: bool, emit: EventListen
     return found
 
 
-def standing(settings: Settings, found: Journal) -> Standing:
+def live_state(settings: Settings, found: Journal) -> LiveState:
     """Return whether the live database is the wanted one, or one of a backup of the journal ("kept"); by content.
 
     The settings and the journal are those of the database's part. A missing database is "kept".
     """
     wanted = staging.wanted_database(settings, found)
-    with _taken(settings) as taken:
+    with _live_copy(settings) as taken:
         if not taken:
             return "kept"
         if wanted.exists() and _are_same(taken, [wanted]):
@@ -64,13 +64,13 @@ def standing(settings: Settings, found: Journal) -> Standing:
 
 
 @contextlib.contextmanager
-def _taken(settings: Settings) -> Iterator[list[Path]]:
+def _live_copy(settings: Settings) -> Iterator[list[Path]]:
     """Yield a copy of the live database: one file, its raw files if it is broken, or none if it is missing."""
     with store.work_folder(settings, "compared", "restore") as folder:
-        yield _take(settings, folder)
+        yield _copy_live(settings, folder)
 
 
-def _take(settings: Settings, folder: Path) -> list[Path]:
+def _copy_live(settings: Settings, folder: Path) -> list[Path]:
     live = settings.database
     if not database.has_files(live):
         return []

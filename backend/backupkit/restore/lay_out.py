@@ -30,7 +30,7 @@ from backupkit.upload_files import choice
 from backupkit.upload_files.choice import Chosen
 
 _CONTAINERS = ("/.dockerenv", "/run/.containerenv")  # files by which an engine marks a container
-_PASSING = ("tmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2")
+_VIRTUAL = ("tmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2")
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def plan_layout(
 
 def _layout_of(settings: Settings, backup: Backup, target: Path, only: str | None) -> Layout:
     metadata = store.require_metadata(backup)
-    database, uploads = _parts(settings, metadata, only)
-    others = dict(_further(settings, metadata, only))
+    database, uploads = _main_paths(settings, metadata, only)
+    others = dict(_additional_paths(settings, metadata, only))
     stays = [
         f"{one} stays in the backup: the settings name no place for it, in [databases] or [trees]."
         for one in metadata.others
@@ -137,7 +137,7 @@ def _layout_of(settings: Settings, backup: Backup, target: Path, only: str | Non
     return Layout(backup, target, database, uploads, needs, tuple(stays), others=others)
 
 
-def _further(settings: Settings, metadata: Metadata, only: str | None) -> Iterator[tuple[str, Path]]:
+def _additional_paths(settings: Settings, metadata: Metadata, only: str | None) -> Iterator[tuple[str, Path]]:
     """Yield where each additional database and tree goes."""
     for part in settings.parts[1:]:
         if metadata.at(part.part) and only in (None, part.part):
@@ -145,7 +145,7 @@ def _further(settings: Settings, metadata: Metadata, only: str | None) -> Iterat
             yield part.part, _below(settings, part.uploads or part.database, otherwise)
 
 
-def _parts(settings: Settings, metadata: Metadata, only: str | None) -> tuple[Path | None, Path | None]:
+def _main_paths(settings: Settings, metadata: Metadata, only: str | None) -> tuple[Path | None, Path | None]:
     """Return the paths of database and uploads below the app folder, or usual names if they lie elsewhere."""
     live = settings.uploads or settings.app_dir / UPLOADS_FOLDER
     database = _below(settings, settings.database, Path("data", settings.database.name))
@@ -209,14 +209,16 @@ def _lay_out_in(draft: Path, settings: Settings, layout: Layout, listen: EventLi
     """Publish the complete target; the rest of the draft is no longer needed afterwards."""
     whole = draft / "whole"
     whole.mkdir(mode=0o700)
-    done = _fill(settings, layout, draft, whole, _as_part(listen), clock)
+    done = _restore_parts(settings, layout, draft, whole, _without_notices(listen), clock)
     if layout.mask:
-        done = replace(done, rows=_masked(layout, layout.mask, whole, listen))
+        done = replace(done, rows=_apply_mask(layout, layout.mask, whole, listen))
     _publish(whole, layout.target)
     return done
 
 
-def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: EventListener, clock: Clock) -> LaidOut:
+def _restore_parts(
+    settings: Settings, layout: Layout, draft: Path, whole: Path, emit: EventListener, clock: Clock
+) -> LaidOut:
     """Restore the parts into an empty app whose folders are in the draft."""
     wanted = {
         MAIN_DATABASE: layout.database,
@@ -245,7 +247,7 @@ def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: Ev
     return LaidOut(layout, dict(done.rows), files, plan.verdict, is_compared)
 
 
-def _masked(layout: Layout, mask: Mask, whole: Path, emit: EventListener) -> dict[str, int]:
+def _apply_mask(layout: Layout, mask: Mask, whole: Path, emit: EventListener) -> dict[str, int]:
     """Mask the database in the draft; return its rows by table."""
     emit(Step("Masking the database"))
     metadata = store.require_metadata(layout.backup)
@@ -256,7 +258,7 @@ def _masked(layout: Layout, mask: Mask, whole: Path, emit: EventListener) -> dic
         return dict(database.count_rows(connection))
 
 
-def _as_part(emit: EventListener) -> EventListener:
+def _without_notices(emit: EventListener) -> EventListener:
     """Return a listener without the notices of a restore, which are about live data."""
 
     def listen(event: Event) -> None:
@@ -295,7 +297,7 @@ def kept_folders(settings: Settings, environment: Mapping[str, str] = os.environ
     """
     if not is_contained(environment) and not any(map(os.path.exists, _CONTAINERS)):
         return None
-    mounted = [Path(one.place) for one in mounts.read() if one.place != "/" and one.kind not in _PASSING]
+    mounted = [Path(one.place) for one in mounts.read() if one.place != "/" and one.kind not in _VIRTUAL]
     return sorted({place for place in mounted if _may_hold(settings, place)})
 
 

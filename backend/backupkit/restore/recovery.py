@@ -80,16 +80,16 @@ def recover_under_lock(settings: Settings, emit: EventListener) -> Journal | Non
     with staging.claimed(settings, emit):
         found = journal.read(settings.dir)
         if found is None:
-            _clear_litter(settings)
+            _clear_staged(settings)
             return None
         _refuse_other_restore(settings, found)
         emit(Notice(f"Finishing the restore of {printable(found.source)}, interrupted on {printable(found.started)}."))
         with recorded(settings, "recover", emit, names=[found.source]) as work:
-            (go_back if found.back else finish)(settings, found, work.emit, utc_now)
+            (restore_safety_copies if found.back else finish)(settings, found, work.emit, utc_now)
     return found
 
 
-def _clear_litter(settings: Settings) -> None:
+def _clear_staged(settings: Settings) -> None:
     """Remove what was staged for a restore that has no journal, and so changed no live data."""
     areas = unfinished.require_backups(settings, unfinished.live_folders(settings))
     for folder, identity in areas:
@@ -149,7 +149,7 @@ def roll_back(settings: Settings, found: Journal, error: BaseException, emit: Ev
 
     Raise the error again, with a hint to `recover`, if a safety copy cannot be restored because the data was broken.
     """
-    if not _can_go_back(settings, found):
+    if not _can_roll_back(settings, found):
         cause = from_os_error(error) if isinstance(error, OSError) else error
         kind = type(cause) if isinstance(cause, BackupError) else BackupError
         reason = f"The restore of {found.source} failed half way: {str(cause).rstrip('.')}."
@@ -159,16 +159,16 @@ def roll_back(settings: Settings, found: Journal, error: BaseException, emit: Ev
     back = dataclasses.replace(found, back=True)
     try:
         journal.write(settings.dir, back)
-        go_back(settings, back, emit, clock)
+        restore_safety_copies(settings, back, emit, clock)
     except Exception:
         if journal.exists(settings.dir):
             emit(Warned(f"{NEITHER_WAY} Type: `recover`"))
         raise
 
 
-def go_back(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> None:
+def restore_safety_copies(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> None:
     """Restore from the safety copies whatever the failed restore could have changed."""
-    source = _source_of_return(settings, found)
+    source = _rollback_source(settings, found)
     staging.unstage(settings, found.id)
     held = [*found.copies, *found.kept, *_backup_named(settings, found.source)]
     copies = tuple(settings.dir / name for name in held)
@@ -183,7 +183,7 @@ def go_back(settings: Settings, found: Journal, emit: EventListener, clock: Cloc
     emit(Notice("Everything is as it was before the restore."))
 
 
-def _source_of_return(settings: Settings, found: Journal) -> Source:
+def _rollback_source(settings: Settings, found: Journal) -> Source:
     """Return the source with the earlier state, each part from its own safety copy."""
     safeties = dict.fromkeys(part.safety for part in found.parts if part.safety)
     kept = {name: staging.verified(settings, store.find(settings, name), found.part, silence).each for name in safeties}
@@ -191,7 +191,7 @@ def _source_of_return(settings: Settings, found: Journal) -> Source:
         half
         for name, each in kept.items()
         for source in each
-        if (part := _part_for(found, source)) and part.safety == name and (half := _changed_of(source, part))
+        if (part := _part_for(found, source)) and part.safety == name and (half := _limit_to_replaced(source, part))
     ]
     return staging.as_live(settings, dataclasses.replace(sources[0], others=tuple(sources[1:])))
 
@@ -203,7 +203,7 @@ def _part_for(found: Journal, source: Source) -> Journal | None:
     return parts.get(source.part) or (parts.get("" if folder == UPLOADS_FOLDER else folder) if inside else None)
 
 
-def _changed_of(source: Source, part: Journal) -> Source | None:
+def _limit_to_replaced(source: Source, part: Journal) -> Source | None:
     """Reduce the safety copy's part to what the restore replaced, or return None if it replaced nothing of it."""
     is_own = source.part == part.name
     kept = dataclasses.replace(
@@ -223,10 +223,10 @@ def journal_of(settings: Settings, staged: Source, identity: Identity, copies: S
     """Return the journal for what is staged; the `copies` are backups that hold the live data."""
     started = settings.local(clock()).isoformat(sep=" ")
     parts = [_part_of(staging.place_of(settings, one), one, identity, started, copies) for one in staged.each]
-    return dataclasses.replace(journal.joined(parts), part=_restored_alone(settings, staged))
+    return dataclasses.replace(journal.joined(parts), part=_only_part(settings, staged))
 
 
-def _restored_alone(settings: Settings, staged: Source) -> str | None:
+def _only_part(settings: Settings, staged: Source) -> str | None:
     """Return the only part that was restored, or None if everything was."""
     folder = staged.part or UPLOADS_FOLDER
     others = [one for one in staged.others if one.part.partition("/")[0] != folder]
@@ -254,7 +254,7 @@ def _part_of(settings: Settings, staged: Source, identity: Identity, started: st
     )
 
 
-def _can_go_back(settings: Settings, found: Journal) -> bool:
+def _can_roll_back(settings: Settings, found: Journal) -> bool:
     return all(_is_kept(settings, part) for part in found.parts)
 
 
@@ -322,19 +322,19 @@ def _resume_database(
 
     def keep() -> None:
         nonlocal found
-        standing = keeping.standing(place, found.at(name))
-        if standing == "wanted" and found.at(name).safety:
-            raise _IsThere
-        if standing == "unknown":
+        state = keeping.live_state(place, found.at(name))
+        if state == "wanted" and found.at(name).safety:
+            raise _AlreadyLive
+        if state == "unknown":
             found = keeping.keep(settings, found, True, emit, clock)
 
     compared: database.Comparison | None = None
-    with contextlib.suppress(_IsThere):
+    with contextlib.suppress(_AlreadyLive):
         compared = replace_database(place, found.at(name), keep, emit)
     return found, compared
 
 
-class _IsThere(Exception):
+class _AlreadyLive(Exception):
     """The live database is the wanted one already."""
 
 
@@ -368,9 +368,9 @@ def finish_uploads(settings: Settings, found: Journal, emit: EventListener, comp
     """
     databases = [part for part in found.parts if part.facts]
     # In parallel: the databases are already live, and proving only reads them.
-    with process.optional_worker(sum(part.facts.size for part in databases if part.facts)) as beside:
+    with process.optional_worker(sum(part.facts.size for part in databases if part.facts)) as worker:
         proving = {
-            part.name: beside.submit(_prove, _place_of(settings, part), part, (compared or {}).get(part.name))
+            part.name: worker.submit(_prove, _place_of(settings, part), part, (compared or {}).get(part.name))
             for part in databases
         }
         for part in found.parts:
@@ -383,12 +383,12 @@ def finish_uploads(settings: Settings, found: Journal, emit: EventListener, comp
     journal.write(settings.dir, found.all_done())
     staging.unstage(settings, found.id)
     if found.safety:
-        flags.remember_restore(settings.dir, found.safety, found.part, _later(found))
+        flags.remember_restore(settings.dir, found.safety, found.part, _later_safety_copies(found))
     journal.remove(settings.dir)
     return proofs
 
 
-def _later(found: Journal) -> Mapping[str, str]:
+def _later_safety_copies(found: Journal) -> Mapping[str, str]:
     """Return the later safety copy of each part that the app wrote to after the first part was restored."""
     return {part.name: part.safety for part in found.parts if part.safety and part.safety != found.safety}
 

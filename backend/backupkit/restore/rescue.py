@@ -95,7 +95,7 @@ def plan_rescue(
             found = row_rescue.find(connection, source.database, table, choice, overwrite, with_children)
         except sqlite3.OperationalError as error:
             raise Refused(f"The rows of {printable(table)} cannot be compared: {error}.", "See `rows`.") from error
-    return RescuePlan(backup.name, source.database, found, rescued_uploads.look(settings, backup, found, emit))
+    return RescuePlan(backup.name, source.database, found, rescued_uploads.find_named(settings, backup, found, emit))
 
 
 def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = silence, clock: Clock = utc_now) -> Rescued:
@@ -114,7 +114,7 @@ def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = sile
         recovery.recover_under_lock(settings, work.emit)
         listen = collecting(work.emit, warnings)
         with hook.around(work):
-            safety = (_bring_with_uploads if plan.uploads.plan else _bring)(settings, plan, listen, clock)
+            safety = (_write_uploads_and_rows if plan.uploads.plan else _write_rows)(settings, plan, listen, clock)
         work.concerning(safety)
     return Rescued(
         plan.source,
@@ -128,7 +128,7 @@ def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = sile
     )
 
 
-def _bring(settings: Settings, plan: RescuePlan, emit: EventListener, clock: Clock) -> str:
+def _write_rows(settings: Settings, plan: RescuePlan, emit: EventListener, clock: Clock) -> str:
     """Make a safety copy, write the rows, and return the name of the copy."""
     with staging.claimed(settings, emit):
         note = f"before rows of {plan.source} were brought back: {len(plan.found.writes)}"
@@ -140,17 +140,17 @@ def _bring(settings: Settings, plan: RescuePlan, emit: EventListener, clock: Clo
     return safety
 
 
-def _bring_with_uploads(settings: Settings, plan: RescuePlan, emit: EventListener, clock: Clock) -> str:
+def _write_uploads_and_rows(settings: Settings, plan: RescuePlan, emit: EventListener, clock: Clock) -> str:
     """Restore the uploads, then the rows that name them, or neither; return the name of the safety copy."""
     row_return.bring_back(settings.database, plan.file, plan.found, settings.busy_timeout, is_rehearsal=True)
     before = flags.last_restore(settings.dir)
-    safety = rescued_uploads.bring(settings, plan.uploads, emit, clock)
+    safety = rescued_uploads.restore_missing(settings, plan.uploads, emit, clock)
     try:
         with staging.claimed(settings, emit):
             emit(Step("Bringing rows back"))
             row_return.bring_back(settings.database, plan.file, plan.found, settings.busy_timeout)
             flags.remember_restore(settings.dir, safety)
     except BackupError:
-        rescued_uploads.take_back(settings, plan.uploads, safety, before, emit, clock)
+        rescued_uploads.remove_restored(settings, plan.uploads, safety, before, emit, clock)
         raise
     return safety

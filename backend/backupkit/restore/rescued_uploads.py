@@ -45,7 +45,7 @@ class NamedUploads:
             yield f"Uploads that these rows name are neither live nor in the backup: {few(self.lacking)}."
 
 
-def look(settings: Settings, backup: Backup, found: Found, emit: EventListener) -> NamedUploads:
+def find_named(settings: Settings, backup: Backup, found: Found, emit: EventListener) -> NamedUploads:
     """Return the uploads that the rows to be written name; verify the backup's uploads if there are any."""
     named = set(_places(settings, found))
     if not named or settings.uploads is None or settings.part:  # the setting is for the main database
@@ -60,22 +60,22 @@ def look(settings: Settings, backup: Backup, found: Found, emit: EventListener) 
     source = replace(source, chosen=choice.of_paths(sealed, named))
     assert source.chosen
     changes = {one.path: one.action for one in staging.differences(settings, source, lambda _path, _error: None, emit)}
-    bring = sorted(path for path in source.chosen.leaves if changes.get(path) == "add")
+    returning = sorted(path for path in source.chosen.leaves if changes.get(path) == "add")
     differ = sorted(path for path in source.chosen.leaves if changes.get(path) == "change")
-    lacking = tuple(sorted(missing - set(bring)))
-    if not bring:
+    lacking = tuple(sorted(missing - set(returning)))
+    if not returning:
         return NamedUploads(None, (), tuple(differ), lacking)
-    source = replace(source, chosen=choice.of_paths(sealed, bring))
-    return NamedUploads(plan_source(settings, source, True, emit), tuple(bring), tuple(differ), lacking)
+    source = replace(source, chosen=choice.of_paths(sealed, returning))
+    return NamedUploads(plan_source(settings, source, True, emit), tuple(returning), tuple(differ), lacking)
 
 
-def bring(settings: Settings, named: NamedUploads, emit: EventListener, clock: Clock) -> str:
+def restore_missing(settings: Settings, named: NamedUploads, emit: EventListener, clock: Clock) -> str:
     """Restore the missing uploads; return the name of the safety copy, which holds database and uploads."""
     assert named.plan
     return restore_source(settings, named.plan, emit, clock).safety
 
 
-def take_back(
+def remove_restored(
     settings: Settings,
     named: NamedUploads,
     safety: str,

@@ -201,9 +201,9 @@ def plan_backup(
     if newer:
         source = staging.with_parts(settings, source, newer, emit, verify_while_staging)
     plan = plan_source(settings, source, force, emit, migrate)
-    told = (*_about_parts(settings, backup, only), *plan.notes, *_what_rows_name(source, backup))
-    plan = replace(plan, migrate=migrate, notes=(*notes, *told))
-    return _all_rehearsed(settings, plan, expect_loss, emit) if migrate else plan
+    more = (*_part_notes(settings, backup, only), *plan.notes, *_reference_notes(source, backup))
+    plan = replace(plan, migrate=migrate, notes=(*notes, *more))
+    return _rehearse_all(settings, plan, expect_loss, emit) if migrate else plan
 
 
 def _require_part(settings: Settings, only: str | None) -> None:
@@ -213,7 +213,7 @@ def _require_part(settings: Settings, only: str | None) -> None:
         raise Refused(f"This app has no database or tree {printable(only)}.", hint=f"There are: {', '.join(names)}.")
 
 
-def _about_parts(settings: Settings, backup: Backup, only: str | None) -> Iterable[str]:
+def _part_notes(settings: Settings, backup: Backup, only: str | None) -> Iterable[str]:
     """Yield notes on parts that only the backup has, or only the app."""
     metadata = store.require_metadata(backup)
     if only is not None:
@@ -226,12 +226,12 @@ def _about_parts(settings: Settings, backup: Backup, only: str | None) -> Iterab
             yield f"{name} stays as it is: it is not in this backup."
 
 
-def _all_rehearsed(
+def _rehearse_all(
     settings: Settings, plan: RestorePlan, expect_loss: Collection[str], emit: EventListener
 ) -> RestorePlan:
-    done = _rehearsed(staging.place_of(settings, plan.source), plan, expect_loss, emit)
+    done = _rehearse(staging.place_of(settings, plan.source), plan, expect_loss, emit)
     others = (
-        _rehearsed(staging.place_of(settings, one.source), replace(one, migrate=True), expect_loss, emit)
+        _rehearse(staging.place_of(settings, one.source), replace(one, migrate=True), expect_loss, emit)
         if one.verdict and one.verdict.relation == "behind"
         else one
         for one in plan.others
@@ -239,14 +239,14 @@ def _all_rehearsed(
     return replace(done, others=tuple(others))
 
 
-def _what_rows_name(source: Source, backup: Backup) -> Iterable[str]:
+def _reference_notes(source: Source, backup: Backup) -> Iterable[str]:
     """Yield notes on rows and uploads that did not match when the backup was made, if both are restored."""
     if source.database and source.uploads and backup.metadata and backup.metadata.references:
         for sentence in references.sentences(backup.metadata.references):
             yield f"In this backup {sentence}."
 
 
-def _rehearsed(settings: Settings, plan: RestorePlan, expect_loss: Collection[str], emit: EventListener) -> RestorePlan:
+def _rehearse(settings: Settings, plan: RestorePlan, expect_loss: Collection[str], emit: EventListener) -> RestorePlan:
     _refuse_to_migrate(settings, plan.verdict)
     if plan.verdict is None or plan.verdict.relation == "same":
         return plan
@@ -303,7 +303,7 @@ def plan_source(
         first,
         source=source,
         needs=by_folder,
-        notes=(*first.notes, *_about_halves(settings, source)),
+        notes=(*first.notes, *_untouched_notes(settings, source)),
         can_undo=all(one.can_undo for one in plans),
         others=tuple(plans[1:]),
     )
@@ -324,7 +324,7 @@ def _plan_part(
     summary = _look_at_uploads(settings, source, emit)
     is_staged = not staging.is_restored_from_its_place(settings, source, migrate, live.page_size)
     needs = _needs(settings, source, live, summary, is_staged)
-    notes = (*_notes(settings, source, live, verdict), *_about_uploads(source, summary))
+    notes = (*_notes(settings, source, live, verdict), *_upload_notes(source, summary))
     plan = RestorePlan(
         source,
         verdict,
@@ -362,14 +362,14 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
     """Restore as `restore_backup` does, for a caller that holds the lock."""
     warnings: list[str] = []
     listen = collecting(emit, warnings)
-    with staging.claimed(settings, emit), _telling_who_interrupts(settings, emit), contextlib.ExitStack() as watched:
+    with staging.claimed(settings, emit), _report_interrupt(settings, emit), contextlib.ExitStack() as watched:
         _refuse_staged(settings)
         commits = {one.source.part: _watch(settings, one, watched) for one in plan.each}
         safety = _make_safety_copy(settings, plan.source, listen, clock)
-        found = _begin(settings, plan, safety, listen, clock)
+        found = _stage_with_journal(settings, plan, safety, listen, clock)
         proofs, found = _apply(settings, found, commits, listen, clock)
     for one in plan.each:
-        _share_from_now_on(staging.place_of(settings, one.source), one, safety)
+        _share_with_restored(staging.place_of(settings, one.source), one, safety)
         _warn_of_indexes(settings, found.at(one.source.part), listen)
     left = store.read(settings, found.safety or safety.name)
     copies = {part.name: store.read(settings, part.safety or left.name) for part in found.parts}
@@ -379,7 +379,7 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
     return Restored(
         source=plan.source.name,
         safety=left.name,
-        verdict=_verdict(staging.place_of(settings, plan.source), plan, first, emit),
+        verdict=_schema_verdict(staging.place_of(settings, plan.source), plan, first, emit),
         rows=proof.facts.rows if proof else {},
         revisions=(first.revisions or ()) if proof else (),
         uploads=plan.uploads,
@@ -392,7 +392,7 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
 
 
 @contextlib.contextmanager
-def _telling_who_interrupts(settings: Settings, emit: EventListener) -> Iterator[None]:
+def _report_interrupt(settings: Settings, emit: EventListener) -> Iterator[None]:
     """Report on Ctrl-C whether the restore is unfinished or nothing was restored."""
     try:
         yield
@@ -439,7 +439,7 @@ def _raw_files(settings: Settings, safety: Backup, part: str) -> tuple[Path, ...
     return tuple(path for path in (safety.path / live.name for live in lives) if path.exists())
 
 
-def _verdict(settings: Settings, plan: RestorePlan, found: Journal, emit: EventListener) -> SchemaVerdict | None:
+def _schema_verdict(settings: Settings, plan: RestorePlan, found: Journal, emit: EventListener) -> SchemaVerdict | None:
     """Return how the live schema compares with this code, or None if unknown, as after the app's migrate command."""
     if found.revisions is None or (plan.migrate and plan.verdict and plan.verdict.relation == "no_migrations"):
         return None
@@ -465,7 +465,9 @@ def _refuse_staged(settings: Settings) -> None:
             raise Locked(f"Another restore began in {folder} just now; nothing was changed.", hint="Type: `recover`")
 
 
-def _begin(settings: Settings, plan: RestorePlan, safety: Backup, emit: EventListener, clock: Clock) -> Journal:
+def _stage_with_journal(
+    settings: Settings, plan: RestorePlan, safety: Backup, emit: EventListener, clock: Clock
+) -> Journal:
     """Stage everything and write the journal; on an error remove both."""
     identity = staging_area.identify(settings.dir, safety.name)
     try:
@@ -473,11 +475,11 @@ def _begin(settings: Settings, plan: RestorePlan, safety: Backup, emit: EventLis
         journal.write(settings.dir, found)
         return found
     except BaseException:  # else the next command would continue the restore
-        _give_up(settings, identity.id)
+        _discard_restore(settings, identity.id)
         raise
 
 
-def _give_up(settings: Settings, restore: str) -> None:
+def _discard_restore(settings: Settings, restore: str) -> None:
     """Remove the journal and what is staged, for a restore that left live data unchanged."""
     journal.remove(settings.dir)
     staging.unstage(settings, restore)
@@ -486,7 +488,7 @@ def _give_up(settings: Settings, restore: str) -> None:
 def _stage(
     settings: Settings, plan: RestorePlan, safety: Backup, identity: Identity, emit: EventListener, clock: Clock
 ) -> Journal:
-    unchanged = [one.source.part for one in plan.each if _is_there(one, safety)]
+    unchanged = [one.source.part for one in plan.each if _is_already_live(one, safety)]
     migrated = [one.source.part for one in plan.each if one.migrate]
     staged = staging.stage(settings, plan.source, identity, migrated, (safety.path,), emit, unchanged)
     _refuse_other_outcome(plan, staged)
@@ -498,13 +500,13 @@ def _stage(
     return found
 
 
-def _is_there(plan: RestorePlan, safety: Backup) -> bool:
+def _is_already_live(plan: RestorePlan, safety: Backup) -> bool:
     """Return whether the live database, by the checksum in the safety copy, is the wanted one."""
     kept = safety.metadata.at(plan.source.part) if safety.metadata else None
-    return bool(plan.source.facts and not plan.migrate and _has(kept, plan.source.facts))
+    return bool(plan.source.facts and not plan.migrate and _has_database(kept, plan.source.facts))
 
 
-def _share_from_now_on(settings: Settings, plan: RestorePlan, safety: Backup) -> None:
+def _share_with_restored(settings: Settings, plan: RestorePlan, safety: Backup) -> None:
     """Let the next backup link to the restored one, not to the safety copy, if more came back than was there."""
     if plan.source.chosen:
         return
@@ -532,11 +534,11 @@ def _not_writable(path: Path) -> SourceUnreadable:
 
 
 def _look_at_live(settings: Settings, source: Source, emit: EventListener) -> Live:
-    with _newest(settings, source) as earlier:
+    with _newest_comparable(settings, source) as earlier:
         skip = selection.of(settings).leaves_out if source.uploads and settings.uploads else None
         unsaved = walk.measure(settings.uploads, skip, earlier)[1] if skip and settings.uploads else 0
         is_saved = bool(earlier and earlier.database and earlier.database == database.signature(settings.database))
-        is_wanted = bool(is_saved and earlier and source.facts and _has(earlier.metadata, source.facts))
+        is_wanted = bool(is_saved and earlier and source.facts and _has_database(earlier.metadata, source.facts))
     if source.database is None:
         return Live(unsaved=unsaved)
     try:
@@ -560,7 +562,7 @@ def _look_at_live(settings: Settings, source: Source, emit: EventListener) -> Li
 
 
 @contextlib.contextmanager
-def _newest(settings: Settings, source: Source) -> Iterator[files_cache.ParentBackup | None]:
+def _newest_comparable(settings: Settings, source: Source) -> Iterator[files_cache.ParentBackup | None]:
     """Yield the newest backup that can be compared with the live state of that part, or None."""
     is_tree = source.uploads is not None
     with files_cache.newest(settings if is_tree else settings.whole, is_tree) as earlier:
@@ -613,7 +615,7 @@ def _compare_rows(
     return rows.count_changes(snapshot, both, source.database, settings.compare_timeout)
 
 
-def _has(kept: Metadata | None, wanted: DatabaseFacts) -> bool:
+def _has_database(kept: Metadata | None, wanted: DatabaseFacts) -> bool:
     """Return whether a backup's database is the wanted one, by checksum."""
     return bool(kept and kept.database and not kept.database.raw and kept.database.sha256 == wanted.sha256)
 
@@ -672,11 +674,11 @@ def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdic
         yield f"An index of this backup does not match its table: {source.facts.index_flaws[0]}. All rows are there."
     if source.uploads and settings.uploads is None:
         yield "The backup's uploads stay in it: BACKUP_UPLOADS names no folder to put them back to."
-    if excluded := _excluded(settings, source) if source.uploads else []:
+    if excluded := _exclusions(settings, source) if source.uploads else []:
         yield f"Excluded uploads stay as they are: {few(excluded, 10)}."
 
 
-def _about_halves(settings: Settings, source: Source) -> Iterable[str]:
+def _untouched_notes(settings: Settings, source: Source) -> Iterable[str]:
     """Yield notes on the parts of the app that the restore leaves as they are."""
     if source.uploads is None and source.database is not None and not source.has_trees:
         yield "The uploads stay as they are."
@@ -684,14 +686,14 @@ def _about_halves(settings: Settings, source: Source) -> Iterable[str]:
         yield "The databases stay as they are." if settings.databases else "The database stays as it is."
 
 
-def _excluded(settings: Settings, source: Source) -> list[str]:
+def _exclusions(settings: Settings, source: Source) -> list[str]:
     """Return the exclusions to show: patterns and marking files, of settings and backup, and the backup's folders."""
     patterns = (*settings.exclude, *source.excluded.patterns)
     marks = (f"folders with {one}" for one in (*settings.exclude_marked, *source.excluded.marks))
     return list(dict.fromkeys((*patterns, *marks, *(f"{one}/" for one in source.excluded.folders))))
 
 
-def _about_uploads(source: Source, summary: diff.Summary | None) -> Iterable[str]:
+def _upload_notes(source: Source, summary: diff.Summary | None) -> Iterable[str]:
     if source.meaning.lost:
         yield f"The backup's uploads have {source.meaning.lost}: what is live keeps its own."
     if paths := summary.unreadable if summary else ():
@@ -705,9 +707,9 @@ def _make_safety_copy(settings: Settings, source: Source, emit: EventListener, c
         place.uploads and place.uploads.is_dir()
         for place in (staging.place_of(settings, one) for one in source.each if one.uploads)
     )
-    order = BackupRequest(kind="pre_restore", note=f"before the restore of {source.name}", uploads=with_uploads)
+    request = BackupRequest(kind="pre_restore", note=f"before the restore of {source.name}", uploads=with_uploads)
     emit(Notice("Making a safety copy of what is there now."))
-    return make_backup(settings, order, emit, clock).backup
+    return make_backup(settings, request, emit, clock).backup
 
 
 def _refuse_to_migrate(settings: Settings, verdict: SchemaVerdict | None) -> None:
@@ -748,32 +750,32 @@ def _apply(
 ) -> tuple[recovery.Proofs, Journal]:
     compared: dict[str, database.Comparison | None] = {}
     done, first = found, next((part.name for part in found.parts if part.database), None)
-    reached, is_all_done = list[str](), False
+    maybe_written, is_all_done = list[str](), False
     try:
         for name in [part.name for part in found.parts if part.facts]:
             is_first = name == first
             if found.at(name).database:
-                reached.append(name)  # before it is written to: an interrupt may come at any line
+                maybe_written.append(name)  # before it is written to: an interrupt may come at any line
             try:
                 done, compared[name] = _replace_database(settings, done, name, is_first, commits[name], emit, clock)
             except BaseException as error:
-                if name in reached and _is_untouched(error, commits[name]):
-                    reached.remove(name)
+                if name in maybe_written and _is_untouched(error, commits[name]):
+                    maybe_written.remove(name)
                 raise
             done = recovery.database_is_done(settings, done, name)
         is_all_done = True
         return recovery.finish_uploads(settings, done, emit, compared), done
-    except _Untouched as untouched:
-        _give_up(settings, found.id)
+    except _LiveUntouched as untouched:
+        _discard_restore(settings, found.id)
         raise untouched.reason from None
     except BaseException as error:
-        failed = _as_written(settings, found)
+        failed = _with_written_names(settings, found)
         if is_all_done:
             recovery.roll_back(settings, failed, error, emit, clock)
-        elif reached:
-            recovery.roll_back(settings, _only_changed(failed, reached), error, emit, clock)
+        elif maybe_written:
+            recovery.roll_back(settings, _only_changed(failed, maybe_written), error, emit, clock)
         else:
-            _give_up(settings, found.id)
+            _discard_restore(settings, found.id)
         raise
 
 
@@ -788,7 +790,7 @@ def _only_changed(found: Journal, changed: Collection[str]) -> Journal:
     return found
 
 
-def _as_written(settings: Settings, found: Journal) -> Journal:
+def _with_written_names(settings: Settings, found: Journal) -> Journal:
     """Return the journal with the safety copies that the one on disk names by now."""
     with contextlib.suppress(BackupError, OSError):
         if written := journal.read(settings.dir):
@@ -798,7 +800,7 @@ def _as_written(settings: Settings, found: Journal) -> Journal:
     return found
 
 
-class _Untouched(Exception):
+class _LiveUntouched(Exception):
     """An error that left the live data as it was before; `reason` is that error."""
 
     def __init__(self, reason: BaseException) -> None:
@@ -822,14 +824,14 @@ def _replace_database(
 
     def keep() -> None:
         nonlocal found
-        if commits.lock() and keeping.standing(place, found.at(name)) == "unknown":
+        if commits.lock() and keeping.live_state(place, found.at(name)) == "unknown":
             found = keeping.keep(settings, found, False, emit, clock)
 
     try:
         compared = recovery.replace_database(place, found.at(name), keep, emit)
     except BaseException as error:
         if is_first and _is_untouched(error, commits):
-            raise _Untouched(error) from error
+            raise _LiveUntouched(error) from error
         raise
     return found, compared
 

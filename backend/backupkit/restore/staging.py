@@ -105,13 +105,13 @@ def verified(
     opened: list[sqlite3.Connection] = []
     checksums: dict[str, str] = {}
     size = sum(one.size for one in metadata.all_facts if one)
-    with process.optional_worker(size if any(one.database for one in sources) else 0) as beside:
-        looking = [beside.submit(_looked_into, settings, one, metadata, opened.append) for one in sources]
+    with process.optional_worker(size if any(one.database for one in sources) else 0) as worker:
+        pending = [worker.submit(_with_database_facts, settings, one, metadata, opened.append) for one in sources]
         try:
             meanings = _meanings(backup, only, checksums, emit, verify_while_staging)
             found = [
                 replace(done.result(), meaning=meanings.get(one.uploads.name if one.uploads else "", meanings[""]))
-                for one, done in zip(sources, looking, strict=True)
+                for one, done in zip(sources, pending, strict=True)
             ]
             for one in found:
                 _require_one_checksum(one, checksums)
@@ -172,7 +172,7 @@ def _sources(
             excluded=excluded,
             part=part,
         )
-        return replace(source, is_sound=True, seen=_looks(file)) if file and is_known_sound else source
+        return replace(source, is_sound=True, seen=_file_identity(file)) if file and is_known_sound else source
 
     found = [one for part in ("", *metadata.others) if (one := source_of(part))]
     found = [one for one in found if one.database or one.uploads]
@@ -186,7 +186,7 @@ def _sources(
     return found
 
 
-def _looked_into(
+def _with_database_facts(
     settings: Settings, source: Source, metadata: Metadata, opened: Callable[[sqlite3.Connection], None]
 ) -> Source:
     """Return the source with the facts of its database, if it has one."""
@@ -194,7 +194,7 @@ def _looked_into(
         return source
     place, alone = settings.at(source.part), metadata.at(source.part)
     assert place is not None and alone is not None
-    return _with_database(place, source, alone.database, opened)
+    return _read_database(place, source, alone.database, opened)
 
 
 def _sealed_patterns(backup: Backup, metadata: Metadata) -> tuple[str, ...]:
@@ -213,7 +213,7 @@ def _is_known_sound(settings: Settings, backup: Backup, metadata: Metadata) -> b
     return backup.just_built or verification.is_known_sound(settings.dir, backup.name, metadata.database_checksum)
 
 
-def _looks(file: Path) -> tuple[int, ...]:
+def _file_identity(file: Path) -> tuple[int, ...]:
     """Return the facts that change when the file is written to or replaced; empty if it is missing."""
     try:
         facts = os.lstat(file)
@@ -263,7 +263,7 @@ def _refuse_altered(
     backup: Backup,
     metadata: Metadata,
     only: str | None,
-    hear: Callable[[str, walk.Survey], None],
+    on_survey: Callable[[str, walk.Survey], None],
     checksums: dict[str, str],
     emit: EventListener,
     verify_while_staging: bool,
@@ -278,14 +278,14 @@ def _refuse_altered(
             return checksums.setdefault(path, digests(path, facts))
         return None if verify_while_staging and path.startswith(trees) else digests(path, facts)
 
-    flaws = list(integrity.file_flaws(backup.path, metadata, digest, only, hear))
+    flaws = list(integrity.file_flaws(backup.path, metadata, digest, only, on_survey))
     if flaws:
-        hint = _way_out(backup, {_part_of(flaw) for flaw in flaws}) if only is None else _OLDER
+        hint = _damage_hint(backup, {_part_of(flaw) for flaw in flaws}) if only is None else _OLDER
         raise _damaged(backup.path, first_of([flaw.text for flaw in flaws]), hint)
     left_out = metadata.left_out(only)
-    told = [flaw for flaw in backup.flaws if _part_of(flaw) not in left_out]
-    if told:
-        emit(Notice(f"The last verify of {backup.name} found: {told[0].text}. What is restored is compared anew."))
+    earlier = [flaw for flaw in backup.flaws if _part_of(flaw) not in left_out]
+    if earlier:
+        emit(Notice(f"The last verify of {backup.name} found: {earlier[0].text}. What is restored is compared anew."))
 
 
 def _database_bytes(metadata: Metadata, only: str | None) -> int | None:
@@ -302,7 +302,7 @@ def _part_of(flaw: Flaw) -> str:
     return flaw.path.split("/")[0]
 
 
-def _way_out(backup: Backup, damaged: set[str]) -> str:
+def _damage_hint(backup: Backup, damaged: set[str]) -> str:
     metadata = store.require_metadata(backup)
     if damaged <= {*metadata.tree_facts} and metadata.database_file and not metadata.others:
         return _database_alone(backup.name)
@@ -313,7 +313,7 @@ def _database_alone(name: str) -> str:
     return f"Its database is as written: `restore {name} --only database`. An older backup: `list`."
 
 
-def _with_database(
+def _read_database(
     settings: Settings, source: Source, recorded: DatabaseFacts | None, opened: Callable[[sqlite3.Connection], None]
 ) -> Source:
     """Return the source with the facts of its database; the recorded checksum is compared in parallel, not here."""
@@ -447,8 +447,8 @@ def _stage_part(
         _make_area(settings.staging_home, "database", identity)
     if source.uploads and settings.uploads:
         _make_area(settings.uploads, "uploads", identity)
-    with process.optional_worker(source.facts.size if source.facts else 0) as beside:
-        staging = beside.submit(_prepare_database, settings, source, identity, migrate) if is_wanted else None
+    with process.optional_worker(source.facts.size if source.facts else 0) as worker:
+        staging = worker.submit(_prepare_database, settings, source, identity, migrate) if is_wanted else None
         if source.uploads and settings.uploads:
             _stage_uploads(settings, settings.uploads, source, identity, copies, emit)
         source = staging.result() if staging else source
@@ -476,7 +476,7 @@ def _prepare_database(settings: Settings, source: Source, identity: Identity, mi
     if not is_restored_from_its_place(settings, source, migrate, live_size):
         return _stage_database(settings, source, identity.id)
     assert source.database is not None and source.facts is not None
-    if _looks(source.database) != source.seen and disk.hash_file(source.database) != source.facts.sha256:
+    if _file_identity(source.database) != source.seen and disk.hash_file(source.database) != source.facts.sha256:
         raise Damaged(f"{source.database} changed since it was verified.", hint="Try again.")
     return replace(source, sealed=source.name)
 

@@ -50,18 +50,18 @@ def plan_undo(
     wanted = {of: one for of, one in later.items() if settings.at(of) is not None}
     newer = {of: store.find(settings, one) for of, one in wanted.items() if store.is_backup(settings.dir / one)}
     gone = {of: one for of, one in wanted.items() if of not in newer}
-    notes = (*_about(newer), *_about_gone(gone, name))
+    notes = (*_newer_notes(newer), *_missing_notes(gone, name))
     return plan_backup(
         settings, backup, part, force, emit=emit, notes=notes, newer=newer, verify_while_staging=verify_while_staging
     )
 
 
-def _about(newer: Mapping[str, Backup]) -> Iterable[str]:
+def _newer_notes(newer: Mapping[str, Backup]) -> Iterable[str]:
     for part, backup in newer.items():
         yield f"{printable(part)} comes from {backup.name}, which has what the app wrote to it last."
 
 
-def _about_gone(gone: Mapping[str, str], safety: str) -> Iterable[str]:
+def _missing_notes(gone: Mapping[str, str], safety: str) -> Iterable[str]:
     for part, name in gone.items():
         what = f"{name} is gone, and with it what the app wrote to that part last"
         yield f"{printable(part)} goes back to {safety}: {what}."

@@ -15,9 +15,9 @@ from backupkit.model.backup import APART, Backup, Metadata
 from backupkit.model.names import printable
 
 RECENT = 5
-PATIENCE = timedelta(days=14)
+BASELINE_AGE = timedelta(days=14)
 # Smaller baselines are not compared: any change would be a large percentage.
-_LEAST = {"rows": 20, "files": 10, "bytes": 1 << 20}
+_MIN_BASELINE = {"rows": 20, "files": 10, "bytes": 1 << 20}
 
 Figures = Mapping[tuple[str, str], int]
 """Amounts by (what is counted, unit)."""
@@ -31,15 +31,15 @@ def unusual(new: Metadata, earlier: Sequence[Backup], drop: int) -> tuple[str, .
     """
     if new.kind in APART:
         return ()
-    alike = [backup for backup in earlier if _is_earlier_state(backup, new)]
-    first = (sentence for part in (_database, _uploads) for sentence in _shrunk(part, new, alike, drop))
-    return (*first, *(sentence for name in new.others for sentence in _shrunk_other(name, new, alike, drop)))
+    comparable = [backup for backup in earlier if _is_earlier_state(backup, new)]
+    first = (sentence for part in (_database, _uploads) for sentence in _shrunk(part, new, comparable, drop))
+    return (*first, *(sentence for name in new.others for sentence in _shrunk_other(name, new, comparable, drop)))
 
 
-def _shrunk_other(name: str, new: Metadata, alike: list[Backup], drop: int) -> Iterator[str]:
+def _shrunk_other(name: str, new: Metadata, comparable: list[Backup], drop: int) -> Iterator[str]:
     """Yield the sentences for one additional database or tree, compared as if each backup held nothing else."""
     alone = new.at(name)
-    before = [replace(one, metadata=found) for one in alike if one.metadata and (found := one.metadata.at(name))]
+    before = [replace(one, metadata=found) for one in comparable if one.metadata and (found := one.metadata.at(name))]
     for sentence in _shrunk(_database, alone, before, drop) if alone else ():
         yield f"{printable(name)}: {sentence}"
     for sentence in _shrunk(_uploads, alone, before, drop) if alone else ():
@@ -66,25 +66,25 @@ def _uploads(metadata: Metadata) -> Figures:
     return {("uploads", "files"): found.files, ("uploads", "bytes"): found.bytes} if found else {}
 
 
-def _shrunk(part: Callable[[Metadata], Figures], new: Metadata, alike: list[Backup], drop: int) -> Iterator[str]:
-    now, measure = part(new), _measure(part, new, alike)
-    for what, unit in measure[0] if now and measure else ():
-        if (what, unit) not in now and _was_migrated(new, alike):
+def _shrunk(part: Callable[[Metadata], Figures], new: Metadata, comparable: list[Backup], drop: int) -> Iterator[str]:
+    now, baseline = part(new), _baseline(part, new, comparable)
+    for what, unit in baseline[0] if now and baseline else ():
+        if (what, unit) not in now and _was_migrated(new, comparable):
             continue  # a table that a migration dropped or renamed
-        least = min(figures.get((what, unit), 0) for figures in measure)
+        least = min(figures.get((what, unit), 0) for figures in baseline)
         there = now.get((what, unit), 0)
-        if least >= _LEAST[unit] and there * 100 < least * (100 - drop):
+        if least >= _MIN_BASELINE[unit] and there * 100 < least * (100 - drop):
             yield f"{what}: {_amount(there, unit)}, down from {_amount(least, unit)}"
 
 
-def _was_migrated(new: Metadata, alike: list[Backup]) -> bool:
-    before = alike[0].metadata
+def _was_migrated(new: Metadata, comparable: list[Backup]) -> bool:
+    before = comparable[0].metadata
     return before is not None and before.revisions != new.revisions
 
 
-def _measure(part: Callable[[Metadata], Figures], new: Metadata, alike: list[Backup]) -> list[Figures]:
+def _baseline(part: Callable[[Metadata], Figures], new: Metadata, comparable: list[Backup]) -> list[Figures]:
     """Return the figures of the latest recent usual backups that have this part, or of the latest ones if none is."""
-    found = [(backup, figures) for backup in alike if backup.metadata and (figures := part(backup.metadata))]
+    found = [(backup, figures) for backup in comparable if backup.metadata and (figures := part(backup.metadata))]
     if part is _uploads:  # other exclude patterns change the numbers
         found = [one for one in found if one[0].metadata and _excludes_alike(one[0].metadata, new)]
     usual = [figures for backup, figures in found if not backup.unusual and _is_recent(backup, new)]
@@ -96,7 +96,7 @@ def _excludes_alike(one: Metadata, other: Metadata) -> bool:
 
 
 def _is_recent(backup: Backup, new: Metadata) -> bool:
-    return backup.metadata is not None and new.created_at - backup.metadata.created_at <= PATIENCE
+    return backup.metadata is not None and new.created_at - backup.metadata.created_at <= BASELINE_AGE
 
 
 def _amount(number: int, unit: str) -> str:

@@ -62,7 +62,7 @@ def plan_prune(settings: Settings, clock: Clock = utc_now, looks_always: bool = 
     The file sizes of the backups that are counted on are checked; without `looks_always` only if any would be removed.
     """
     found, policy = store.all_backups(settings), rules.policy_of(settings)
-    known = RetentionContext(
+    context = RetentionContext(
         app_id=settings.app_id,
         now=clock(),
         zone=settings.zone,
@@ -73,16 +73,16 @@ def plan_prune(settings: Settings, clock: Clock = utc_now, looks_always: bool = 
             backup.name: changed for backup in found if not backup.metadata for changed in store.last_changed(backup)
         },
     )
-    decision = None if looks_always else rules.decide(policy, found, known)
+    decision = None if looks_always else rules.decide(policy, found, context)
     if decision is None or not all(verdict.keep for verdict in decision.verdicts):
-        decision = rules.decide(policy, _measured(found, known), known)
+        decision = rules.decide(policy, _with_size_flaws(found, context), context)
     return PrunePlan(policy, decision.verdicts, decision.stopped, settings.prune_limit)
 
 
-def _measured(found: list[Backup], known: RetentionContext) -> list[Backup]:
+def _with_size_flaws(found: list[Backup], context: RetentionContext) -> list[Backup]:
     """Return the backups; one that is counted on is marked damaged if its file sizes are not as sealed."""
     wrong: dict[str, Backup] = {}
-    for backup in rules.counted_on(found, known):
+    for backup in rules.counted_on(found, context):
         assert backup.metadata
         with contextlib.suppress(FileNotFoundError):  # somebody removed the backup meanwhile
             if flaws := tuple(integrity.size_flaws(backup.path, backup.metadata)):
@@ -95,8 +95,8 @@ def check_counted_on(settings: Settings, emit: EventListener = silence, clock: C
 
     The results are recorded, so that the next plan sees them. Return why one could not be checked, or an empty string.
     """
-    known = RetentionContext(settings.app_id, clock(), settings.zone)
-    counted = rules.counted_on(store.all_backups(settings), known)
+    context = RetentionContext(settings.app_id, clock(), settings.zone)
+    counted = rules.counted_on(store.all_backups(settings), context)
     stale = [one for one in counted if not one.checked_at or clock() - one.checked_at > _CHECKED_WITHIN]
     done = verify_backups(settings, stale, emit=emit, clock=clock) if stale else []
     return next((f"{one.backup.name} could not be checked: {one.failure.message}" for one in done if one.failure), "")
@@ -118,7 +118,7 @@ def prune_backups(
     with locked_operation(settings, "prune", emit, clock) as work:
         listener = collecting(work.emit, warnings)
         recover_under_lock(settings, listener)
-        agreed = _still_agreed(plan, plan_prune(settings, clock), doubt, listener)
+        agreed = _confirmed_removals(plan, plan_prune(settings, clock), doubt, listener)
         removed = tuple(backup for backup in agreed if _remove(settings, backup, listener))
         work.about(*removed)
         if thinned := _thin(settings, clock, listener):
@@ -155,7 +155,7 @@ def accept(settings: Settings, name: str, emit: EventListener = silence) -> Back
         return store.read(settings, backup.name)
 
 
-def _still_agreed(plan: PrunePlan, now: PrunePlan, doubt: str, emit: EventListener) -> list[Backup]:
+def _confirmed_removals(plan: PrunePlan, now: PrunePlan, doubt: str, emit: EventListener) -> list[Backup]:
     """Return the backups that both plans remove, oldest first: an error in the middle then costs the least."""
     if stopped := now.stopped or doubt.rstrip("."):
         emit(Warned(f"Nothing is removed: {stopped}."))

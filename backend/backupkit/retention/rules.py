@@ -20,7 +20,7 @@ from backupkit.model.names import printable
 from backupkit.repository.reliable import owner_of
 
 _NO_SPAN = Span()
-_LEAP, _SETTLED = timedelta(days=2), timedelta(days=7)
+_GAP, _SETTLED = timedelta(days=2), timedelta(days=7)
 _RULES = {"keep_last", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within"}
 _SAFETY_RULES = {"keep_pre_restore", "keep_pre_migration", "keep_safety_within"}
 
@@ -111,15 +111,15 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
-def decide(policy: Policy, backups: Iterable[Backup], known: RetentionContext) -> Decision:
+def decide(policy: Policy, backups: Iterable[Backup], context: RetentionContext) -> Decision:
     """Return a verdict with its reasons for each backup."""
     found = sorted(backups, key=lambda backup: (backup.made_at, backup.name), reverse=True)
-    out_of_reach = {backup.name: reason for backup in found if (reason := _out_of_reach(backup, known))}
-    ours = [backup for backup in found if backup.name not in out_of_reach]
-    reasons = defaultdict(list, {name: [reason] for name, reason in out_of_reach.items()})
-    for backup, reason in (*_safeguards(policy, ours, known), *_wanted(policy, ours, known.zone)):
+    exempt = {backup.name: reason for backup in found if (reason := _exempt_reason(backup, context))}
+    ours = [backup for backup in found if backup.name not in exempt]
+    reasons = defaultdict(list, {name: [reason] for name, reason in exempt.items()})
+    for backup, reason in (*_safeguards(policy, ours, context), *_policy_reasons(policy, ours, context.zone)):
         reasons[backup.name].append(reason)
-    stopped = _suspicion(found, known)
+    stopped = _safety_stop(found, context)
     return Decision(tuple(_verdict(policy, backup, reasons[backup.name], stopped) for backup in found), stopped)
 
 
@@ -129,33 +129,33 @@ def _verdict(policy: Policy, backup: Backup, reasons: list[str], stopped: str) -
     return Verdict(backup, False, ("beyond the newest" if policy.newest else "no rule keeps it",))
 
 
-def _out_of_reach(backup: Backup, known: RetentionContext) -> str:
+def _exempt_reason(backup: Backup, context: RetentionContext) -> str:
     """Return why the backup always stays and uses up no rule, or an empty string if the rules decide on it."""
     metadata = backup.metadata
     if metadata is None:
         return "damaged: nobody knows what it is"
-    if reason := known.apart.get(backup.name):
+    if reason := context.apart.get(backup.name):
         return reason
-    if (owner := owner_of(metadata)) != known.app_id:
+    if (owner := owner_of(metadata)) != context.app_id:
         return f"of another app: {printable(owner)}" if owner else "of an unknown app"
-    if metadata.created_at > known.now:
+    if metadata.created_at > context.now:
         return "dated in the future"
     return "damaged: look at it, then delete it" if backup.state == "damaged" else ""
 
 
-def _safeguards(policy: Policy, ours: list[Backup], known: RetentionContext) -> Iterator[Reason]:
+def _safeguards(policy: Policy, ours: list[Backup], context: RetentionContext) -> Iterator[Reason]:
     normal = [backup for backup in ours if backup.kind not in APART]
-    newest = {backup.name: backup for group in (ours, normal, *_groups(normal)) for backup in group[:1]}
+    newest = {backup.name: backup for group in (ours, normal, *_by_uploads(normal)) for backup in group[:1]}
     yield from ((backup, "the newest") for backup in newest.values())
-    for group in _groups(backup for backup in ours if backup.state == "proven" and _is_good(backup)):
+    for group in _by_uploads(backup for backup in ours if backup.state == "proven" and _is_good(backup)):
         yield from ((backup, "the newest proven") for backup in group[:1])
     yield from ((backup, "pinned") for backup in ours if backup.pinned)
-    yield from ((backup, known.reserved[backup.name]) for backup in ours if backup.name in known.reserved)
-    for group in _groups(backup for backup in normal if _is_good(backup)):
+    yield from ((backup, context.reserved[backup.name]) for backup in ours if backup.name in context.reserved)
+    for group in _by_uploads(backup for backup in normal if _is_good(backup)):
         yield from _numbered("good", policy.min_good, group)
 
 
-def _wanted(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
+def _policy_reasons(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
     """Yield the reasons that come from the policy."""
     allowed = list(_numbered("newest", policy.newest, ours))
     if not policy.newest:
@@ -173,19 +173,19 @@ def _by_kind(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Rea
     yield from ((backup, "unchecked") for backup in routine if backup.state == "unchecked")
     if not policy.of_routine:
         yield from ((backup, "no rule for its kind") for backup in routine)
-    for group in _groups(backup for backup in routine if backup.state != "unchecked"):
+    for group in _by_uploads(backup for backup in routine if backup.state != "unchecked"):
         yield from _buckets(policy, group, zone)
-        yield from _young(policy.within, group, ours, zone)
+        yield from _recent(policy.within, group, ours, zone)
     for kind, number in (("pre_restore", policy.pre_restore), ("pre_migration", policy.pre_migration)):
         copies = [backup for backup in ours if backup.kind == kind]
         if not number and not policy.safety_within:
             yield from ((backup, "no rule for its kind") for backup in copies)
-        for group in _groups(copies):
+        for group in _by_uploads(copies):
             yield from _numbered(kind, number, group)
-        yield from _young(policy.safety_within, copies, ours, zone)
+        yield from _recent(policy.safety_within, copies, ours, zone)
 
 
-def _groups(backups: Iterable[Backup]) -> tuple[list[Backup], list[Backup]]:
+def _by_uploads(backups: Iterable[Backup]) -> tuple[list[Backup], list[Backup]]:
     """Split into backups with uploads and without: one of the database alone never replaces a complete one."""
     whole: list[Backup] = []
     part: list[Backup] = []
@@ -217,52 +217,52 @@ def _numbered(rule: str, number: int, backups: Iterable[Backup]) -> Iterator[Rea
         yield backup, f"{rule} {place} of {number}"
 
 
-def _young(span: Span, group: list[Backup], ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
+def _recent(span: Span, group: list[Backup], ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
     """Yield the backups within the span before the newest one; not before now, so that a clock jump ages none."""
     if span and ours:
-        newest = _believed(span, [backup.made_at for backup in ours], zone)
+        newest = _span_start(span, [backup.made_at for backup in ours], zone)
         limit = span.before(newest, zone)
         yield from ((backup, f"within {span} of the newest") for backup in group if backup.made_at > limit)
 
 
-def _believed(span: Span, moments: list[datetime], zone: ZoneInfo) -> datetime:
+def _span_start(span: Span, times: list[datetime], zone: ZoneInfo) -> datetime:
     """Return the time from which a span is measured: the newest, or the one before a gap that is not a week old.
 
     Such a gap is at least two days, and makes everything before it older than the span at once. Either no backup was
     made for that long, or the clock is wrong now, and every backup would go.
     """
-    for later, earlier in pairwise(moments):
-        if moments[0] - later >= _SETTLED:
+    for later, earlier in pairwise(times):
+        if times[0] - later >= _SETTLED:
             break
-        if later - earlier >= _LEAP and earlier <= span.before(later, zone):
+        if later - earlier >= _GAP and earlier <= span.before(later, zone):
             return earlier
-    return moments[0]
+    return times[0]
 
 
-def _suspicion(found: list[Backup], known: RetentionContext) -> str:
+def _safety_stop(found: list[Backup], context: RetentionContext) -> str:
     """Return why no backup may go: a problem with one that is counted on. Return an empty string if there is none."""
-    counted = counted_on(found, known)
+    counted = counted_on(found, context)
     for backup in counted:
-        if doubt := _doubt(backup):
+        if doubt := _problem(backup):
             return f"the newest backup {backup.name} is {doubt}"
     latest = counted[0].made_at if counted else LONG_AGO
-    for name, changed in sorted(known.undated.items()):
-        if latest < changed <= known.now:
+    for name, changed in sorted(context.undated.items()):
+        if latest < changed <= context.now:
             return f"{name} is damaged, and may be the newest backup"
     return ""
 
 
-def counted_on(found: Iterable[Backup], known: RetentionContext) -> list[Backup]:
+def counted_on(found: Iterable[Backup], context: RetentionContext) -> list[Backup]:
     """Return the backups that the app relies on once others are removed: the newest, and the newest with uploads.
 
     `found` is newest first. Safety copies, other apps' backups and those dated in the future are not counted on.
     """
-    ours = [backup for backup in found if _is_of_now(backup, known) and backup.kind not in APART]
-    whole, _ = _groups(ours)
+    ours = [backup for backup in found if _is_current(backup, context) and backup.kind not in APART]
+    whole, _ = _by_uploads(ours)
     return list({backup.name: backup for backup in (*ours[:1], *whole[:1])}.values())
 
 
-def _doubt(backup: Backup) -> str:
+def _problem(backup: Backup) -> str:
     if backup.state == "damaged":
         return "damaged"
     if backup.metadata and backup.metadata.database and (flaws := backup.metadata.database.index_flaws):
@@ -271,11 +271,11 @@ def _doubt(backup: Backup) -> str:
     return f"unusual ({backup.unusual[0]}{more})" if backup.unusual else ""
 
 
-def _is_of_now(backup: Backup, known: RetentionContext) -> bool:
+def _is_current(backup: Backup, context: RetentionContext) -> bool:
     metadata = backup.metadata
-    if metadata is None or backup.name in known.apart:
+    if metadata is None or backup.name in context.apart:
         return False
-    return owner_of(metadata) == known.app_id and metadata.created_at <= known.now
+    return owner_of(metadata) == context.app_id and metadata.created_at <= context.now
 
 
 def _is_good(backup: Backup) -> bool:

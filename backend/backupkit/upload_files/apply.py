@@ -30,6 +30,7 @@ OPERATIONS = "operations"
 Place = tuple[int, str]
 """An open folder, and a name in it."""
 Action = Literal["add", "change", "remove", "dress"]
+"""What to do with a path; "dress" sets attributes alone. Unfinished restores store these words on disk."""
 _ACTIONS = get_args(Action)
 _FORMS = ("file", "folder", "link")
 _REMOVING = (b'"remove"', b"true")  # each line that removes something, or has a clash, contains one of them
@@ -91,7 +92,7 @@ def apply(live: Path, restore: str, copies: tuple[Path, ...] = (), emit: EventLi
             # Folders last: each change inside a folder changes its times.
             for one in applying.operations_backwards(b'"folder"'):
                 if one.action != "remove" and one.form == "folder":
-                    applying.dress_folder(one)
+                    applying.set_folder_attributes(one)
             applying.warn_of_lost()
         disk.sync_tree(live)
 
@@ -101,7 +102,7 @@ class _Applying:
 
     def __init__(self, live: Path, area: Area, copies: tuple[Path, ...], emit: EventListener) -> None:
         self._path = staging_area.place_of(live, "uploads") / OPERATIONS
-        self._live, self._area, self._copies, self._tell = live, area, copies, emit
+        self._live, self._area, self._copies, self._emit = live, area, copies, emit
         self._warned: set[str] = set()
         self._keeper = Keeper()
 
@@ -175,7 +176,7 @@ class _Applying:
         try:
             with self._parents.of(one.path) as place:
                 if one.staged is None:
-                    self._make_folder(place, one) if one.form == "folder" else self._dress(*place, one)
+                    self._make_folder(place, one) if one.form == "folder" else self._set_attributes_if_seen(*place, one)
                 else:
                     with self._staged.of(one.staged) as staged:
                         self._put_staged(staged, place, one)
@@ -185,17 +186,17 @@ class _Applying:
     def _put_staged(self, staged: Place, place: Place, one: Operation) -> None:
         """Move a staged entry into place. For a new path try the rename first: most entries of a large restore are."""
         is_new = one.seen is None and not one.clash
-        if is_new and _is_renamed_at_once(staged, place):
+        if is_new and _try_rename(staged, place):
             return
         if descriptors.look(staged[1], staged[0]) is None:
             return  # an earlier run put it in place
         if one.form == "folder":
             self._make_folder(place, one)
-            self._fill(one)
+            self._put_contents(one)
         else:
             self._place(staged, place, one)
 
-    def _fill(self, one: Operation) -> None:
+    def _put_contents(self, one: Operation) -> None:
         """Put the contents of a staged folder in place one by one: its name is taken, or it is in another mount."""
         assert one.staged is not None
         within = self._staged.go(one.staged)
@@ -203,7 +204,7 @@ class _Applying:
             below = f"{one.staged}/{entry.path}"
             with self._staged.of(below) as (folder, name):
                 kept = None if entry.form == "folder" else encoded(attributes.of_name(name, folder))
-            self.put(_as_staged(entry, f"{one.path}/{entry.path}", below, kept))
+            self.put(_operation_for_staged(entry, f"{one.path}/{entry.path}", below, kept))
 
     def _make_folder(self, place: Place, one: Operation) -> None:
         folder, name = place
@@ -228,37 +229,37 @@ class _Applying:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            self._carry_over(staged, place, one, over=there is not None)
+            self._copy_across_mounts(staged, place, one, over=there is not None)
 
-    def _carry_over(self, staged: Place, place: Place, one: Operation, over: bool) -> None:
+    def _copy_across_mounts(self, staged: Place, place: Place, one: Operation, over: bool) -> None:
         """Copy into another mount inside the uploads folder: beside its final place, then rename and sync there."""
         assert one.staged is not None
         (area, source), (folder, name) = staged, place
-        beside = f"{STAGING}-{hashlib.sha256(os.fsencode(one.staged)).hexdigest()[:32]}"
+        draft = f"{STAGING}-{hashlib.sha256(os.fsencode(one.staged)).hexdigest()[:32]}"
         with suppress(FileNotFoundError):
-            os.unlink(beside, dir_fd=folder)  # left by a killed run
+            os.unlink(draft, dir_fd=folder)  # left by a killed run
         if one.form == "link":
-            os.symlink(os.readlink(source, dir_fd=area), beside, dir_fd=folder)
+            os.symlink(os.readlink(source, dir_fd=area), draft, dir_fd=folder)
         else:
-            disk.copy_file_to(source, area, folder, beside)
-        self._dress(folder, beside, one, is_new=True)
+            disk.copy_file_to(source, area, folder, draft)
+        self._set_attributes_if_seen(folder, draft, one, is_new=True)
         if over:
-            os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
-        elif not descriptors.rename_to_free(beside, folder, name, folder):
-            os.unlink(beside, dir_fd=folder)
+            os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+        elif not descriptors.rename_to_free(draft, folder, name, folder):
+            os.unlink(draft, dir_fd=folder)
             return self._warn_of_change(one)
         os.fsync(folder)
         os.unlink(source, dir_fd=area)
 
-    def dress_folder(self, one: Operation) -> None:
+    def set_folder_attributes(self, one: Operation) -> None:
         """Set owner, mode, times and extended attributes of the folder."""
         with suppress(NotADirectoryError), self._parents.of(one.path) as (folder, name):
-            self._dress(folder, name, one)
+            self._set_attributes_if_seen(folder, name, one)
 
-    def _dress(self, folder: int, name: str, one: Operation, is_new: bool = False) -> None:
+    def _set_attributes_if_seen(self, folder: int, name: str, one: Operation, is_new: bool = False) -> None:
         """Set owner, mode, times and extended attributes; warn if the entry belongs to another user."""
         there = descriptors.look(name, folder)
-        if there is None or _is_dressed(there, folder, name, one):
+        if there is None or _has_wanted_attributes(there, folder, name, one):
             return
         if tree.form_of(there.st_mode) != one.form:
             return self._warn_of_change(one)
@@ -292,7 +293,7 @@ class _Applying:
     def warn_of_lost(self) -> None:
         """Warn of attributes that the live file system could not keep."""
         if self._keeper.lost:
-            self._tell(Warned(self._keeper.sentence("the uploads")))
+            self._emit(Warned(self._keeper.sentence("the uploads")))
 
     def _warn_of_change(self, one: Operation) -> None:
         self._warn(one, "came or changed during the restore, and stays as it is.")
@@ -300,10 +301,10 @@ class _Applying:
     def _warn(self, one: Operation, what: str) -> None:
         if one.path not in self._warned:
             self._warned.add(one.path)
-            self._tell(Warned(f"{printable(one.path)} {what}"))
+            self._emit(Warned(f"{printable(one.path)} {what}"))
 
 
-def _is_renamed_at_once(staged: Place, place: Place) -> bool:
+def _try_rename(staged: Place, place: Place) -> bool:
     """Rename the staged entry and return True, or False if the name is taken, in another mount, or none is staged."""
     try:
         return descriptors.rename_to_free(staged[1], staged[0], place[1], place[0])
@@ -313,7 +314,7 @@ def _is_renamed_at_once(staged: Place, place: Place) -> bool:
         return False
 
 
-def _as_staged(entry: tree.Entry, path: str, staged: str, kept: dict[str, str] | None) -> Operation:
+def _operation_for_staged(entry: tree.Entry, path: str, staged: str, kept: dict[str, str] | None) -> Operation:
     """Return the operation that puts an entry of a staged folder in place; a folder is only made, not moved."""
     facts = entry.facts
     return Operation(
@@ -364,7 +365,7 @@ def _set_attributes(folder: int, name: str, there: os.stat_result, one: Operatio
             keeper.set(place, wanted, one.path)
 
 
-def _is_dressed(there: os.stat_result, folder: int, name: str, one: Operation) -> bool:
+def _has_wanted_attributes(there: os.stat_result, folder: int, name: str, one: Operation) -> bool:
     alike = stat.S_IMODE(there.st_mode) == one.mode and there.st_mtime_ns == one.time
     if not alike or (os.geteuid() == 0 and [there.st_uid, there.st_gid] != one.owner):
         return False

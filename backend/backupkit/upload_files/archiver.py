@@ -91,9 +91,9 @@ def copy(
         copying = _Copying(os.path.realpath(live), record, emit, earlier, skip, drafted, take_database)
         folders = _Folders(source, copied, before)
         _copy_folder(folders, _level_of(source, ""), copying)
-        copying.begin_again()
-        if all(_copy_what_came(folders, copying) for _ in range(_ROUNDS)):
-            copying.tell_of("Uploads were moved all the time while they were copied: not all may be in the backup.")
+        copying.end_ordered_walk()
+        if all(_copy_late_arrivals(folders, copying) for _ in range(_ROUNDS)):
+            copying.add_warning("Uploads were moved all the time while they were copied: not all may be in the backup.")
     walk.require(live)  # if the whole folder is unreadable now, single warnings would be wrong
     copying.warn_of_missing()
     copying.warn_of_lost()
@@ -155,7 +155,7 @@ class _Folders:
         self.before.leave()
 
 
-class _Named(NamedTuple):
+class _LinkedFile(NamedTuple):
     """A file with several names, as it was when it was copied; `path` is that of its copy in the draft."""
 
     path: str
@@ -175,12 +175,12 @@ class _Copying:
     take_database: TakeDatabase
     databases: dict[str, DatabaseFacts | None] = field(default_factory=dict)
     keeper: Keeper = field(default_factory=Keeper)
-    named: dict[tuple[int, int], _Named] = field(default_factory=dict)
+    named: dict[tuple[int, int], _LinkedFile] = field(default_factory=dict)
     """Files with more than one name, by device and inode."""
     used: set[int] = field(default_factory=set)
     """Inodes of the earlier backup that the draft links to; filled only if that backup has hard links."""
     hard_links: int = 0
-    apart: list[str] = field(default_factory=list)
+    separate: list[str] = field(default_factory=list)
     """Paths of hard links that had to be copied as separate files."""
     files: int = 0
     bytes: int = 0
@@ -188,21 +188,21 @@ class _Copying:
     folders: int = 0
     links: int = 0
     links_out: int = 0
-    passed: set[str] = field(default_factory=set)
+    incomplete: set[str] = field(default_factory=set)
     """Paths that could not be copied, or not completely."""
     missing: dict[int, str] = field(default_factory=dict)
     """Paths, by inode, that were listed and had disappeared before they were copied."""
     late: dict[str, str] = field(default_factory=dict)
     moved: int = 0
     """The number of late entries that are older than this backup: moved, not uploaded meanwhile."""
-    is_again: bool = False
+    is_late: bool = False
     started: int = field(default_factory=time.time_ns)
     warnings: list[str] = field(default_factory=list)
     list: Hash = field(default_factory=hashlib.sha256)
 
     def facts(self) -> UploadsFacts:
-        if (more := len(self.passed) - _MOST_WARNINGS) > 0:
-            self.tell_of(f"The same holds for {more} more.")
+        if (more := len(self.incomplete) - _MOST_WARNINGS) > 0:
+            self.add_warning(f"The same holds for {more} more.")
         return UploadsFacts(
             files=self.files,
             bytes=self.bytes,
@@ -210,40 +210,40 @@ class _Copying:
             links=self.links,
             links_out=self.links_out,
             attributes=self.keeper.kept + self.keeper.lost,
-            hard_links=self.hard_links + len(self.apart),
+            hard_links=self.hard_links + len(self.separate),
             tree=self.list.hexdigest(),
             warnings=tuple(self.warnings),
         )
 
     def warn(self, path: str, reason: str) -> None:
         """Warn of a path that is not, or not completely, in the backup; the first hundred get a warning each."""
-        self.passed.add(path)
-        if len(self.passed) <= _MOST_WARNINGS:
-            self.tell_of(f"{printable(path)} {reason}")
+        self.incomplete.add(path)
+        if len(self.incomplete) <= _MOST_WARNINGS:
+            self.add_warning(f"{printable(path)} {reason}")
 
-    def tell_of(self, text: str) -> None:
+    def add_warning(self, text: str) -> None:
         """Emit a warning, and keep it for the metadata."""
         self.warnings.append(text)
         self.emit(Warned(text))
 
-    def begin_again(self) -> None:
+    def end_ordered_walk(self) -> None:
         """End the ordered walk: from here on no file is looked up in the earlier backup, or recorded."""
-        self.is_again, self.earlier = True, None
+        self.is_late, self.earlier = True, None
 
     def warn_of_missing(self) -> None:
         """Emit one warning for all files that disappeared."""
         if paths := sorted(self.missing.values()):
             text = "was there at first and was gone before it could be copied: deleted, or moved out of the uploads."
-            self.tell_of(f"{first_of(paths)} {text}")
+            self.add_warning(f"{first_of(paths)} {text}")
 
     def warn_of_lost(self) -> None:
         """Warn of attributes and hard links that the file system of the backups could not keep."""
         if self.keeper.lost:
-            self.tell_of(self.keeper.sentence("the backups"))
-        if self.apart:
-            self.tell_of(
-                f"{len(self.apart)} hard links are files of their own in the backup, since they cannot be linked "
-                f"there; the first is {printable(self.apart[0])}."
+            self.add_warning(self.keeper.sentence("the backups"))
+        if self.separate:
+            self.add_warning(
+                f"{len(self.separate)} hard links are files of their own in the backup, since they cannot be linked "
+                f"there; the first is {printable(self.separate[0])}."
             )
 
     def is_part_of_database(self, path: str) -> bool:
@@ -264,12 +264,12 @@ class _Copying:
     ) -> None:
         """Count and record a file of the draft; `added` bytes of it were copied, not linked. `size` is the copy's."""
         if facts.st_nlink > 1:
-            self.named.setdefault(tree.inode(facts), _Named(path, facts, checksum, attributes))
+            self.named.setdefault(tree.inode(facts), _LinkedFile(path, facts, checksum, attributes))
         self.files += 1
         self.bytes += facts.st_size if size is None else size
         self.added += added
         self.list.update(walk.line_of("file", path))
-        if self.is_again:
+        if self.is_late:
             self.late[path] = checksum
         else:
             self.record(path, facts, checksum, attributes)
@@ -293,12 +293,12 @@ def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
             levels.append(inner)
 
 
-def _copy_what_came(folders: _Folders, copying: _Copying) -> bool:
+def _copy_late_arrivals(folders: _Folders, copying: _Copying) -> bool:
     """Copy what is live and not in the draft yet; return whether any of it was moved there, or disappeared again.
 
     The names are compared folder by folder: the times of a folder that changed twice in one clock tick do not show it.
     """
-    before, missing, levels = copying.moved, set(copying.missing), [_begin_again(folders, "")]
+    before, missing, levels = copying.moved, set(copying.missing), [_reopen_level(folders, "")]
     while levels:
         level, drafted = levels[-1]
         listed = next(level.names, None)
@@ -312,8 +312,8 @@ def _copy_what_came(folders: _Folders, copying: _Copying) -> bool:
         if name in drafted:
             copying.missing.pop(inode, None)
             if drafted[name] and _enter_both(folders, name):
-                levels.append(_begin_again(folders, f"{path}/"))
-        elif path not in copying.passed:
+                levels.append(_reopen_level(folders, f"{path}/"))
+        elif path not in copying.incomplete:
             if inner := _try_entry(folders, name, inode, level, copying):
                 _copy_folder(folders, inner, copying)
                 folders.leave()
@@ -321,7 +321,7 @@ def _copy_what_came(folders: _Folders, copying: _Copying) -> bool:
     return copying.moved > before or not copying.missing.keys() <= missing
 
 
-def _begin_again(folders: _Folders, path: str) -> tuple[_Level, dict[str, bool]]:
+def _reopen_level(folders: _Folders, path: str) -> tuple[_Level, dict[str, bool]]:
     """Return the level of the live folder, and the names in the draft's, each with whether it is a folder."""
     with os.scandir(folders.target.handle) as drafted:
         names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in drafted}
@@ -360,12 +360,12 @@ class _Level:
 
 def _level_of(source: tree.OpenFolder, path: str) -> _Level:
     """Return the level of the open live folder; `path` has a trailing slash."""
-    names = _listed(source)
+    names = _sorted_names(source)
     in_use = frozenset(name.removesuffix(end) for name, _ in names for end in _IN_USE if name.endswith(end))
     return _Level(path, source.facts(), attributes.of_open(source.handle), iter(names), in_use)
 
 
-def _listed(folder: tree.OpenFolder) -> list[tuple[str, int]]:
+def _sorted_names(folder: tree.OpenFolder) -> list[tuple[str, int]]:
     """Return the names in the open folder, sorted, each with its inode."""
     try:
         with os.scandir(folder.handle) as found:
@@ -396,15 +396,15 @@ def _try_entry(folders: _Folders, name: str, inode: int, level: _Level, copying:
 
 def _copy_entry(folders: _Folders, name: str, path: str, within: _Level, copying: _Copying) -> _Level | None:
     """Copy one entry to the draft. Make and enter a folder, and return its level: the caller copies its contents."""
-    facts = _asked(os.stat, name, dir_fd=folders.source.handle, follow_symlinks=False)
+    facts = _call_live(os.stat, name, dir_fd=folders.source.handle, follow_symlinks=False)
     if copying.skip(path, facts, within.facts) or copying.is_part_of_database(path):
         return None
-    copying.moved += copying.is_again and facts.st_mtime_ns < copying.started
+    copying.moved += copying.is_late and facts.st_mtime_ns < copying.started
     form = tree.form_of(facts.st_mode)
     if form == "folder":
         return _begin_folder(folders, name, path, facts, copying)
     if form == "link":
-        pointed = _pointed(name, folders.source.handle)
+        pointed = _read_link(name, folders.source.handle)
         os.symlink(pointed, name, dir_fd=folders.target.handle)
         owner, times = (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
         descriptors.set_link_attributes(name, folders.target.handle, owner, times)
@@ -413,7 +413,7 @@ def _copy_entry(folders: _Folders, name: str, path: str, within: _Level, copying
         copying.warn(path, "is a socket, a fifo or a device, and is not in the backup.")
     elif name in within.in_use and _copy_database(folders, name, path, facts, copying):
         pass
-    elif not _link_known(folders, name, path, facts, copying) and not _link_unchanged(
+    elif not _link_in_draft(folders, name, path, facts, copying) and not _link_unchanged(
         folders, name, path, facts, copying
     ):
         _copy_file(folders, name, path, copying)
@@ -436,7 +436,7 @@ def _copy_database(folders: _Folders, name: str, path: str, facts: os.stat_resul
         with disk.Opened(made, os.O_RDWR | os.O_NOFOLLOW) as copied:
             disk.set_attributes(copied, facts)
             before = copying.keeper.kept
-            copying.keeper.set(copied, _asked(attributes.of_name, name, folders.source.handle), path)
+            copying.keeper.set(copied, _call_live(attributes.of_name, name, folders.source.handle), path)
             size = os.fstat(copied).st_size
         os.rename(made, target)
     finally:
@@ -448,7 +448,7 @@ def _copy_database(folders: _Folders, name: str, path: str, facts: os.stat_resul
 
 
 def _begin_folder(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> _Level:
-    level = replace(_entered(folders.source, name, f"{path}/"), facts=facts)
+    level = replace(_enter_live(folders.source, name, f"{path}/"), facts=facts)
     os.mkdir(name, 0o700, dir_fd=folders.target.handle)
     folders.target.enter(name)
     folders.before.enter(name)
@@ -456,27 +456,27 @@ def _begin_folder(folders: _Folders, name: str, path: str, facts: os.stat_result
     return level
 
 
-def _entered(source: tree.OpenFolder, name: str, path: str) -> _Level:
+def _enter_live(source: tree.OpenFolder, name: str, path: str) -> _Level:
     """Enter the live folder and return its level; on an error the current folder stays the same."""
     try:
         source.enter(name)
     except OSError as error:
-        raise _trouble(error) from error
+        raise _translate_error(error) from error
     try:
         return _level_of(source, path)
     except OSError as error:
         source.leave()
-        raise _trouble(error) from error
+        raise _translate_error(error) from error
 
 
-def _pointed(name: str, source: int) -> str:
+def _read_link(name: str, source: int) -> str:
     try:
         return os.readlink(name, dir_fd=source)
     except OSError as error:
-        raise _Gone if error.errno == errno.EINVAL else _trouble(error) from error  # no longer a link
+        raise _Gone if error.errno == errno.EINVAL else _translate_error(error) from error  # no longer a link
 
 
-def _link_known(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
+def _link_in_draft(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
     """Link a file that the draft has under another name, and return True; else return False."""
     first = copying.named.get(tree.inode(facts)) if facts.st_nlink > 1 else None
     if first is None or tree.signature(facts)[:2] != tree.signature(first.facts)[:2]:
@@ -485,7 +485,7 @@ def _link_known(folders: _Folders, name: str, path: str, facts: os.stat_result, 
         with copying.drafted.of(first.path) as (folder, known):
             os.link(known, name, src_dir_fd=folder, dst_dir_fd=folders.target.handle, follow_symlinks=False)
     except OSError:  # too many links to one file, or a file system without them
-        copying.apart.append(path)
+        copying.separate.append(path)
         return False
     copying.hard_links += 1
     copying.keeper.kept += first.attributes
@@ -499,12 +499,12 @@ def _link_unchanged(folders: _Folders, name: str, path: str, facts: os.stat_resu
     if before is None or copying.earlier is None:
         return False
     seen = copying.earlier.find(path)
-    kept = _dressed_alike(name, before, facts) if seen else None
+    kept = _matching_sealed_copy(name, before, facts) if seen else None
     if seen is None or kept is None or kept.st_ino in copying.used:
         return False
     if not seen.is_now(facts) and not _is_of_content(name, folders.source.handle, facts, seen.checksum):
         return False
-    found = _attributes_kept(folders, name, path, seen, facts, copying)
+    found = _count_kept_attributes(folders, name, path, seen, facts, copying)
     if found is None:
         return False
     try:
@@ -519,7 +519,7 @@ def _link_unchanged(folders: _Folders, name: str, path: str, facts: os.stat_resu
     return True
 
 
-def _dressed_alike(name: str, folder: int, facts: os.stat_result) -> os.stat_result | None:
+def _matching_sealed_copy(name: str, folder: int, facts: os.stat_result) -> os.stat_result | None:
     """Return the facts of the sealed copy if it has the mode, size, mtime and, as root, owner of the live file."""
     try:
         kept = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -530,7 +530,7 @@ def _dressed_alike(name: str, folder: int, facts: os.stat_result) -> os.stat_res
     return kept if alike and same_owner else None
 
 
-def _attributes_kept(
+def _count_kept_attributes(
     folders: _Folders, name: str, path: str, seen: CachedFile, facts: os.stat_result, copying: _Copying
 ) -> int | None:
     """Return the number of attributes of the sealed copy, or None unless it has all that the backups can keep."""
@@ -538,7 +538,7 @@ def _attributes_kept(
     if copying.earlier.keeps_attributes and seen.is_now(facts):
         copying.keeper.kept += seen.attributes
         return seen.attributes
-    live = _asked(attributes.of_name, name, folders.source.handle)
+    live = _call_live(attributes.of_name, name, folders.source.handle)
     with suppress(OSError):
         sealed = attributes.of_name(name, folders.before.handle)
         if sealed == copying.keeper.can_keep(live):
@@ -548,18 +548,18 @@ def _attributes_kept(
 
 
 def _is_of_content(name: str, folder: int, facts: os.stat_result, checksum: str) -> bool:
-    with _live(name, folder) as handle:
+    with _open_live(name, folder) as handle:
         try:
             same = disk.hash_contents(handle) == checksum
         except disk.ReadError as error:
-            raise _trouble(error) from error
-        return same and tree.signature(_facts(handle)) == tree.signature(facts)
+            raise _translate_error(error) from error
+        return same and tree.signature(_stat_live(handle)) == tree.signature(facts)
 
 
 def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> None:
     with disk.Opened(name, _NEW, folders.target.handle) as copied:
         try:
-            still, facts, checksum, found = _until_still(folders.source.handle, name, copied)
+            is_stable, facts, checksum, found = _copy_until_stable(folders.source.handle, name, copied)
             if os.pread(copied, len(_MAGIC), 0) == _MAGIC and _copy_database(folders, name, path, facts, copying):
                 return
             before = copying.keeper.kept
@@ -567,28 +567,28 @@ def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> No
         except BaseException:
             os.unlink(name, dir_fd=folders.target.handle)
             raise
-    if not still:
+    if not is_stable:
         copying.warn(path, "was changed every time it was copied; the backup has its last state, perhaps torn.")
     copying.file(path, facts, checksum, facts.st_size, copying.keeper.kept - before)
 
 
-def _until_still(source: int, name: str, copied: int) -> tuple[bool, os.stat_result, str, Attributes]:
+def _copy_until_stable(source: int, name: str, copied: int) -> tuple[bool, os.stat_result, str, Attributes]:
     """Copy the file, again while it changes.
 
     Return whether the copy is of one state of the file, and that state's facts, SHA-256 and attributes.
     """
     for attempt in range(_ATTEMPTS):
-        with _live(name, source) as original:
-            before = _facts(original)
+        with _open_live(name, source) as original:
+            before = _stat_live(original)
             if attempt:
                 os.ftruncate(copied, 0)
                 os.lseek(copied, 0, os.SEEK_SET)
             try:
                 size, checksum = disk.copy_contents(original, copied, before)
             except disk.ReadError as error:
-                raise _trouble(error) from error
-            found = _asked(attributes.of_open, original)
-            after = _facts(original)
+                raise _translate_error(error) from error
+            found = _call_live(attributes.of_open, original)
+            after = _stat_live(original)
             disk.set_attributes(copied, after)
         if tree.signature(before) == tree.signature(after) and size == after.st_size:
             return True, after, checksum, found
@@ -604,26 +604,26 @@ class _Unreadable(Exception):
     """The live file or folder cannot be read; the text says why."""
 
 
-def _live(name: str, within: int) -> disk.Opened:
+def _open_live(name: str, within: int) -> disk.Opened:
     try:
         return disk.Opened(name, _FILE, within)
     except OSError as error:
-        raise _trouble(error) from error
+        raise _translate_error(error) from error
 
 
-def _facts(handle: int) -> os.stat_result:
-    return _asked(os.fstat, handle)
+def _stat_live(handle: int) -> os.stat_result:
+    return _call_live(os.fstat, handle)
 
 
-def _asked(ask: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+def _call_live(ask: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """Call a function of the live file system, and translate its errors."""
     try:
         return ask(*arguments, **named)
     except OSError as error:
-        raise _trouble(error) from error
+        raise _translate_error(error) from error
 
 
-def _trouble(error: OSError) -> Exception:
+def _translate_error(error: OSError) -> Exception:
     """Return what an error of the live file system means for one file: `_Gone` or `_Unreadable`.
 
     An error of this process, as too many open files, is returned as it is: every other file would meet it too.

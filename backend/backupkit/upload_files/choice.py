@@ -45,9 +45,9 @@ class Chosen:
 
     def pairs(self, found: Iterable[Pair]) -> Iterator[Pair]:
         """Yield the pairs of live and wanted entries that the choice affects; an existing folder stays as it is."""
-        return (pair for pair in found if self._counts(*pair))
+        return (pair for pair in found if self._affects(*pair))
 
-    def _counts(self, live: Entry | None, wanted: Entry | None) -> bool:
+    def _affects(self, live: Entry | None, wanted: Entry | None) -> bool:
         if wanted is None:
             return live is not None and self._is_in_leaf(live.path)
         if wanted.form != "folder":
@@ -78,7 +78,7 @@ def matching(root: Path, lines: Iterable[str], where: str) -> list[Entry]:
     """Return the matching entries in the order of a walk; as `choose`."""
     lines = tuple(lines)
     patterns = Patterns(lines)
-    found = _looked_at(root, patterns) if lines else tree.walk(root)
+    found = _matching_entries(root, patterns) if lines else tree.walk(root)
     entries = [one for one in found if one.form != "special"]
     if missing := patterns.unmatched or ([] if entries else list(lines)):
         raise NoSuchBackup(
@@ -88,7 +88,7 @@ def matching(root: Path, lines: Iterable[str], where: str) -> list[Entry]:
     return entries
 
 
-def _looked_at(root: Path, patterns: Patterns) -> Iterator[Entry]:
+def _matching_entries(root: Path, patterns: Patterns) -> Iterator[Entry]:
     with closing(tree.Parents(root)) as parents:
         for path, is_folder in tree.paths(root):
             if patterns.match(path, is_folder) and (entry := parents.look(path)):

@@ -184,8 +184,7 @@ class _Unreadable(Exception):
 
 
 def summarise(found: Iterable[Difference], live: Path) -> tuple[Summary, Path | None]:
-    """Return the totals to show (folders are not counted), and the first folder that must be written to but is
-    read-only."""
+    """Return the totals to show, without folders, and the first folder that must be written to but is read-only."""
     numbers: Counter[str] = Counter()
     needed, closed, looked_at = 0, None, None
     for one in found:
@@ -195,11 +194,11 @@ def summarise(found: Iterable[Difference], live: Path) -> tuple[Summary, Path | 
         below = one.path.rpartition("/")[0]
         if closed is None and one.action != "dress" and below != looked_at:
             looked_at = below
-            closed = live / below if _is_closed(live / below) else None
+            closed = live / below if _is_read_only(live / below) else None
     return Summary(numbers["add"], numbers["change"], numbers["remove"], needed), closed
 
 
-def _is_closed(folder: Path) -> bool:
+def _is_read_only(folder: Path) -> bool:
     return os.path.isdir(folder) and not os.path.islink(folder) and not os.access(folder, os.W_OK | os.X_OK)
 
 
@@ -229,7 +228,7 @@ def stage(
                 emit(Warned(f"{printable(one.path)} came or changed during the restore, and stays as it is."))
                 staging.unsafe.add(one.path)
                 continue
-            size, operation = staging.bring(one, str(number))
+            size, operation = staging.stage_one(one, str(number))
             if size:
                 done += size
                 emit(Progress(done))
@@ -289,7 +288,7 @@ class _Comparison:
         """The sealed checksum of each wanted file with several names, by its first name."""
         self._opened = [tree.Parents(root) if root.is_dir() else None for root in (live, wanted)]
         # The first path of each inode: live, wanted
-        self._firsts: tuple[dict[tuple[int, int], str], ...] = ({}, {})
+        self._first_paths: tuple[dict[tuple[int, int], str], ...] = ({}, {})
 
     def close(self) -> None:
         for parents in self._opened:
@@ -303,17 +302,17 @@ class _Comparison:
         checksum = self._checksum(two)
         same_as, is_other_name = self._names(one, two, checksum)
         if one is None:
-            return self._wanting("add", None, two, same_as, checksum)
+            return self._difference("add", None, two, same_as, checksum)
         if is_other_name or one.form != two.form or one.target != two.target:
-            return self._wanting("change", one, two, same_as, checksum)
+            return self._difference("change", one, two, same_as, checksum)
         if one.form == "file" and not self._same_content(one, two, checksum):
-            return self._wanting("change", one, two, same_as, checksum)
+            return self._difference("change", one, two, same_as, checksum)
         if one.form == "folder":
-            return self._wanting("dress", one, two)  # always: its times change when entries are put into it
-        if _dressed_alike(one.facts, two.facts, self._meaning.owners) and self._same_attributes(one, two):
+            return self._difference("dress", one, two)  # always: its times change when entries are put into it
+        if _same_mode_time_owner(one.facts, two.facts, self._meaning.owners) and self._same_attributes(one, two):
             return None
         self._require_sealed(two, checksum)
-        return self._wanting("dress", one, two)
+        return self._difference("dress", one, two)
 
     def _checksum(self, two: Entry) -> str | None:
         if self._sealed is None or two.form != "file":
@@ -323,7 +322,7 @@ class _Comparison:
             raise Altered(two.path, manifest.ADDED)
         return checksum
 
-    def _wanting(
+    def _difference(
         self, action: Action, one: Entry | None, two: Entry, same_as: str = "", checksum: str | None = None
     ) -> Difference:
         return Difference(action, one, two, self._meaning.attributes and two.form != "link", same_as, checksum)
@@ -335,27 +334,27 @@ class _Comparison:
         """
         if two.form != "file" or self._meaning.hard_links is None:
             return "", False
-        wanted = self._first(1, two) if self._meaning.hard_links else two.path
+        wanted = self._first_path(1, two) if self._meaning.hard_links else two.path
         if two.facts.st_nlink > 1 and self._checksums.setdefault(wanted, checksum) != checksum:
             raise Altered(two.path, manifest.ALTERED)  # one file cannot match two checksums
-        live = self._first(0, one) if one and one.form == "file" else two.path
+        live = self._first_path(0, one) if one and one.form == "file" else two.path
         return wanted if wanted != two.path else "", live != wanted
 
-    def _first(self, side: int, entry: Entry) -> str:
+    def _first_path(self, side: int, entry: Entry) -> str:
         """Return the first path that the walk met with the same inode."""
         if entry.facts.st_nlink == 1:
             return entry.path
-        return self._firsts[side].setdefault(tree.inode(entry.facts), entry.path)
+        return self._first_paths[side].setdefault(tree.inode(entry.facts), entry.path)
 
     def forget(self, two: Entry | None) -> None:
         """Let no later path become another name of this one, because the live file there stays."""
-        if two and self._firsts[1].get(inode := tree.inode(two.facts)) == two.path:
-            del self._firsts[1][inode]
+        if two and self._first_paths[1].get(inode := tree.inode(two.facts)) == two.path:
+            del self._first_paths[1][inode]
 
     def _same_attributes(self, one: Entry, two: Entry) -> bool:
         if not self._meaning.attributes or one.form == "link":
             return True
-        if self._earlier and self._earlier.keeps_attributes and _is_known(self._earlier, one, two):
+        if self._earlier and self._earlier.keeps_attributes and _is_sealed_copy(self._earlier, one, two):
             return True
         return self._attributes(0, one) == self._attributes(1, two)
 
@@ -373,7 +372,7 @@ class _Comparison:
     def _same_content(self, one: Entry, two: Entry, checksum: str | None) -> bool:
         if checksum is not None:
             return self._is_of_content(one, two, checksum)
-        if _is_known(self._earlier, one, two):
+        if _is_sealed_copy(self._earlier, one, two):
             return True
         if one.facts.st_size != two.facts.st_size:
             return False
@@ -416,7 +415,7 @@ class _Comparison:
             raise _Unreadable(one.path, error) from error
 
 
-def _is_known(earlier: ParentBackup | None, one: Entry, two: Entry) -> bool:
+def _is_sealed_copy(earlier: ParentBackup | None, one: Entry, two: Entry) -> bool:
     """Return whether the earlier backup copied the live file as it is now, and the wanted file is that copy."""
     seen = earlier.find(one.path) if earlier and one.form == two.form == "file" else None
     if earlier is None or seen is None or not seen.is_now(one.facts):
@@ -426,7 +425,7 @@ def _is_known(earlier: ParentBackup | None, one: Entry, two: Entry) -> bool:
     return False
 
 
-def _dressed_alike(one: os.stat_result, two: os.stat_result, same_owner: bool) -> bool:
+def _same_mode_time_owner(one: os.stat_result, two: os.stat_result, same_owner: bool) -> bool:
     if stat.S_IMODE(one.st_mode) != stat.S_IMODE(two.st_mode) or one.st_mtime_ns != two.st_mtime_ns:
         return False
     return not same_owner or os.geteuid() != 0 or (one.st_uid, one.st_gid) == (two.st_uid, two.st_gid)
@@ -454,7 +453,7 @@ class _Staging:
         self._wanted, self._live = tree.Parents(places.wanted), tree.Parents(places.live)
         area = staging_area.place_of(places.live, "uploads")
         self._area, self._other_names = tree.Parents(area, folder), tree.Parents(area, folder)
-        self._keeper, self._apart = Keeper(), list[str]()
+        self._keeper, self._separate = Keeper(), list[str]()
         self._staged: dict[str, str] = {}
         self._new_folder = ("", "")  # the one being built: its path and its staged name, each with a trailing slash
         self.unsafe: set[str] = set()
@@ -464,7 +463,7 @@ class _Staging:
         for parents in (self._wanted, self._live, self._area, self._other_names):
             parents.close()
 
-    def bring(self, one: Difference, number: str) -> tuple[int, Operation | None]:
+    def stage_one(self, one: Difference, number: str) -> tuple[int, Operation | None]:
         """Stage the wanted file, link or new folder, if one is needed; return the bytes copied and its operation.
 
         The operation is None if the entry is moved into place with the folder that it is staged in.
@@ -473,14 +472,14 @@ class _Staging:
         if not is_within:
             self._new_folder = (f"{one.path}/", f"{number}/") if one.is_new_folder else ("", "")
         staged = self._new_folder[1] + one.path.removeprefix(self._new_folder[0]) if is_within else number
-        size, wanted = self._bring(one, staged)
+        size, wanted = self._stage_content(one, staged)
         if not is_within:
             return size, _operation(
                 one, staged if one.needs_content or one.is_new_folder else None, self._owner, wanted
             )
         return size, _operation(one, None, self._owner, wanted) if one.is_new_folder else None
 
-    def _bring(self, one: Difference, staged: str) -> tuple[int, Attributes | None]:
+    def _stage_content(self, one: Difference, staged: str) -> tuple[int, Attributes | None]:
         """Stage it; return the bytes copied and the wanted attributes, or None for those that stay as they are."""
         if one.is_new_folder:
             with self._area.of(staged) as (folder, name):
@@ -490,10 +489,10 @@ class _Staging:
         if one.wanted.form == "link":
             self._link(one.wanted, staged)
             return 0, None
-        if one.same_as and self._name_again(one.same_as, staged):
+        if one.same_as and self._link_again(one.same_as, staged):
             return 0, self._attributes(one)
         if one.same_as:
-            self._apart.append(one.path)
+            self._separate.append(one.path)
         elif one.wanted.facts.st_nlink > 1:
             self._staged[one.path] = staged  # other names of it may follow
         return self._copy(one, staged)
@@ -526,7 +525,7 @@ class _Staging:
             os.symlink(entry.target, name, dir_fd=folder)
             descriptors.set_link_attributes(name, folder, owner, (time, time))
 
-    def _name_again(self, path: str, staged: str) -> bool:
+    def _link_again(self, path: str, staged: str) -> bool:
         """Link the file of that path, staged or live, into the area; return False if that is unsafe or impossible."""
         before = self._staged.get(path)
         if before is None and path in self.unsafe:
@@ -543,10 +542,10 @@ class _Staging:
         """Warn of attributes and hard links that the file system of the live uploads could not keep."""
         if self._keeper.lost:
             emit(Warned(self._keeper.sentence("the uploads")))
-        if self._apart:
+        if self._separate:
             text = (
-                f"{len(self._apart)} hard links come back as files of their own, since they cannot be linked there; "
-                f"the first is {printable(self._apart[0])}."
+                f"{len(self._separate)} hard links come back as files of their own, since they cannot be linked there; "
+                f"the first is {printable(self._separate[0])}."
             )
             emit(Warned(text))
 
