@@ -144,8 +144,8 @@ def test_a_parent_that_is_another_now_is_told(shop: SmallApp) -> None:
 @pytest.mark.parametrize(
     ("change", "words", "code", "message"),
     [
-        ("", ["people"], 2, "Which rows are meant?"),
-        ("", ["people", "--missing", "--key", "1"], 2, "Which rows are meant?"),
+        ("", ["people"], 2, "Rows must be selected in exactly one way."),
+        ("", ["people", "--missing", "--key", "1"], 2, "Rows must be selected in exactly one way."),
         ("", ["nope", "--missing"], 10, "There is no table nope in the live database."),
         ("DROP TABLE log", ["log", "--missing"], 10, "There is no table log in the live database."),
         ("", ["people", "--key", "99"], 10, "The backup has no row 99 in people."),

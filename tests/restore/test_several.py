@@ -172,7 +172,7 @@ def test_where_the_disk_is_too_full_to_go_back_it_is_said_what_is_left_to_do(
         restore_backup(several.settings, plan, heard.append)
     monkeypatch.undo()
     said = [one.text for one in heard if isinstance(one, Warned)]
-    assert said[-1] == "The restore is not finished, and neither is the way back. Type: `recover`"
+    assert said[-1] == "Neither the restore nor its rollback is finished. Type: `recover`"
     assert several.everything() != before
     recovery.recover(several.settings)
     assert several.everything() == before

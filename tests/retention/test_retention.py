@@ -418,7 +418,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Backup], RetentionContext]:
     found = [one_backup(draw, number, center + timedelta(seconds=offset)) for number, offset in enumerate(moments)]
     now = center + timedelta(seconds=draw(offsets)) if draw(st.booleans()) else center + far
     undated = {one.name: center + timedelta(seconds=draw(offsets)) for one in found if not one.metadata}
-    reserved = {one.name: "undo goes back to it" for one in found[:1] if draw(st.booleans())}
+    reserved = {one.name: "undo needs it" for one in found[:1] if draw(st.booleans())}
     return found, RetentionContext("pats", now, ZoneInfo(zone), reserved, undated)
 
 

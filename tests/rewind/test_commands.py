@@ -181,7 +181,7 @@ def test_a_backup_that_points_stand_on_stays(past: Past) -> None:
     app = past.app
     run_here(app, "delete", "base", "--yes", env=ON, check=2)
     kept = run_here(app, "prune", "--dry-run", "--json", env={**ON, "BACKUP_MAX_BACKUPS": "1"}, check=0).json
-    assert any("points of rewind stand on it" in one["reasons"] for one in kept["verdicts"])
+    assert any("points of rewind need it" in one["reasons"] for one in kept["verdicts"])
     run_here(app, "delete", "base", "--yes", check=0)  # rewind is off
     assert not list((app.backups / ".rewind").iterdir())
 

@@ -346,7 +346,7 @@ def test_where_files_cannot_be_linked_each_name_is_a_file_and_that_is_said(
     monkeypatch.setattr(os, "link", refuse)
     created = create_backup(rich.settings, BackupRequest("one"))
     (warning,) = created.warnings
-    assert warning.startswith("4 hard links are files of their own in the backup")
+    assert warning.startswith("4 hard links are separate files in the backup")
     assert tree(rich.backups / "one/uploads") == tree(rich.uploads)
     before = extras(rich.uploads)
     of_the_safety_copy, of_the_backup = restore(rich, "one")

@@ -131,7 +131,7 @@ def test_what_was_seen_and_is_nowhere_is_one_warning(inbox: SmallApp) -> None:
 
     _, warnings = back_up(inbox, "first.txt", delete)
     (text,) = warnings
-    assert text.startswith("inbox/x.txt (and 1 more) was there at first")
+    assert text.startswith("inbox/x.txt (and 1 more) disappeared before being copied")
 
 
 def test_a_file_that_became_a_link_meanwhile_is_in_the_backup_as_that(inbox: SmallApp) -> None:

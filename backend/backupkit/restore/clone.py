@@ -19,7 +19,7 @@ from backupkit.sqlite.engine import folded
 from backupkit.sqlite.mask import Mask
 
 _LONGEST = 1_000_000  # bytes; a longer file is no mask, but named by mistake
-_BEHIND = "The uploads stay behind: nothing masks them. To take them along, the mask says: -- uploads: keep"
+_BEHIND = "The uploads are left out: a mask cannot change them. To include them, add to the mask: -- uploads: keep"
 
 
 def plan_clone(
@@ -42,7 +42,7 @@ def plan_clone(
         layout = replace(layout, others={})
         if behind:
             layout = replace(
-                layout, notes=(*layout.notes, f"The mask is for the main database: {few(behind)} stay behind.")
+                layout, notes=(*layout.notes, f"The mask is for the main database only; left out: {few(behind)}.")
             )
     notes = (_BEHIND,) if with_uploads and not goes_along else ()
     return replace(layout, mask=read, notes=(*layout.notes, *notes))

@@ -37,7 +37,7 @@ def plan_extract(
     """
     refuse_overlap(settings)
     if settings.uploads is None:
-        raise Refused("This app has no uploads folder to put anything back to.", hint="Add --to DIR.")
+        raise Refused("This app has no uploads folder.", hint="Add --to DIR.")
     found = store.resolve(settings, name)
     refuse_another_app(settings, found.backup, force)
     metadata, tree = store.require_metadata(found.backup).at(settings.part), settings.sealed_folder

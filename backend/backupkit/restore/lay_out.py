@@ -129,7 +129,7 @@ def _layout_of(settings: Settings, backup: Backup, target: Path, only: str | Non
         if only is None and settings.at(one) is None and "/" not in one
     ]
     if database is None and uploads is None and not others:
-        raise Damaged(f"{backup.path} holds nothing of that.", hint=f"`show {backup.name}` says what is in it.")
+        raise Damaged(f"{backup.path} does not hold that part.", hint=f"`show {backup.name}` says what is in it.")
     needs = _needs(backup, metadata, database is not None, uploads is not None)
     for alone in filter(None, map(metadata.at, others)):
         needs += 3 * alone.database_size + (alone.uploads.bytes if alone.uploads else 0)
@@ -360,7 +360,7 @@ def _clear(draft: Path) -> None:
             )
         if not descriptors.why_not_ours(handle):
             return disk.remove_tree(draft)
-    raise Refused(f"{draft} is in the way, and not of this user.", hint="Name another folder.")
+    raise Refused(f"{draft} exists, and belongs to another user.", hint="Name another folder.")
 
 
 def _publish(whole: Path, target: Path) -> None:

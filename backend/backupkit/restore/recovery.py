@@ -141,7 +141,7 @@ def _require_staged_part(settings: Settings, found: Journal) -> None:
                 pass
 
 
-NEITHER_WAY = "The restore is not finished, and neither is the way back."
+NEITHER_WAY = "Neither the restore nor its rollback is finished."
 
 
 def roll_back(settings: Settings, found: Journal, error: BaseException, emit: EventListener, clock: Clock) -> None:
@@ -153,9 +153,9 @@ def roll_back(settings: Settings, found: Journal, error: BaseException, emit: Ev
         cause = from_os_error(error) if isinstance(error, OSError) else error
         kind = type(cause) if isinstance(cause, BackupError) else BackupError
         reason = f"The restore of {found.source} failed half way: {str(cause).rstrip('.')}."
-        raise kind(reason, hint="Mend that, then type: `recover`") from error
+        raise kind(reason, hint="Fix the cause, then type: `recover`") from error
     why = "was interrupted" if isinstance(error, KeyboardInterrupt) else f"failed ({error})"
-    emit(Warned(f"The restore {why}; going back to what was there before."))
+    emit(Warned(f"The restore {why}; rolling back to the safety copy."))
     back = dataclasses.replace(found, back=True)
     try:
         journal.write(settings.dir, back)

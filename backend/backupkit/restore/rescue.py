@@ -80,7 +80,7 @@ def plan_rescue(
     `Refused` if schema, keys or constraints do not allow it, or for another app's backup (unless forced).
     """
     if sum((bool(choice.where), choice.missing, bool(choice.keys), bool(choice.rows))) != 1:
-        raise Refused("Which rows are meant?", hint="Give one of --where, --missing and --key.")
+        raise Refused("Rows must be selected in exactly one way.", hint="Give one of --where, --missing and --key.")
     refuse_overlap(settings)
     backup = store.find(settings, name, emit)
     restore.refuse_another_app(settings, backup, force)

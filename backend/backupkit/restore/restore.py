@@ -719,7 +719,7 @@ def _refuse_to_migrate(settings: Settings, verdict: SchemaVerdict | None) -> Non
         or verdict.migrates_by_itself(settings.migrate_command)
     ):
         return
-    raise Refused(f"--migrate has no way from here: {verdict.reason}", hint="Restore without --migrate.")
+    raise Refused(f"--migrate cannot be used: {verdict.reason}", hint="Restore without --migrate.")
 
 
 @dataclass

@@ -285,7 +285,7 @@ def _refuse_altered(
     left_out = metadata.left_out(only)
     earlier = [flaw for flaw in backup.flaws if _part_of(flaw) not in left_out]
     if earlier:
-        emit(Notice(f"The last verify of {backup.name} found: {earlier[0].text}. What is restored is compared anew."))
+        emit(Notice(f"The last verify of {backup.name} found: {earlier[0].text}. What is restored is verified again."))
 
 
 def _database_bytes(metadata: Metadata, only: str | None) -> int | None:

@@ -27,8 +27,8 @@ def deletable(settings: Settings, name: str) -> Backup:
         raise Refused(f"The backup {backup.path} is pinned.", hint=f"If you mean it: `unpin {name}`, then delete it.")
     if settings.rewind and name in chain.chains(settings.dir):
         raise Refused(
-            f"Points of rewind stand on the backup {backup.path}.",
-            hint="They go by themselves when they are too old. At once: `config set rewind ''`, then delete it.",
+            f"Points of rewind need the backup {backup.path}.",
+            hint=f"They expire with age. To delete it now: `config set rewind ''`, then `delete {name}`.",
         )
     return backup
 

@@ -66,9 +66,9 @@ def plan_prune(settings: Settings, clock: Clock = utc_now, looks_always: bool = 
         app_id=settings.app_id,
         now=clock(),
         zone=settings.zone,
-        reserved=dict.fromkeys(chain.chains(settings.dir), "points of rewind stand on it")
+        reserved=dict.fromkeys(chain.chains(settings.dir), "points of rewind need it")
         | unpushed(settings)
-        | dict.fromkeys(needed(settings), "undo goes back to it"),
+        | dict.fromkeys(needed(settings), "undo needs it"),
         undated={
             backup.name: changed for backup in found if not backup.metadata for changed in store.last_changed(backup)
         },

@@ -142,7 +142,7 @@ class _Applying:
             try:
                 _require_ours(_decoded(line))
             except (ValueError, TypeError, AttributeError) as error:
-                raise _not_ours(self._path, "a line in it is none of ours") from error
+                raise _not_ours(self._path, "it contains an invalid line") from error
 
     def operations(self) -> Iterator[Operation]:
         self._list.seek(0)
@@ -181,7 +181,7 @@ class _Applying:
                     with self._staged.of(one.staged) as staged:
                         self._put_staged(staged, place, one)
         except NotADirectoryError:
-            self._warn(one, "cannot be put back: something came in the place of a folder above it.")
+            self._warn(one, "cannot be restored: one of its parent folders is not a folder any more.")
 
     def _put_staged(self, staged: Place, place: Place, one: Operation) -> None:
         """Move a staged entry into place. For a new path try the rename first: most entries of a large restore are."""

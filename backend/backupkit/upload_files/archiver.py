@@ -93,7 +93,7 @@ def copy(
         _copy_folder(folders, _level_of(source, ""), copying)
         copying.end_ordered_walk()
         if all(_copy_late_arrivals(folders, copying) for _ in range(_ROUNDS)):
-            copying.add_warning("Uploads were moved all the time while they were copied: not all may be in the backup.")
+            copying.add_warning("Uploads kept moving while they were copied: some may be missing from the backup.")
     walk.require(live)  # if the whole folder is unreadable now, single warnings would be wrong
     copying.warn_of_missing()
     copying.warn_of_lost()
@@ -233,7 +233,7 @@ class _Copying:
     def warn_of_missing(self) -> None:
         """Emit one warning for all files that disappeared."""
         if paths := sorted(self.missing.values()):
-            text = "was there at first and was gone before it could be copied: deleted, or moved out of the uploads."
+            text = "disappeared before being copied: deleted, or moved out of the uploads."
             self.add_warning(f"{first_of(paths)} {text}")
 
     def warn_of_lost(self) -> None:
@@ -242,7 +242,7 @@ class _Copying:
             self.add_warning(self.keeper.sentence("the backups"))
         if self.separate:
             self.add_warning(
-                f"{len(self.separate)} hard links are files of their own in the backup, since they cannot be linked "
+                f"{len(self.separate)} hard links are separate files in the backup, because they cannot be linked "
                 f"there; the first is {printable(self.separate[0])}."
             )
 
@@ -568,7 +568,9 @@ def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> No
             os.unlink(name, dir_fd=folders.target.handle)
             raise
     if not is_stable:
-        copying.warn(path, "was changed every time it was copied; the backup has its last state, perhaps torn.")
+        copying.warn(
+            path, "changed in every attempt to copy it; the backup has the last copy, which may mix two states."
+        )
     copying.file(path, facts, checksum, facts.st_size, copying.keeper.kept - before)
 
 

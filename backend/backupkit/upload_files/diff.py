@@ -544,8 +544,8 @@ class _Staging:
             emit(Warned(self._keeper.sentence("the uploads")))
         if self._separate:
             text = (
-                f"{len(self._separate)} hard links come back as files of their own, since they cannot be linked there; "
-                f"the first is {printable(self._separate[0])}."
+                f"{len(self._separate)} hard links are restored as separate files, because they cannot be linked "
+                f"there; the first is {printable(self._separate[0])}."
             )
             emit(Warned(text))
 
