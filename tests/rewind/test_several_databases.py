@@ -454,7 +454,7 @@ def test_a_database_that_comes_or_goes_begins_points_anew_with_a_backup_and_says
     daemon._look_for_changes()
     said = capsys.readouterr().err
     assert f"queue came since the backup {newest.name}" in said and "full backup" not in said  # not in the same hour
-    daemon._next_look = daemon._next_anew = 0.0
+    daemon._next_look = daemon._next_base_backup = 0.0
     daemon._look_for_changes()
     assert "queue" in [one.name for one in store.own_backups(past.settings)[0].metadata.databases]
     past.rewinder = Rewinder(past.settings, past.clock)

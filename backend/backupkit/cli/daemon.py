@@ -42,11 +42,11 @@ from backupkit.scheduling.run import RunStep, StepResult, backup_step, regular_s
 if TYPE_CHECKING:
     from backupkit.rewind.take import Rewinder
 
-_ANEW = 3600  # least seconds between two backups made because databases or trees were added or removed
-_WAITING = "Rewind waits for a backup that its points can begin with: a whole one, made with these settings."
+_BASE_BACKUP_INTERVAL = 3600  # least seconds between two backups made because databases or trees were added or removed
+_NO_BASE_BACKUP = "Rewind waits for a backup that its points can begin with: a whole one, made with these settings."
 TICK = 5.0  # most seconds until changed settings, or a clock that was set, are noticed
-_LOOK_AGAIN = timedelta(minutes=10)  # after that, plan anew: other processes may have made or removed backups
-_REPORTED: dict[Task, str] = {"backup": "run", "test restore": "verify"}  # the command that notifications name
+_PLAN_AGAIN_AFTER = timedelta(minutes=10)  # after that, plan anew: other processes may have made or removed backups
+_REPORTED_AS: dict[Task, str] = {"backup": "run", "test restore": "verify"}  # the command that notifications name
 
 Wait = Callable[[float], None]
 
@@ -60,15 +60,15 @@ class Daemon:
         self.settings, self._load, self._clock = settings, load, clock
         self._signals = Signals()
         self._wait = wait or self._signals.wait
-        self._expected: list[DueRun] = []
-        self._file, self._complaint = _content(settings), ""
-        self._looked_at: datetime | None = None
-        self._announced: list[str] = []
-        self._own = RunHistory(started=clock())  # its own runs, known even if the history cannot be written
+        self._due_runs: list[DueRun] = []
+        self._last_content, self._last_settings_error = _read_settings_file(settings), ""
+        self._planned_at: datetime | None = None
+        self._announced_lines: list[str] = []
+        self._own_runs = RunHistory(started=clock())  # its own runs, known even if the history cannot be written
         self._has_last_backup = False
         self._rewinder: Rewinder | None = None
-        self._next_look = self._next_anew = 0.0
-        self._rewind_complaint = ""
+        self._next_look = self._next_base_backup = 0.0
+        self._last_said = ""
         self._has_no_points = False
 
     def serve(self) -> ExitCode:
@@ -89,20 +89,20 @@ class Daemon:
 
     def begin(self) -> None:
         """Announce the scheduler, and finish an interrupted restore."""
-        self._own = replace(self._own, seed=scheduler_lock.seed(self.settings.dir))
-        _put(f"The scheduler is running for {self.settings.dir}, in the time zone {self.settings.timezone}.")
-        self._survive(self._recover)
+        self._own_runs = replace(self._own_runs, seed=scheduler_lock.seed(self.settings.dir))
+        _say_and_log(f"The scheduler is running for {self.settings.dir}, in the time zone {self.settings.timezone}.")
+        self._run_safely(self._recover)
 
     def turn(self) -> None:
         """Read changed settings, run one due task, or wait up to `TICK` seconds for the next."""
         self._read_settings_if_changed()
-        if self._looked_at is None or not self._looked_at <= self._clock() < self._looked_at + _LOOK_AGAIN:
-            self._survive(self._plan)
+        if self._planned_at is None or not self._planned_at <= self._clock() < self._planned_at + _PLAN_AGAIN_AFTER:
+            self._run_safely(self._plan)
         if self._signals.ending:
             return
-        seconds = (self._expected[0].at - self._clock()).total_seconds() if self._expected else TICK
+        seconds = (self._due_runs[0].at - self._clock()).total_seconds() if self._due_runs else TICK
         if seconds <= 0:
-            self._on_time(self._expected.pop(0).task)
+            self._run_task(self._due_runs.pop(0).task)
         else:
             self._look_for_changes()
             self._wait(min(seconds, TICK))
@@ -129,30 +129,30 @@ class Daemon:
                 looked, lost = self._rewinder.look(), self._rewinder.unreadable
                 if looked in ("same", "taken"):
                     scheduler_lock.looked(self.settings.dir, self._clock())
-                    self._tell_of_points(None)
+                    self._report_points(None)
                 missing = f"In no point of rewind, since it cannot be read: {first_of(lost)}." if lost else ""
-                reasons = {"waiting": _WAITING, "outdated": self._rewinder.outdated}
-                self._complain(reasons.get(looked, missing))
+                reasons = {"waiting": _NO_BASE_BACKUP, "outdated": self._rewinder.outdated}
+                self._say_once(reasons.get(looked, missing))
             if looked == "outdated":
-                self._begin_anew()
+                self._make_base_backup()
         except KeyboardInterrupt:
             return
         except Exception as error:  # the next look may do better
             found = explained(error) or BackupError(f"{type(error).__name__}: {error}")
-            self._complain(f"No point of rewind was taken: {found.message}")
-            self._tell_of_points(found)
+            self._say_once(f"No point of rewind was taken: {found.message}")
+            self._report_points(found)
 
-    def _begin_anew(self) -> None:
+    def _make_base_backup(self) -> None:
         """Make a backup of the app's current databases and trees, for new points to start from; at most hourly."""
-        if time.monotonic() < self._next_anew:
+        if time.monotonic() < self._next_base_backup:
             return
-        self._next_anew = time.monotonic() + _ANEW
-        _put("A full backup is made now, for points to begin with.")
-        self._carry_out("backup", [backup_step(self.settings, _order(), clock=self._clock)])
-        self._looked_at = None
+        self._next_base_backup = time.monotonic() + _BASE_BACKUP_INTERVAL
+        _say_and_log("A full backup is made now, for points to begin with.")
+        self._carry_out("backup", [backup_step(self.settings, _backup_request(), clock=self._clock)])
+        self._planned_at = None
         self._next_look = 0.0
 
-    def _tell_of_points(self, cause: BackupError | None) -> None:
+    def _report_points(self, cause: BackupError | None) -> None:
         """Record in the history, and notify, once when points can no longer be taken, and once when they can again."""
         if bool(cause) == self._has_no_points:
             return
@@ -165,77 +165,77 @@ class Daemon:
             run_report.add_result(["Points of rewind are taken again."])
         run_report.end(cause.code if cause else ExitCode.DONE, cause)
 
-    def _complain(self, text: str) -> None:
+    def _say_once(self, text: str) -> None:
         """Print the text unless it is the same as last time; an empty text resets that."""
-        if text and text != self._rewind_complaint:
-            _put(text)
-        self._rewind_complaint = text
+        if text and text != self._last_said:
+            _say_and_log(text)
+        self._last_said = text
 
     def _end(self) -> ExitCode:
         code = ExitCode.DONE
         asked = self.settings.enabled and self.settings.backup_on_shutdown and self._signals.ending == signal.SIGTERM
         if asked and not self._has_last_backup:
-            _put("Making a backup before the end.")
-            code = self._carry_out("backup", [backup_step(self.settings, _order(), clock=self._clock)])
+            _say_and_log("Making a backup before the end.")
+            code = self._carry_out("backup", [backup_step(self.settings, _backup_request(), clock=self._clock)])
             if code == ExitCode.INTERRUPTED:
                 seconds = f"{self.settings.shutdown_timeout:g} s"
-                _put(f"It had {seconds}: see BACKUP_SHUTDOWN_TIMEOUT, and the container's grace period.")
-        _put("The scheduler has ended.")
+                _say_and_log(f"It had {seconds}: see BACKUP_SHUTDOWN_TIMEOUT, and the container's grace period.")
+        _say_and_log("The scheduler has ended.")
         return code
 
     # Due tasks
 
     def _plan(self) -> ExitCode:
         """Find the next run of each task, and announce those that changed."""
-        now = self._looked_at = self._clock()
-        self._expected = due = planner.next_due(self.settings, self._past(), now)
-        later = [self._words(one) for one in due if one.at > now]
+        now = self._planned_at = self._clock()
+        self._due_runs = due = planner.next_due(self.settings, self._run_history(), now)
+        later = [self._sentence_on(one) for one in due if one.at > now]
         self._announce(later if due else ["Nothing is scheduled."])
         return ExitCode.DONE
 
-    def _words(self, due: DueRun) -> str:
+    def _sentence_on(self, due: DueRun) -> str:
         return f"Next {due.task}: {self.settings.local(due.at):%Y-%m-%d %H:%M:%S %Z} ({due.why})."
 
     def _announce(self, lines: list[str]) -> None:
         for line in lines:
-            if line not in self._announced:
-                _put(line)
-        self._announced = lines
+            if line not in self._announced_lines:
+                _say_and_log(line)
+        self._announced_lines = lines
 
-    def _past(self) -> RunHistory:
+    def _run_history(self) -> RunHistory:
         """Return the runs so far: those on disk, and those that only this process knows of."""
         now = self._clock()
         backups, operations = store.all_backups(self.settings), history.read(self.settings.dir).operations
         known = planner.past_of(self.settings, backups, operations, now)
-        own = {task: at for task, at in self._own.last.items() if planner.is_credible(at, now)}
+        own = {task: at for task, at in self._own_runs.last.items() if planner.is_credible(at, now)}
         last = {task: max(one[task] for one in (known.last, own) if task in one) for task in {*known.last, *own}}
-        return replace(self._own, last=last, failed={**known.failed, **self._own.failed})
+        return replace(self._own_runs, last=last, failed={**known.failed, **self._own_runs.failed})
 
-    def _on_time(self, task: Task) -> None:
-        self._looked_at = None
-        self._survive(lambda: self._do_if_due(task))
+    def _run_task(self, task: Task) -> None:
+        self._planned_at = None
+        self._run_safely(lambda: self._run_if_due(task))
 
-    def _do_if_due(self, task: Task) -> ExitCode:
+    def _run_if_due(self, task: Task) -> ExitCode:
         """Run the task if disk and settings still say that it is due: it may have been run or disabled meanwhile."""
         self._read_settings()
         now = self._clock()
-        for due in planner.next_due(self.settings, self._past(), now):
+        for due in planner.next_due(self.settings, self._run_history(), now):
             if due.task == task and due.at <= now:
-                _put(f"Due now: {task} ({due.why}).")
+                _say_and_log(f"Due now: {task} ({due.why}).")
                 return self._carry_out(task, _steps(self.settings, task, self._clock))
         return ExitCode.DONE
 
     def _carry_out(self, task: Task, steps: Sequence[RunStep]) -> ExitCode:
-        began, before, results = self._clock(), self._past().failed.get(task, ()), list[StepResult]()
+        began, before, results = self._clock(), self._run_history().failed.get(task, ()), list[StepResult]()
         patience = self.settings.shutdown_timeout if task == "backup" and self.settings.backup_on_shutdown else None
-        code = self._survive(lambda: _run(self.settings, task, steps, results), patience)
+        code = self._run_safely(lambda: _run(self.settings, task, steps, results), patience)
         # A failed test restore was reported, and the next one takes another backup: so it is not repeated.
         is_done = bool(results) and results[0].state != ("failed" if task == "backup" else "nothing")
         if is_done:
-            self._own = replace(self._own, last={**self._own.last, task: began})
+            self._own_runs = replace(self._own_runs, last={**self._own_runs.last, task: began})
             self._has_last_backup = task == "backup" and bool(self._signals.ending)
         failed = () if is_done else (*before, began)
-        self._own = replace(self._own, failed={**self._own.failed, task: failed})
+        self._own_runs = replace(self._own_runs, failed={**self._own_runs.failed, task: failed})
         return code
 
     def _recover(self) -> ExitCode:
@@ -243,12 +243,12 @@ class Daemon:
             recover(self.settings, emit, timeout=0)
         return ExitCode.DONE
 
-    def _survive(self, act: Callable[[], ExitCode], patience: float | None = None) -> ExitCode:
+    def _run_safely(self, act: Callable[[], ExitCode], patience: float | None = None) -> ExitCode:
         try:
             with self._signals.interrupting(patience):
                 return act()
         except KeyboardInterrupt:
-            _put("It was interrupted; nothing is left half done.")
+            _say_and_log("It was interrupted; nothing is left half done.")
             return ExitCode.INTERRUPTED
         except Exception as error:  # a bug would end this run, and must not end all later ones
             found = explained(error) or BackupError(f"{type(error).__name__}: {error}")
@@ -258,9 +258,9 @@ class Daemon:
     # Settings
 
     def _read_settings_if_changed(self) -> None:
-        content = _content(self.settings)
-        if content != self._file or self._signals.reread:
-            self._file, self._signals.reread = content, False
+        content = _read_settings_file(self.settings)
+        if content != self._last_content or self._signals.reread:
+            self._last_content, self._signals.reread = content, False
             self._read_settings()
 
     def _read_settings(self) -> None:
@@ -268,18 +268,18 @@ class Daemon:
         try:
             found = self._load()
         except BackupError as error:
-            if error.message != self._complaint:
+            if error.message != self._last_settings_error:
                 say_error(error)
-                _put("The scheduler goes on with the settings that it has.")
-            self._complaint = error.message
+                _say_and_log("The scheduler goes on with the settings that it has.")
+            self._last_settings_error = error.message
             return
-        self._complaint = ""
+        self._last_settings_error = ""
         if found != self.settings:
-            self.settings, self._looked_at = found, None
-            _put("The settings have changed.")
+            self.settings, self._planned_at = found, None
+            _say_and_log("The settings have changed.")
 
 
-def _content(settings: Settings) -> bytes | None:
+def _read_settings_file(settings: Settings) -> bytes | None:
     """Return the settings file's content, or None if unreadable; dates would not do: a restored file may have any."""
     try:
         return (settings.app_dir / SETTINGS_FILE).read_bytes()
@@ -287,17 +287,19 @@ def _content(settings: Settings) -> bytes | None:
         return None
 
 
-def _order() -> BackupRequest:
+def _backup_request() -> BackupRequest:
     return BackupRequest(kind="scheduled", git=git_facts(os.environ))
 
 
 def _steps(settings: Settings, task: Task, clock: Clock) -> list[RunStep]:
-    return test_steps(settings, clock) if task == "test restore" else regular_steps(settings, _order(), clock=clock)
+    if task == "test restore":
+        return test_steps(settings, clock)
+    return regular_steps(settings, _backup_request(), clock=clock)
 
 
 def _run(settings: Settings, task: Task, steps: Sequence[RunStep], results: list[StepResult]) -> ExitCode:
     """Run the steps, append their results to `results`, and print, log and report each; return the worst exit code."""
-    run_report.begin(settings, _REPORTED[task], watched=False)
+    run_report.begin(settings, _REPORTED_AS[task], watched=False)
     code = ExitCode.FAILED
     cause: BaseException | None = None
     try:
@@ -307,7 +309,7 @@ def _run(settings: Settings, task: Task, steps: Sequence[RunStep], results: list
                 if result.error:
                     say_error(result.error)
         code, cause = worst(results), next((one.error for one in results if one.error), None)
-        _tell(results)
+        _report_results(results)
     except BaseException as raised:
         code, cause = (ExitCode.FAILED if isinstance(raised, Exception) else ExitCode.INTERRUPTED), raised
         raise
@@ -316,15 +318,15 @@ def _run(settings: Settings, task: Task, steps: Sequence[RunStep], results: list
     return code
 
 
-def _tell(results: Sequence[StepResult]) -> None:
+def _report_results(results: Sequence[StepResult]) -> None:
     lines = list(render.run(results))
     run_report.add_result(lines)
     if all(result.state == "nothing" for result in results):
         run_report.nothing_to_do()
     for line in lines:
-        _put(line)
+        _say_and_log(line)
 
 
-def _put(text: str) -> None:
+def _say_and_log(text: str) -> None:
     say(text)
     log.info(text)

@@ -21,7 +21,7 @@ from backupkit.monitoring import log
 from backupkit.monitoring.notify import run_report
 
 INTERRUPTED = "Interrupted; nothing is left half done."
-_MOMENT = 1.0  # seconds
+_NOTICE_AFTER = 1.0  # seconds
 
 
 def open_missing_streams() -> None:
@@ -46,7 +46,7 @@ def end_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, _interrupt)
-    sys.unraisablehook = _again_where_lost
+    sys.unraisablehook = _repeat_lost_interrupt
 
 
 def end_at_once_on_signals() -> None:
@@ -57,8 +57,8 @@ def end_at_once_on_signals() -> None:
 
 
 _interrupted = _warned = False
-_waiting: threading.Timer | None = None
-_AGAIN = 0.05  # seconds
+_slow_end_notice: threading.Timer | None = None
+_REPEAT_AFTER = 0.05  # seconds
 
 
 def end_with_warnings(warnings: object) -> None:
@@ -71,39 +71,39 @@ def _interrupt(number: int, _frame: object) -> None:
     global _interrupted
     if not _interrupted:
         _interrupted = True
-        _tell_who_waits()
+        _announce_slow_end()
     raise KeyboardInterrupt(*([CANCELLED] if number == signal.SIGINT else []))
 
 
-def _again_where_lost(lost: sys.UnraisableHookArgs) -> None:
+def _repeat_lost_interrupt(lost: sys.UnraisableHookArgs) -> None:
     """Repeat an interrupt that was lost inside native code that cannot propagate it, such as pydantic's."""
     if not isinstance(lost.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(lost)
         return
     number = signal.SIGINT if lost.exc_value.args else signal.SIGTERM
-    again = threading.Timer(_AGAIN, _interrupt_again, [number])
+    again = threading.Timer(_REPEAT_AFTER, _repeat_interrupt, [number])
     again.daemon = True
     again.start()
 
 
-def _interrupt_again(number: signal.Signals) -> None:
+def _repeat_interrupt(number: signal.Signals) -> None:
     if callable(signal.getsignal(number)):  # else the default action is restored: the command has ended
         signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
-def _tell_who_waits() -> None:
-    """Print a notice if cleaning up takes longer than `_MOMENT`."""
-    global _waiting
-    _waiting = threading.Timer(_MOMENT, say_notice, ["Interrupted; it ends as soon as all is in order …"])
-    _waiting.daemon = True
-    _waiting.start()
+def _announce_slow_end() -> None:
+    """Print a notice if cleaning up takes longer than `_NOTICE_AFTER`."""
+    global _slow_end_notice
+    _slow_end_notice = threading.Timer(_NOTICE_AFTER, say_notice, ["Interrupted; it ends as soon as all is in order …"])
+    _slow_end_notice.daemon = True
+    _slow_end_notice.start()
 
 
 @contextmanager
 def boundary() -> Iterator[None]:
-    """Turn any exception of the block into the exit code of the program; print it once on stderr, and report it.
+    """Turn any error of the block into the exit code of the program; print it once on stderr, and report it.
 
-    With `--json`, print it on stdout too, as a document, unless a result was printed there.
+    With `--json`, print it on stdout too, as a document, unless a result was printed there. Raise a bug again.
     """
     cause: BaseException | None = None
     try:
@@ -112,15 +112,15 @@ def boundary() -> Iterator[None]:
         code = (ExitCode.WARNINGS if _warned else ExitCode.DONE).value
         log.info(f"ended with exit code {code}" if code else "done")
     except BaseException as raised:
-        code, cause = _said(raised), raised
+        code, cause = _print_error(raised), raised
     if code := run_report.end(code, cause):
         raise SystemExit(code)
 
 
-def _said(raised: BaseException) -> int:
+def _print_error(raised: BaseException) -> int:
     """Print the error and return its exit code; raise it again if it is a bug."""
-    if _waiting:
-        _waiting.cancel()
+    if _slow_end_notice:
+        _slow_end_notice.cancel()
     if isinstance(raised, SystemExit):
         log.info(f"ended with exit code {raised.code}")
         return raised.code if isinstance(raised.code, int) else int(bool(raised.code))
@@ -131,13 +131,13 @@ def _said(raised: BaseException) -> int:
     if isinstance(raised, KeyboardInterrupt) or (_interrupted and error is None):
         log.error("interrupted")
         print(f"\n{INTERRUPTED}", file=sys.stderr)
-        _answer(ExitCode.INTERRUPTED, INTERRUPTED, "")
+        _print_error_document(ExitCode.INTERRUPTED, INTERRUPTED, "")
         return ExitCode.INTERRUPTED
     if error:
         say_error(error)
-        _answer(error.code, error.message, error.hint)
+        _print_error_document(error.code, error.message, error.hint)
         return error.code
-    _answer(ExitCode.FAILED, f"{type(raised).__name__}: {raised}", "")
+    _print_error_document(ExitCode.FAILED, f"{type(raised).__name__}: {raised}", "")
     run_report.end(ExitCode.FAILED, raised)
     raise raised
 
@@ -154,7 +154,7 @@ def usage_error(raised: BaseException) -> Refused | None:
     return Refused(message if message[-1:] in ".?" else f"{message}.", f"`{typed} --help` shows what it takes.")
 
 
-def _answer(code: ExitCode, message: str, following: str) -> None:
+def _print_error_document(code: ExitCode, message: str, following: str) -> None:
     """Print the error as the one JSON document on stdout; if that fails, stderr has the sentence."""
     if not out.is_json or out.has_document:
         return

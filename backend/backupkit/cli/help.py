@@ -19,7 +19,7 @@ def print_version(is_asked: bool) -> None:
         raise typer.Exit()
 
 
-class _Helpful:
+class _WithExamples:
     """A mixin for commands and groups; it must come before Typer's own class.
 
     It takes the examples as the epilog, one per line: Typer would join the lines.
@@ -64,11 +64,11 @@ def command_name(ctx: typer.Context) -> str:
     return " ".join(words)
 
 
-class Command(_Helpful, TyperCommand):  # type: ignore[misc]
+class Command(_WithExamples, TyperCommand):  # type: ignore[misc]
     """A command with examples in its help."""
 
 
-class Group(_Helpful, TyperGroup):  # type: ignore[misc]
+class Group(_WithExamples, TyperGroup):  # type: ignore[misc]
     """A group of commands below their headings, with examples in its help."""
 
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]

@@ -29,15 +29,15 @@ class CommandGroup:
 
     def command(self, name: str, examples: Sequence[str]) -> Callable[[_Function], _Function]:
         """Return a decorator that registers a function as the command `name`, with these examples in its help."""
-        self._know(name)
+        self._register_name(name)
         return self.typer.command(name, cls=Command, rich_help_panel=self.heading, epilog="\n".join(examples))
 
     def add_group(self, name: str, group: CommandGroup, examples: Sequence[str]) -> None:
         """Register a subgroup: its commands are typed after `name`."""
-        self._know(name)
+        self._register_name(name)
         self.typer.add_typer(group.typer, name=name, rich_help_panel=self.heading, epilog="\n".join(examples))
 
-    def _know(self, name: str) -> None:
+    def _register_name(self, name: str) -> None:
         if self.heading:  # a subcommand is not typed by its name alone
             deployment.know_command(name)
 

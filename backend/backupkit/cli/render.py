@@ -62,7 +62,7 @@ def listing(settings: Settings, found: list[Backup], screen: Terminal | None = N
             yield f"There are backups in {there}, where an earlier version kept them: set BACKUP_DIR to that."
         return
     head = ("NAME", "MADE", "KIND", "SIZE", "ADDS", "REVISION", "STATE", "NOTE")
-    rows = [_row(settings, backup) for backup in found]
+    rows = [_backup_row(settings, backup) for backup in found]
     order = ("NAME", "AGE", "SIZE", "STATE", "KIND", "NOTE", "REVISION", "ADDS", "MADE")
     yield from drawn(screen, head, rows, order, 4, map(_age, found))
 
@@ -71,7 +71,7 @@ def _age(backup: Backup) -> dict[str, str]:
     return {"AGE": _ago(backup.metadata.created_at) if backup.metadata else "-"}
 
 
-def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
+def _backup_row(settings: Settings, backup: Backup) -> tuple[str, ...]:
     metadata = backup.metadata
     if metadata is None:
         return backup.name, "-", "-", "-", "-", "-", "damaged", backup.error
@@ -106,7 +106,7 @@ def details(settings: Settings, backup: Backup) -> Iterator[str]:
     metadata = backup.metadata
     yield f"  made       {settings.local(metadata.created_at).isoformat(sep=' ')} ({_ago(metadata.created_at)})"
     yield f"  kind       {metadata.kind}{', pinned' if backup.pinned else ''}"
-    yield from _known(settings, backup)
+    yield from _state(settings, backup)
     unique = format_bytes(backup.unique_bytes)
     yield f"  size       {format_bytes(backup.size_bytes)}, of which {unique} are in no older backup"
     looked_at = " (accepted)" if backup.accepted else ""
@@ -117,7 +117,7 @@ def details(settings: Settings, backup: Backup) -> Iterator[str]:
     yield from _contents(metadata)
 
 
-def _known(settings: Settings, backup: Backup) -> Iterator[str]:
+def _state(settings: Settings, backup: Backup) -> Iterator[str]:
     """Yield the state and its flaws, and when the backup was checked and proven."""
     why = backup.error or (RAW if backup.state == "raw" else "")
     yield f"  state      {printable(f'{backup.state}: {why}' if why else backup.state)}"
@@ -147,7 +147,7 @@ def _contents(metadata: Metadata) -> Iterator[str]:
         if metadata.excluded_folders:
             yield f"    excluded by a file in them: {few(metadata.excluded_folders, 10)}"
         yield from _links_out(uploads)
-        yield from _named(metadata.references, "    ")
+        yield from _references(metadata.references, "    ")
         yield from (f"    warning: {printable(warning)}" for warning in uploads.warnings)
     elif not metadata.uploads_included:
         yield "  uploads    not in this backup"
@@ -171,10 +171,10 @@ def verified(settings: Settings, done: list[Verified]) -> Iterator[str]:
         yield from (f"  {printable(flaw.text)}" for flaw in one.flaws)
         if one.more:
             yield f"  and {one.more:,} more"
-        yield from _named(one.references, "  ")
+        yield from _references(one.references, "  ")
 
 
-def _named(found: References | None, indent: str) -> Iterator[str]:
+def _references(found: References | None, indent: str) -> Iterator[str]:
     """Yield the broken references between rows and uploads, or one line if there are none."""
     from backupkit.backup.references import sentences
 
@@ -229,7 +229,7 @@ def made(created: Created) -> Iterator[str]:
         yield f"  new data   {new} (the rest is shared with {metadata.linked_from})"
     if metadata.uploads:
         yield from _links_out(metadata.uploads)
-    yield from _named(metadata.references, "  references ")
+    yield from _references(metadata.references, "  references ")
 
 
 def _links_out(uploads: UploadsFacts) -> Iterator[str]:
@@ -256,7 +256,7 @@ def plan(found: RestorePlan) -> Iterator[str]:
         yield f"  uploads    {_changes(found.uploads, 'to copy')}"
     for one in found.others:
         yield from _further_plan(one)
-    yield from _verified(found)
+    yield from _verified_share(found)
     needs = ", ".join(f"{format_bytes(needed)} in {folder}" for folder, needed in found.needs.items())
     yield f"  space      {needs}"
     yield from (f"  note       {note}" for note in found.notes)
@@ -266,7 +266,7 @@ def plan(found: RestorePlan) -> Iterator[str]:
         yield "  This restore cannot be undone: there is no database that could be copied first."
 
 
-def _verified(found: RestorePlan) -> Iterator[str]:
+def _verified_share(found: RestorePlan) -> Iterator[str]:
     """Yield how much of the backup was compared with its checksums, and how much will be while it is copied."""
     if not found.source.has_checksums:
         return
@@ -300,22 +300,22 @@ def _rows_compared(found: RestorePlan) -> Iterator[str]:
     yield "  rows               now -> after"
     for name in names:
         if name not in same:
-            yield f"    {printable(name)}: {_now_and_then(before, after, name)}{_row_changes(changes.get(name))}"
+            yield f"    {printable(name)}: {_count_change(before, after, name)}{_row_changes(changes.get(name))}"
     if same:
         yield f"    unchanged: {counted(len(same), 'table')}"
     if unknown:
         yield f"    not compared row by row: {few(unknown, 5)}"
 
 
-def _compared(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[str]:
+def _row_counts(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[str]:
     names = sorted({*before, *after})
     other = [name for name in names if before.get(name) != after.get(name)]
-    yield from (f"    {printable(name)}: {_now_and_then(before, after, name)}" for name in other)
+    yield from (f"    {printable(name)}: {_count_change(before, after, name)}" for name in other)
     if len(other) < len(names):
         yield f"    as many rows as before: {counted(len(names) - len(other), 'table')}"
 
 
-def _now_and_then(before: Mapping[str, int], after: Mapping[str, int], name: str) -> str:
+def _count_change(before: Mapping[str, int], after: Mapping[str, int], name: str) -> str:
     now, then = (str(rows[name]) if name in rows else "-" for rows in (before, after))
     return f"{now} -> {then}"
 
@@ -349,7 +349,7 @@ def restored(reach: Deployment, done: Restored) -> Iterator[str]:
     for name, part in done.parts.items():
         rows = f"{counted(len(part.rows), 'table')}, {counted(sum(part.rows.values()), 'row')}"
         yield f"  {printable(name)}: {_changes(part.uploads, 'copied') if part.uploads else rows}"
-    yield f"  before     {_way_back(reach, done)}"
+    yield f"  before     {_undo_hint(reach, done)}"
     if done.verdict:
         yield from next_steps(reach, done.verdict)
     if restart := reach.restart():
@@ -417,10 +417,10 @@ def laid_out(done: LaidOut) -> Iterator[str]:
     if found.uploads_folder:
         yield f"  uploads    {found.uploads_folder}: {counted(done.files, 'file')}"
     yield from (f"  {name}: {found.target / path}" for name, path in found.others.items())
-    yield from _way_to_use(found)
+    yield from _first_commands(found)
 
 
-def _way_to_use(found: Layout) -> Iterator[str]:
+def _first_commands(found: Layout) -> Iterator[str]:
     if found.database_file is None:
         yield f"Look at it:  ls -R {shlex.quote(str(found.uploads_folder or found.target))}"
         return
@@ -435,10 +435,10 @@ def put_back(reach: Deployment, done: Restored) -> Iterator[str]:
     """Yield which uploads were put back, and how to undo that."""
     assert done.uploads is not None
     yield f"Put back from {done.source}: {_changes(done.uploads, 'copied')}"
-    yield f"  before     {_way_back(reach, done)}"
+    yield f"  before     {_undo_hint(reach, done)}"
 
 
-def _way_back(reach: Deployment, done: Restored) -> str:
+def _undo_hint(reach: Deployment, done: Restored) -> str:
     if done.can_undo:
         return f"kept in {done.safety}; take the restore back: {reach.tool('undo')}"
     if not done.kept:
@@ -478,7 +478,7 @@ def prune_plan(settings: Settings, found: PrunePlan, screen: Terminal | None = N
         yield f"There are no backups in {settings.dir}."
         return
     head = ("NAME", "MADE", "KIND", "SIZE", "VERDICT", "WHY")
-    rows = [_judged(settings, one) for one in found.verdicts]
+    rows = [_verdict_row(settings, one) for one in found.verdicts]
     order = ("NAME", "AGE", "SIZE", "VERDICT", "WHY", "KIND", "MADE")
     yield from drawn(screen, head, rows, order, 4, (_age(one.backup) for one in found.verdicts))
     if found.stopped:
@@ -488,7 +488,7 @@ def prune_plan(settings: Settings, found: PrunePlan, screen: Terminal | None = N
         yield f"{counted(len(found.removals), 'backup')} to remove, {counted(stay, 'backup')} to keep."
 
 
-def _judged(settings: Settings, verdict: Verdict) -> tuple[str, ...]:
+def _verdict_row(settings: Settings, verdict: Verdict) -> tuple[str, ...]:
     backup, metadata = verdict.backup, verdict.backup.metadata
     made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S") if metadata else "-"
     kind, size = (metadata.kind, format_bytes(backup.size_bytes)) if metadata else ("-", "-")
@@ -557,7 +557,7 @@ def remote_listing(
             printable(one.kind),
             format_bytes(one.size_bytes),
             printable(one.revision) or "-",
-            _here(one, here),
+            _presence(one, here),
         )
         for one in found
     ]
@@ -565,7 +565,7 @@ def remote_listing(
     yield from drawn(screen, head, rows, order, 4, ({"AGE": _ago(one.created_at)} for one in found))
 
 
-def _here(one: RemoteBackup, here: Mapping[str, datetime | None]) -> str:
+def _presence(one: RemoteBackup, here: Mapping[str, datetime | None]) -> str:
     if one.name not in here:
         return "no"
     return "yes" if here[one.name] == one.created_at else "another"
@@ -614,14 +614,14 @@ def config(values: Mapping[str, tuple[object, str]], screen: Terminal | None = N
 def value(setting: object) -> str:
     """Return a setting's value as text: empty for None, a table by its type or path, a secret without its value."""
     if isinstance(setting, dict):
-        told = {name: few(one, 10) if isinstance(one, tuple) else _kind(one) for name, one in setting.items()}
+        told = {name: few(one, 10) if isinstance(one, tuple) else _table_summary(one) for name, one in setting.items()}
         return ", ".join(f"{name} ({one})" for name, one in told.items())
     if isinstance(setting, tuple):
         return ", ".join(map(str, setting))
     return "" if setting is None else str(setting)
 
 
-def _kind(table: object) -> str:
+def _table_summary(table: object) -> str:
     """Return how to describe a table of `backup.toml`: the type of a remote, the path of a database or tree."""
     return str(getattr(table, "type", None) or getattr(table, "path", ""))
 
@@ -691,7 +691,7 @@ def migrated(reach: Deployment, done: Migrated) -> Iterator[str]:
     yield from (f"    {one.revision}  {one.title}" for one in done.migrations)
     yield f"  rehearsed  on a copy{' first' if is_live else ''}, in {done.rehearsal_seconds:.1f} s"
     yield "  rows               before -> after"
-    yield from _compared(done.rows_before, done.rows_after)
+    yield from _row_counts(done.rows_before, done.rows_after)
     if is_live:
         yield f"  before     kept in {done.backup}; take the migration back: {reach.tool('undo')}"
     else:
@@ -742,7 +742,7 @@ def status(settings: Settings, found: Status) -> Iterator[str]:
     yield f"  proven     {_when(settings, numbers.newest_proven, numbers.newest_proven_at)}"
     yield f"  next run   {_when(settings, 'planned', numbers.next_run_at)}"
     yield from _kept_backups(settings, numbers)
-    yield from _named(numbers.references, "  references ")
+    yield from _references(numbers.references, "  references ")
     if numbers.rewind_from and numbers.rewind_to:
         yield f"  rewind     {_rewind(settings, numbers)}"
     yield from _known_copies(settings, numbers.copies)

@@ -26,10 +26,13 @@ def timeline(settings: Settings, found: Timeline, interval: float, screen: Termi
     if not points:
         yield "There are no points yet. The scheduler takes them, once there is a backup: `schedule`, `backup`"
         return
-    rows = [(_said(settings, first), _said(settings, last), f"{count:,}") for first, last, count in _stretches(found)]
+    rows = [
+        (_local_time(settings, first), _local_time(settings, last), f"{count:,}")
+        for first, last, count in _stretches(found)
+    ]
     yield from drawn(screen, ("FROM", "TO", "POINTS"), rows, ("FROM", "TO", "POINTS"), 3)
     for begin, end in found.gaps():
-        yield f"Gap: nobody looked from {_said(settings, begin)} to {_said(settings, end)}."
+        yield f"Gap: nobody looked from {_local_time(settings, begin)} to {_local_time(settings, end)}."
     for lost in found.lost[:_MOST_LOST]:
         yield f"Lost: {printable(lost.chain)}/{printable(lost.name)}: {printable(lost.why)}"
     if (more := len(found.lost) - _MOST_LOST) > 0:
@@ -61,7 +64,7 @@ def moment(settings: Settings, one: Moment, sentences: Sequence[str]) -> Iterato
     """Yield one point in full."""
     assert one.point
     header = one.point.header
-    yield f"Point      {_said(settings, one.at)}"
+    yield f"Point      {_local_time(settings, one.at)}"
     yield f"  stands on  {one.chain}, and {counted(len(one.way) - 1, 'point')} before it"
     yield f"  database   {format_bytes(header.database_bytes)}"
     yield f"  pages      {header.changed_pages:,} changed since the point before"
@@ -96,7 +99,7 @@ def _stretches(found: Timeline) -> list[tuple[datetime, datetime, int]]:
     return [one for one in stretches if one[2]]
 
 
-def _said(settings: Settings, at: datetime) -> str:
+def _local_time(settings: Settings, at: datetime) -> str:
     return f"{settings.local(at):%Y-%m-%d %H:%M:%S}"
 
 

@@ -34,7 +34,7 @@ def selection(found: Selection, screen: Terminal | None) -> Iterator[str]:
     width = _WIDTH if screen and screen.width else None
     lines = [tuple(_cell(value, width) for value in row) for row in found.rows]
     yield from tables.table(tuple(map(printable, found.columns)), lines)
-    yield f"{counted(len(found.rows), 'row')}{_more(found.is_cut)}."
+    yield f"{counted(len(found.rows), 'row')}{_cut_hint(found.is_cut)}."
 
 
 def differences(found: RowDifferences, screen: Terminal | None) -> Iterator[str]:
@@ -44,7 +44,7 @@ def differences(found: RowDifferences, screen: Terminal | None) -> Iterator[str]
         yield f"{_SIGNS[one.kind]} {_difference(found, one, width)}"
     counts = {kind: sum(one.kind == kind for one in found.differences) for kind in _SIGNS}
     summed = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
-    yield f"{summed or 'No row differs'}{_more(found.is_cut)}."
+    yield f"{summed or 'No row differs'}{_cut_hint(found.is_cut)}."
 
 
 def _difference(found: RowDifferences, one: RowDifference, width: int | None) -> str:
@@ -67,7 +67,7 @@ def _changed(columns: Sequence[str], backup: Values, live: Values) -> Iterator[t
             yield name, before, now
 
 
-def _more(is_cut: bool) -> str:
+def _cut_hint(is_cut: bool) -> str:
     return ", and more: see --limit" if is_cut else ""
 
 
@@ -163,7 +163,7 @@ def rescue_plan(plan: RescuePlan) -> Iterator[str]:
         rows = [row for row in found.inserts if (row.table, row.why) == (table, why)]
         because = "" if why == "asked for" else f" ({why})"
         yield f"  {printable(table)}: {counted(len(rows), 'row')} to bring back{because}"
-        yield from (f"    + {_named(found, row, row.backup)}" for row in rows[:_EXAMPLES])
+        yield from (f"    + {_columns_and_values(found, row, row.backup)}" for row in rows[:_EXAMPLES])
         if len(rows) > _EXAMPLES:
             yield f"    and {len(rows) - _EXAMPLES:,} more"
     if found.differ:
@@ -181,7 +181,7 @@ def rescue_plan(plan: RescuePlan) -> Iterator[str]:
         yield "  Nothing is to be brought back."
 
 
-def _named(found: Found, row: RescuedRow, values: Values) -> str:
+def _columns_and_values(found: Found, row: RescuedRow, values: Values) -> str:
     pairs = zip(found.columns[row.table], values, strict=True)
     return ", ".join(f"{printable(name)} {_cell(value, _WIDTH)}" for name, value in pairs)
 

@@ -15,7 +15,7 @@ _GAP = "  "
 _NUMBERS = ("AGE", "SIZE", "ADDS", "TOOK", "BACKUPS", "BEHIND")
 _STATES = ("STATE", "RESULT", "VERDICT")
 _MAY_BE_CUT = ("NOTE", "WHAT", "WHY", "NEWEST", "VALUE")
-_WORTH_SHOWING, _KEPT_FREE = 12, 40  # least width of a column that may be cut, and the width reserved for it
+_LEAST_WIDTH, _RESERVED_WIDTH = 12, 40  # least width of a column that may be cut, and the width reserved for it
 _GREEN, _YELLOW, _RED = 32, 33, 31
 _COLOURS = {
     **dict.fromkeys(("proven", "checked", "success", "current"), _GREEN),
@@ -77,9 +77,11 @@ def fitted(screen: Terminal, head: Sequence[str], needed: int, rows: Sequence[Ma
     """Yield the first `needed` columns, uncut, and as many others as fit. Numbers are aligned to the right."""
     columns = {name: [printable_text(row[name]) for row in rows] for name in head}
     widths = _widths(screen.width, columns, needed)
-    yield Drawn(_GAP.join(_placed(name, name, width) for name, width in widths.items()).rstrip())
+    yield Drawn(_GAP.join(_aligned(name, name, width) for name, width in widths.items()).rstrip())
     for number in range(len(rows)):
-        cells = (_drawn(screen, name, _placed(name, columns[name][number], width)) for name, width in widths.items())
+        cells = (
+            _coloured(screen, name, _aligned(name, columns[name][number], width)) for name, width in widths.items()
+        )
         yield Drawn(_GAP.join(cells).rstrip())
 
 
@@ -88,18 +90,18 @@ def _widths(width: int | None, columns: Mapping[str, Sequence[str]], needed: int
     wanted = {name: max(map(_width, (name, *cells))) for name, cells in columns.items()}
     found = dict(list(wanted.items())[:needed])
     room = (sys.maxsize if width is None else width + len(_GAP)) - sum(len(_GAP) + one for one in found.values())
-    long = sum(len(_GAP) + min(wanted[name], _KEPT_FREE) for name in wanted if name in _MAY_BE_CUT)
+    long = sum(len(_GAP) + min(wanted[name], _RESERVED_WIDTH) for name in wanted if name in _MAY_BE_CUT)
     for name in list(wanted)[needed:]:
         if name not in _MAY_BE_CUT and len(_GAP) + wanted[name] <= room - long:
             found[name] = wanted[name]
             room -= len(_GAP) + wanted[name]
     for name in (one for one in wanted if one in _MAY_BE_CUT):
-        if (cut := min(wanted[name], room - len(_GAP))) >= min(wanted[name], _WORTH_SHOWING):
+        if (cut := min(wanted[name], room - len(_GAP))) >= min(wanted[name], _LEAST_WIDTH):
             found[name] = cut
     return {name: found[name] for name in wanted if name in found}
 
 
-def _placed(column: str, text: str, width: int) -> str:
+def _aligned(column: str, text: str, width: int) -> str:
     """Return the text padded or cut to `width`; numbers are aligned to the right."""
     if (length := _width(text)) > width:
         while _width(text) >= width:
@@ -116,7 +118,7 @@ def _width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(one) in "WF" else not unicodedata.combining(one) for one in text)
 
 
-def _drawn(screen: Terminal, column: str, cell: str) -> str:
+def _coloured(screen: Terminal, column: str, cell: str) -> str:
     """Return the cell, coloured if it is a state; the colour adds nothing to its word."""
     colour = _COLOURS.get(cell.split(" ")[0].rstrip(",")) if column in _STATES and screen.has_colour else None
     return f"\x1b[{colour}m{cell}\x1b[0m" if colour else cell

@@ -21,7 +21,7 @@ from backupkit.model.events import Event, EventListener, Finished, Progress, Ste
 from backupkit.monitoring import log
 
 Result = TypeVar("Result")
-_SURE = 2.0  # seconds that a step must have run before its end is estimated
+_ESTIMATE_AFTER = 2.0  # seconds that a step must have run before its end is estimated
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Run(Generic[Result]):
         self.said: list[str] = []
         self.began = self._step_began = time.monotonic()
         self.wants_to_end = False
-        self._is_past_return = False
+        self._is_past_cancelling = False
         self._lock = threading.Lock()
         self._sentences = sentences(self.said.append)
 
@@ -75,14 +75,14 @@ class Run(Generic[Result]):
     def seconds_left(self) -> float | None:
         """Estimated seconds until the current step ends, at its speed so far; None if that is unknown."""
         total, took = self.step.total or 0, time.monotonic() - self._step_began
-        if took < _SURE or not 0 < self.done <= total:
+        if took < _ESTIMATE_AFTER or not 0 < self.done <= total:
             return None
         return took * (total - self.done) / self.done
 
     @property
     def can_be_cancelled(self) -> bool:
         """Whether no step of `steps_to_finish` has begun yet; once one has, this stays False."""
-        return not self._is_past_return
+        return not self._is_past_cancelling
 
     def carry_out(self) -> Ended[Result]:
         """Do the task, in the calling thread, and return how it ended. Raise nothing."""
@@ -102,7 +102,7 @@ class Run(Generic[Result]):
     def listen(self, event: Event) -> None:
         """Record the event; raise `Cancelled`, once, if a person asked for that and it is safe."""
         if isinstance(event, Step):
-            self._is_past_return |= event.name in self.task.steps_to_finish
+            self._is_past_cancelling |= event.name in self.task.steps_to_finish
             self.step, self.done, self._step_began = event, 0, time.monotonic()
         elif isinstance(event, Progress):
             self.done = event.done
@@ -110,9 +110,9 @@ class Run(Generic[Result]):
             self.waiting = event.what if isinstance(event, Waiting) else ""
         self._sentences(event)
         if not isinstance(event, Finished):
-            self._end_if_asked()
+            self._raise_if_cancelled()
 
-    def _end_if_asked(self) -> None:
+    def _raise_if_cancelled(self) -> None:
         with self._lock:
             if not self.wants_to_end or not self.can_be_cancelled:
                 return

@@ -30,7 +30,7 @@ from backupkit.rewind.chain import Moment
 from backupkit.verify.verify import Verified, refuse_bad, verify_backups
 
 # Once one of these steps has begun, staged data goes live, and the work cannot be cancelled.
-_ONLY_FORWARD = frozenset({"Restoring the database", "Restoring the uploads", "Bringing rows back"})
+_NOT_CANCELLABLE = frozenset({"Restoring the database", "Restoring the uploads", "Bringing rows back"})
 
 
 def back_up(settings: Settings, name: str, note: str) -> Task[Created]:
@@ -112,7 +112,7 @@ def restoring(settings: Settings, plan: RestorePlan, clock: Clock) -> Task[Resto
         f"Restoring {plan.source.name}",
         lambda emit: restore_backup(settings, plan, emit, clock),
         lambda done: result_lines(settings, done),
-        steps_to_finish=_ONLY_FORWARD,
+        steps_to_finish=_NOT_CANCELLABLE,
         choices=("Undo",),
     )
 
@@ -123,7 +123,7 @@ def putting_back(settings: Settings, title: str, plan: RestorePlan, clock: Clock
         title,
         lambda emit: restore_backup(settings, plan, emit, clock),
         lambda done: [*render.put_back(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)],
-        steps_to_finish=_ONLY_FORWARD,
+        steps_to_finish=_NOT_CANCELLABLE,
     )
 
 
@@ -133,7 +133,7 @@ def bringing_back(settings: Settings, title: str, plan: RescuePlan, clock: Clock
         title,
         lambda emit: rescue_rows(settings, plan, emit, clock),
         lambda done: [*row_text.rescued(done), *(f"Warning: {text}" for text in done.warnings)],
-        steps_to_finish=_ONLY_FORWARD,
+        steps_to_finish=_NOT_CANCELLABLE,
     )
 
 

@@ -13,6 +13,6 @@
 How to write a page. Write a function that takes a `Visit` and returns a `Page` (a template and its values), a `Goto` or
 a `Content`, and add it to `GET` or `POST` at the end of its module. It runs in a thread; an exception becomes the
 sentence and the hint that the command line shows. Run anything longer than a moment as a `Task`, with `visit.start`.
-Make a plan with `visit.look`, show it with `shown_once`, and carry it out with `visit.carry_out`. Everything in `POST`
-is for the owner only. Templates escape every value.
+Make a plan with `visit.start_plan`, show it with `plan_page`, and carry it out with `visit.carry_out`. Everything in
+`POST` is for the owner only. Templates escape every value.
 """

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 Role = Literal["owner", "viewer"]
 ROLES: tuple[Role, ...] = ("owner", "viewer")
-COOKIE, KNOWN = "backupkit", "backupkit-known"
-LASTS = 30 * 24 * 3600.0  # seconds that a session lasts
-SHORTEST = 10  # characters of the shortest password
+COOKIE, MARK_COOKIE = "backupkit", "backupkit-known"
+SESSION_SECONDS = 30 * 24 * 3600.0  # seconds that a session lasts
+MIN_PASSWORD_LENGTH = 10  # characters of the shortest password
 _FOLDER = "web"  # below .state
-_SESSIONS, _MARKS = "sessions.json", "known"
+_SESSIONS, _MARK_KEY = "sessions.json", "known"
 _FREE_GUESSES, _LONGEST_WAIT = 5, 300.0
 _MOST_SESSIONS = 50
 
@@ -80,12 +80,14 @@ class Access:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._backups = settings.dir
         given = {"owner": settings.web_password, "viewer": settings.web_viewer_password}
-        self._given = {role: self._of_given(role, one.get_secret_value()) for role, one in given.items() if one}
+        self._given = {
+            role: self._hash_from_settings(role, one.get_secret_value()) for role, one in given.items() if one
+        }
         self._seen: dict[str, tuple[tuple[int, ...], str]] = {}
         self._clock = clock
-        self._lock, self._guessing = threading.Lock(), threading.Lock()
+        self._lock, self._sign_in_lock = threading.Lock(), threading.Lock()
         self._guesses: dict[tuple[Role, str], _Guesses] = {}  # by account and mark; "": browsers without one
-        self._mark_key = _read(settings.dir, _MARKS) or self._new_mark_key()
+        self._mark_key = _read(settings.dir, _MARK_KEY) or self._new_mark_key()
         self._link = ""
         self._sessions = {one.path: one for one in _read_sessions(_read(settings.dir, _SESSIONS))}
 
@@ -93,13 +95,15 @@ class Access:
 
     def has_password(self, role: Role = "owner") -> bool:
         """Return whether the account has a password."""
-        return bool(self._encoded(role))
+        return bool(self._password_hash(role))
 
     def set_password(self, role: Role, password: str) -> None:
         """Store the hash of the password and end every session. Raise `Refused` if the password is too short."""
-        if len(password) < SHORTEST:
-            raise Refused(f"The password is shorter than {SHORTEST} characters.", hint="Choose a longer one.")
-        _put(self._backups, role, _encode(password))
+        if len(password) < MIN_PASSWORD_LENGTH:
+            raise Refused(
+                f"The password is shorter than {MIN_PASSWORD_LENGTH} characters.", hint="Choose a longer one."
+            )
+        _put(self._backups, role, _hash_password(password))
         self.end_all()
 
     def sign_in(self, password: str, mark: str = "") -> tuple[Session, str] | None:
@@ -111,10 +115,10 @@ class Access:
         Each account has its own count. A viewer's sign-in does not reset the owner's count: otherwise whoever has the
         viewer's password could guess the owner's without a wait.
         """
-        with self._guessing:  # one at a time: each hash takes 64 MiB, and parallel guesses must not evade the wait
-            counts = {one: self._guesses_of(one, mark) for one in ROLES if self._encoded(one)}
+        with self._sign_in_lock:  # one at a time: each hash takes 64 MiB, and parallel guesses must not evade the wait
+            counts = {one: self._guesses_of(one, mark) for one in ROLES if self._password_hash(one)}
             tried = [one for one in counts if counts[one].not_before <= self._clock()]
-            role = next((one for one in tried if _is_right(password, self._encoded(one))), None)
+            role = next((one for one in tried if _is_right(password, self._password_hash(one))), None)
             if role:
                 for one in counts if role == "owner" else (role,):
                     counts[one].failures = 0
@@ -152,35 +156,35 @@ class Access:
     def _new_mark_key(self) -> str:
         made = secrets.token_hex(32)
         with contextlib.suppress(OSError, BackupError):  # then marks are valid only until this server stops
-            _put(self._backups, _MARKS, made)
+            _put(self._backups, _MARK_KEY, made)
         return made
 
-    def _encoded(self, role: Role) -> str:
+    def _password_hash(self, role: Role) -> str:
         """Return the account's password hash, empty if there is none; reread the file if a process changed it."""
         if role in self._given:
             return self._given[role]
-        stamp = _stamp(self._backups, role)
+        stamp = _file_identity(self._backups, role)
         if stamp and stamp != self._seen.get(role, ((), ""))[0] and (found := _read(self._backups, role)):
             self._seen[role] = stamp, found
         return self._seen.get(role, ((), ""))[1]
 
-    def _of_given(self, role: str, password: str) -> str:
+    def _hash_from_settings(self, role: str, password: str) -> str:
         """Return the hash of a password from the settings: the stored one if it still fits, to keep sessions valid."""
-        if len(password) < SHORTEST:
+        if len(password) < MIN_PASSWORD_LENGTH:
             raise Refused(
-                f"The {role}'s password in the settings is shorter than {SHORTEST} characters.",
+                f"The {role}'s password in the settings is shorter than {MIN_PASSWORD_LENGTH} characters.",
                 hint="Choose a longer one.",
             )
         kept = _read(self._backups, f"given-{role}")
         if _is_right(password, kept):
             return kept
-        made = _encode(password)
+        made = _hash_password(password)
         with contextlib.suppress(OSError, BackupError):
             _put(self._backups, f"given-{role}", made)
         return made
 
     def _accounts(self) -> str:
-        return _hash("\n".join(map(self._encoded, ROLES)))
+        return _hash("\n".join(map(self._password_hash, ROLES)))
 
     # The one-time link
 
@@ -218,7 +222,7 @@ class Access:
 
     def _begin(self, role: Role) -> tuple[Session, str]:
         key = secrets.token_urlsafe(32)
-        session = Session(secrets.token_urlsafe(16), _hash(key), role, time.time() + LASTS, self._accounts())
+        session = Session(secrets.token_urlsafe(16), _hash(key), role, time.time() + SESSION_SECONDS, self._accounts())
         with self._lock:
             lasting = [one for one in self._sessions.values() if time.time() < one.until]
             self._sessions = {one.path: one for one in (*lasting[1 - _MOST_SESSIONS :], session)}
@@ -256,7 +260,7 @@ def _read(backups: Path, name: str) -> str:
         return ""
 
 
-def _stamp(backups: Path, name: str) -> tuple[int, ...]:
+def _file_identity(backups: Path, name: str) -> tuple[int, ...]:
     """Return inode, size and times, which change whenever the file does; empty if there is no file."""
     try:
         found = os.lstat(backups / flags.STATE_FOLDER / _FOLDER / name)
@@ -289,7 +293,7 @@ def _argon2(salt: bytes) -> Argon2id:
     return Argon2id(salt=salt, length=32, iterations=3, lanes=4, memory_cost=64 * 1024)
 
 
-def _encode(password: str) -> str:
+def _hash_password(password: str) -> str:
     return _argon2(secrets.token_bytes(16)).derive_phc_encoded(password.encode())
 
 

@@ -55,7 +55,7 @@ def packed(visit: Visit, name: str) -> tuple[str, Generator[bytes, None, None]]:
     return f"{backup.name}{form}", content()
 
 
-async def take_in(visit: Visit, arriving: AsyncIterator[bytes]) -> str:
+async def import_upload(visit: Visit, arriving: AsyncIterator[bytes]) -> str:
     """Receive the whole archive, start the job that imports it, and return the path of the job's page.
 
     The archive is spooled to an unnamed temporary file first, so that a slow sender holds no lock.

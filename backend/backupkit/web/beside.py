@@ -16,7 +16,7 @@ from backupkit.restore.lay_out import Layout, require_place
 from backupkit.rewind import moments
 from backupkit.web.jobs import Job
 from backupkit.web.restoring import chooser, part_of
-from backupkit.web.site import Answer, Handler, Page, Planned, Visit, plan_of, shown_once
+from backupkit.web.site import Answer, Handler, Page, Planned, Visit, plan_of, plan_page
 
 _KIND = ("beside", "Make it again.")  # kind of the jobs that make the plan, and the hint if such a job is forgotten
 
@@ -28,7 +28,7 @@ def plan(visit: Visit) -> Answer:
         wanted = _wanted(visit)
     except BackupError as error:
         return chooser(visit, visit.form, error)
-    return visit.look(f"Looking at {wanted.name}", "beside", wanted, lambda emit: wanted.plan(settings, emit))
+    return visit.start_plan(f"Looking at {wanted.name}", "beside", wanted, lambda emit: wanted.plan(settings, emit))
 
 
 def _wanted(visit: Visit) -> Beside:
@@ -78,5 +78,5 @@ def carry_out(visit: Visit) -> Answer:
     return visit.carry_out(job, tasks.laying_out(visit.settings, planned.wanted, planned.found, utc_now))
 
 
-GET: Mapping[str, Handler] = {"restore/beside/{number}": shown_once(show_plan, *_KIND)}
+GET: Mapping[str, Handler] = {"restore/beside/{number}": plan_page(show_plan, *_KIND)}
 POST: Mapping[str, Handler] = {"restore/beside": plan, "restore/beside/{number}": carry_out}

@@ -17,7 +17,7 @@ class Fix:
     is_link: bool = False
 
 
-_WHOLE = {
+_BY_LINE = {
     "backup": Fix("Back up now", "do/back-up"),
     "run": Fix("Back up, verify and prune now", "do/run"),
     "recover": Fix("Finish the restore", "do/recover"),
@@ -34,7 +34,7 @@ _WHOLE = {
 def fix_of(settings: Settings, command: str) -> Fix | None:
     """Return the button for a command that `status` names, or None if the command can only be typed."""
     line = command.removeprefix(settings.reach.tool("")).strip()
-    if found := _WHOLE.get(line):
+    if found := _BY_LINE.get(line):
         return found
     words = _words(line)
     match words:

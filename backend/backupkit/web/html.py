@@ -58,13 +58,13 @@ _templates.filters.update(
 _texts = _templates.overlay(autoescape=False, finalize=_on_one_line)
 
 
-def made(template: str, settings: Settings, values: Mapping[str, Any]) -> str:
+def render_page(template: str, settings: Settings, values: Mapping[str, Any]) -> str:
     """Return the HTML of the template with these values, `settings`, and `local` (formats a time in their zone)."""
     return _rendered(_templates, template, settings, values)
 
 
-def made_text(template: str, settings: Settings, values: Mapping[str, Any]) -> str:
-    """Return the template rendered as plain text, with the same values as `made`."""
+def render_text(template: str, settings: Settings, values: Mapping[str, Any]) -> str:
+    """Return the template rendered as plain text, with the same values as `render_page`."""
     return _rendered(_texts, template, settings, values)
 
 

@@ -35,9 +35,9 @@ from backupkit.web import fixes
 from backupkit.web.recovery_sheet import sheet
 from backupkit.web.site import Answer, Content, Goto, Handler, Page, Visit, job_of, require_owner
 
-_MOST, _LINES = 300, 200  # operations, and lines of the log, that a page shows
+_OPERATIONS, _LINES = 300, 200  # operations, and lines of the log, that a page shows
 _BACKUPS = 100  # backups that a page shows, unless the visitor asks for all
-_ELSEWHERE = 20  # backups on remotes that the overview shows
+_REMOTE_BACKUPS = 20  # backups on remotes that the overview shows
 _SORTS: Mapping[str, Callable[[Backup], Any]] = {
     "made": lambda one: one.metadata.created_at.timestamp() if one.metadata else 0.0,
     "name": lambda one: one.name,
@@ -61,16 +61,16 @@ def show_overview(visit: Visit) -> Answer:
             "runs": found.runs,
             "is_scheduled": found.is_scheduled,
             "has_backups": bool(found.backups),
-            "elsewhere": [] if found.backups else _elsewhere(settings),
+            "elsewhere": [] if found.backups else _remote_backups(settings),
             "undo": goes_back_to(settings),
         },
     )
 
 
-def _elsewhere(settings: Settings) -> list[tuple[str, RemoteBackup]]:
+def _remote_backups(settings: Settings) -> list[tuple[str, RemoteBackup]]:
     """Return the backups the remotes held when last asked, newest first; for a machine that has no backup yet."""
     found = [(remote, one) for remote in settings.remotes for one in listing_cache.recall(settings.dir, remote).backups]
-    return sorted(found, key=lambda one: one[1].created_at, reverse=True)[:_ELSEWHERE]
+    return sorted(found, key=lambda one: one[1].created_at, reverse=True)[:_REMOTE_BACKUPS]
 
 
 # Backups
@@ -121,28 +121,28 @@ def show_backup(visit: Visit) -> Answer:
             "verdict": verdict,
             "has_remotes": bool(settings.remotes),
             "copies": listing_cache.holders(settings, backup) if backup.state == "damaged" else [],
-            "before": (before := _before(settings, backup)),
-            "since": list(_since(before.metadata, backup.metadata)) if before else [],
+            "before": (before := _previous_backup(settings, backup)),
+            "since": list(_differences_since(before.metadata, backup.metadata)) if before else [],
         },
     )
 
 
-def _before(settings: Settings, backup: Backup) -> Backup | None:
+def _previous_backup(settings: Settings, backup: Backup) -> Backup | None:
     """Return the newest older backup with readable metadata, or None; None also if `backup` itself has none."""
     older = (one for one in store.all_backups(settings) if one.metadata and one.made_at < backup.made_at)
     return next(older, None) if backup.metadata else None
 
 
-def _since(before: Metadata | None, now: Metadata | None) -> Iterator[tuple[str, str, str]]:
+def _differences_since(before: Metadata | None, now: Metadata | None) -> Iterator[tuple[str, str, str]]:
     """Yield each count that differs: what it counts, its value before, its value now; for all databases and trees."""
     assert before and now
     for name in ("", *now.others):
         earlier, later = before.at(name), now.at(name)
         if earlier and later:
-            yield from _since_in(f" in {name}" if name else "", earlier, later)
+            yield from _part_differences(f" in {name}" if name else "", earlier, later)
 
 
-def _since_in(where: str, before: Metadata, now: Metadata) -> Iterator[tuple[str, str, str]]:
+def _part_differences(where: str, before: Metadata, now: Metadata) -> Iterator[tuple[str, str, str]]:
     if before.database and now.database:
         earlier, later = before.database.rows, now.database.rows
         for table in sorted({*earlier, *later}):
@@ -307,7 +307,7 @@ def show_history(visit: Visit) -> Answer:
     return Page(
         "history.html",
         {
-            "operations": operations[:_MOST],
+            "operations": operations[:_OPERATIONS],
             "total": len(operations),
             "is_failures": is_failures,
             "error": found.error,

@@ -13,7 +13,7 @@ from backupkit.model.errors import Refused
 from backupkit.monitoring.preview import preview
 from backupkit.web.site import Answer, Handler, Page, Visit
 
-WHEN = (
+SCHEDULE_FIELDS = (
     ("enabled", "Backups are made by themselves"),
     ("automatic_daily", "Every day"),
     ("backup_time", "at"),
@@ -21,7 +21,7 @@ WHEN = (
     ("test_schedule", "Test restores (cron)"),
     ("timezone", "Time zone"),
 )
-STAYS = (
+RETENTION_FIELDS = (
     ("keep_last", "The last"),
     ("keep_daily", "One for each of so many days"),
     ("keep_weekly", "One for each of so many weeks"),
@@ -64,7 +64,7 @@ def save(visit: Visit) -> Answer:
         return Page("schedule.html", _values(settings, edits, found, asks and not found.troubles, False))
     if edits:
         set_values(settings.app_dir, is_contained(os.environ), edits)
-    return _page(visit.anew(), {}, was_saved=bool(edits))
+    return _page(visit.with_current_settings(), {}, was_saved=bool(edits))
 
 
 def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
@@ -72,10 +72,10 @@ def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
 
     Raise `Refused` if the settings have changed since the form was shown: saving would revert the other change.
     """
-    if form.get("was", _shown(settings)) != _shown(settings):
+    if form.get("was", _values_hash(settings)) != _values_hash(settings):
         raise Refused("The settings were changed since this form was shown; nothing was saved.", hint="Open it again.")
     edits = {}
-    for name, _ in (*WHEN, *STAYS):
+    for name, _ in (*SCHEDULE_FIELDS, *RETENTION_FIELDS):
         if overriding_variable(name):
             continue
         before = as_typed(getattr(settings, name))
@@ -85,9 +85,9 @@ def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
     return edits
 
 
-def _shown(settings: Settings) -> str:
+def _values_hash(settings: Settings) -> str:
     """Return a hash of the values that the form shows."""
-    values = [as_typed(getattr(settings, name)) for name, _ in (*WHEN, *STAYS)]
+    values = [as_typed(getattr(settings, name)) for name, _ in (*SCHEDULE_FIELDS, *RETENTION_FIELDS)]
     return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
@@ -118,11 +118,11 @@ def _values(
         }
 
     return {
-        "when": [entry(*one) for one in WHEN],
-        "stays": [entry(*one) for one in STAYS],
+        "when": [entry(*one) for one in SCHEDULE_FIELDS],
+        "stays": [entry(*one) for one in RETENTION_FIELDS],
         "presets": PRESETS,
         "found": found,
-        "was": _shown(settings),
+        "was": _values_hash(settings),
         "edits": edits,
         "asks": asks,
         "was_saved": was_saved,

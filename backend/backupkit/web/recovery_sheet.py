@@ -22,4 +22,4 @@ def sheet(kit: RecoveryKit, host: Host, git: GitFacts | None) -> Iterator[str]:
         "folder": shlex.quote(host.folder.rsplit("/", 1)[-1] or "app"),
         "commit": facts.commit if facts else "",
     }
-    yield from html.made_text("recovery-sheet.md", kit.settings, values).splitlines()
+    yield from html.render_text("recovery-sheet.md", kit.settings, values).splitlines()

@@ -23,7 +23,7 @@ def page(settings: Settings, found: Report) -> str:
     """Return the whole page, without any secret."""
     css = stylesheet()
     worst = found.status.reasons[0].text if found.status.reasons else ""
-    return html.made(
+    return html.render_page(
         "report.html",
         settings,
         {

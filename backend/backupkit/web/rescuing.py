@@ -19,7 +19,7 @@ from backupkit.sqlite.query import Values
 from backupkit.sqlite.row_rescue import Choice, Found
 from backupkit.web.inside import ticked
 from backupkit.web.jobs import Job
-from backupkit.web.site import Answer, Handler, Page, Planned, Visit, plan_of, require_typed, shown_once
+from backupkit.web.site import Answer, Handler, Page, Planned, Visit, plan_of, plan_page, require_typed
 
 _SHOWN = 50  # rows of each kind
 _KIND = ("rescue", "Choose the rows again.")  # kind of the jobs that make the plan, and the hint if one is forgotten
@@ -59,17 +59,17 @@ def choose(visit: Visit) -> Answer:
     else:
         raise Refused("No row was ticked.", hint="Go back and tick those that are to come back.")
     place = form.get("database", MAIN_DATABASE)
-    return _look(visit, Wanted(form.get("name", ""), place, form.get("table", ""), choice))
+    return _start_plan(visit, Wanted(form.get("name", ""), place, form.get("table", ""), choice))
 
 
 def look_again(visit: Visit) -> Answer:
     """Plan the same rows again with other options."""
     form, (_, planned) = visit.form, plan_of(visit, *_KIND)
     overwrite, with_children = bool(form.get("overwrite")), bool(form.get("with_children"))
-    return _look(visit, replace(planned.wanted, overwrite=overwrite, with_children=with_children))
+    return _start_plan(visit, replace(planned.wanted, overwrite=overwrite, with_children=with_children))
 
 
-def _look(visit: Visit, wanted: Wanted) -> Answer:
+def _start_plan(visit: Visit, wanted: Wanted) -> Answer:
     settings, part = visit.settings, of_database(visit.settings, wanted.database)
 
     def look(emit: EventListener) -> RescuePlan:
@@ -78,7 +78,7 @@ def _look(visit: Visit, wanted: Wanted) -> Answer:
             part, wanted.name, wanted.table, wanted.choice, wanted.overwrite, wanted.with_children, emit=emit
         )
 
-    return visit.look(f"Looking for rows of {printable(wanted.table)}", "rescue", wanted, look)
+    return visit.start_plan(f"Looking for rows of {printable(wanted.table)}", "rescue", wanted, look)
 
 
 def show_plan(_visit: Visit, job: Job, planned: Planned) -> Answer:
@@ -113,7 +113,7 @@ def carry_out(visit: Visit) -> Answer:
     return visit.carry_out(job, task, "restore")
 
 
-GET: Mapping[str, Handler] = {"rescue/plan/{number}": shown_once(show_plan, *_KIND)}
+GET: Mapping[str, Handler] = {"rescue/plan/{number}": plan_page(show_plan, *_KIND)}
 POST: Mapping[str, Handler] = {
     "rescue": choose,
     "rescue/plan/{number}": carry_out,

@@ -30,7 +30,7 @@ from backupkit.rewind import moments
 from backupkit.rewind.chain import Moment
 from backupkit.sqlite.rows import Changes
 from backupkit.web.jobs import Job
-from backupkit.web.site import Answer, Handler, Page, Planned, Visit, plan_of, require_typed, shown_once
+from backupkit.web.site import Answer, Handler, Page, Planned, Visit, plan_of, plan_page, require_typed
 
 _OFFERED = 100  # newest backups that the form offers
 _KIND = ("plan", "Make it again.")  # kind of the jobs that make the plan, and the hint if such a job is forgotten
@@ -59,7 +59,7 @@ def chooser(visit: Visit, form: Mapping[str, str], refused: BackupError | None =
         except NoSuchBackup:
             name = backups[0].name if backups else ""
     timeline = moments.timeline(visit.settings).moments if visit.settings.rewind else ()
-    times = [(moments.typed(visit.settings, one.at), one.at, _changed(one)) for one in _some(timeline)]
+    times = [(moments.typed(visit.settings, one.at), one.at, _change_summary(one)) for one in _sampled(timeline)]
     offered = [one for place, one in enumerate(backups) if place < _OFFERED or one.name == name]
     left_out = len(backups) - len(offered)
     values = {"backups": offered, "left_out": left_out, "name": name, "times": times}
@@ -68,14 +68,14 @@ def chooser(visit: Visit, form: Mapping[str, str], refused: BackupError | None =
     return Page("restore.html", values, 400 if refused else 200)
 
 
-def _some(timeline: Sequence[Moment]) -> Iterable[Moment]:
+def _sampled(timeline: Sequence[Moment]) -> Iterable[Moment]:
     """Return the newest `_MOMENTS`, newest first, then a regular sample of the older ones that includes the first."""
     older, newer = timeline[:-_MOMENTS], timeline[-_MOMENTS:]
     step = max(1, len(older) * 2 // _MOMENTS)
     return (*reversed(newer), *reversed(older[::step]))
 
 
-def _changed(moment: Moment) -> str:
+def _change_summary(moment: Moment) -> str:
     """Return in a few words what this point changed, or the name of the backup if it is one."""
     if moment.point is None:
         return f"the backup {moment.chain}"
@@ -92,10 +92,10 @@ def plan(visit: Visit) -> Answer:
     form, only = visit.form, part_of(visit)
     wish = Wish(form.get("name", ""), only, bool(form.get("migrate")), bool(form.get("force")))
     if at := form.get("at", "").strip() or form.get("moment", ""):
-        return _look_at(visit, replace(wish, name=""), at)
+        return _start_plan_at(visit, replace(wish, name=""), at)
     if not wish.name:
         raise Refused("No backup was chosen.", hint="Choose one.")
-    return _look(visit, wish)
+    return _start_plan(visit, wish)
 
 
 def part_of(visit: Visit) -> str | None:
@@ -108,15 +108,15 @@ def part_of(visit: Visit) -> str | None:
 
 def plan_undo(visit: Visit) -> Answer:
     """Start planning the undo of the last restore."""
-    return _look(visit, Wish(force=bool(visit.form.get("force"))))
+    return _start_plan(visit, Wish(force=bool(visit.form.get("force"))))
 
 
-def _look(visit: Visit, wish: Wish) -> Answer:
+def _start_plan(visit: Visit, wish: Wish) -> Answer:
     title = f"Looking at {wish.name}" if wish.name else "Looking at the last restore"
-    return visit.look(title, "plan", Wanted(wish), lambda emit: wish.plan(visit.settings, emit))
+    return visit.start_plan(title, "plan", Wanted(wish), lambda emit: wish.plan(visit.settings, emit))
 
 
-def _look_at(visit: Visit, wish: Wish, at: str) -> Answer:
+def _start_plan_at(visit: Visit, wish: Wish, at: str) -> Answer:
     """Start planning a restore of the data at that time: from a point of rewind, or the newest backup before it."""
     settings = visit.settings
     chosen, notes = moments.choose_by_words(settings, at, utc_now())
@@ -131,10 +131,10 @@ def _look_at(visit: Visit, wish: Wish, at: str) -> Answer:
         with moments.built(settings, chosen.moment, emit) as backup:
             return plan_backup(settings, backup, wish.only, wish.force, wish.migrate, emit, notes=notes)
 
-    return visit.look(f"Looking at {at}", "plan", Wanted(wish, chosen.moment), look)
+    return visit.start_plan(f"Looking at {at}", "plan", Wanted(wish, chosen.moment), look)
 
 
-def _restoring_moment(settings: Settings, wish: Wish, shown: RestorePlan, wanted: Moment) -> Task[Restored]:
+def _point_task(settings: Settings, wish: Wish, shown: RestorePlan, wanted: Moment) -> Task[Restored]:
     """Return a task that builds the point anew and restores it.
 
     It raises `Refused` if rows or revisions after the restore would not be those that the plan showed.
@@ -158,7 +158,7 @@ def plan_put_back(visit: Visit) -> Answer:
         recover(settings, emit)
         return plan_extract(settings, name, [literal(path)], emit=emit)
 
-    return visit.look(f"Looking at an upload of {name}", "plan", Wanted(Wish(name)), look)
+    return visit.start_plan(f"Looking at an upload of {name}", "plan", Wanted(Wish(name)), look)
 
 
 def show_plan(_visit: Visit, job: Job, planned: Planned) -> Answer:
@@ -195,7 +195,7 @@ def carry_out(visit: Visit) -> Answer:
     if found.source.chosen is None:
         require_typed(visit, found.source.name)
     if moment:
-        task = _restoring_moment(settings, wish, found, moment)
+        task = _point_task(settings, wish, found, moment)
     elif found.source.chosen is None:
         task = tasks.restoring(settings, found, utc_now)
     else:
@@ -203,7 +203,7 @@ def carry_out(visit: Visit) -> Answer:
     return visit.carry_out(job, task, "restore")
 
 
-GET: Mapping[str, Handler] = {"restore": choose, "restore/plan/{number}": shown_once(show_plan, *_KIND)}
+GET: Mapping[str, Handler] = {"restore": choose, "restore/plan/{number}": plan_page(show_plan, *_KIND)}
 POST: Mapping[str, Handler] = {
     "restore/plan": plan,
     "restore/undo": plan_undo,

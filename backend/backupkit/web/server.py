@@ -27,8 +27,8 @@ from backupkit.model.errors import BackupError, Damaged, Locked, NoSuchBackup, R
 from backupkit.monitoring import log
 from backupkit.repository import store
 from backupkit.web import archives, beside, inside, pages, plan, rescuing, restoring
-from backupkit.web.access import COOKIE, KNOWN, LASTS, Session, is_form_token
-from backupkit.web.site import Answer, Content, Goto, Handler, OnlyLooks, Page, Site, Visit, require_owner
+from backupkit.web.access import COOKIE, MARK_COOKIE, SESSION_SECONDS, Session, is_form_token
+from backupkit.web.site import Answer, Content, Goto, Handler, OwnerOnly, Page, Site, Visit, require_owner
 
 DEFAULT_PORT = 8765
 _HEADERS = {
@@ -44,14 +44,14 @@ _HEADERS = {
     ),
 }
 # Files in a backup are untrusted: the browser may show them, but must not run them.
-_OF_A_BACKUP = {**_HEADERS, "Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'"}
+_UNTRUSTED_HEADERS = {**_HEADERS, "Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'"}
 _STATIC = {"style.css": "text/css", "page.js": "text/javascript"}
-_PATIENCE, _LONGEST = 15.0, 90.0  # seconds for a request to arrive, and for an answer to be made
-_KNOWN_FOR = 365 * 24 * 3600.0  # seconds
-_END = 5.0  # seconds for open transfers to finish at shutdown
+_REQUEST_SECONDS, _ANSWER_SECONDS = 15.0, 90.0  # seconds for a request to arrive, and for an answer to be made
+_MARK_SECONDS = 365 * 24 * 3600.0  # seconds
+_SHUTDOWN_SECONDS = 5.0  # seconds for open transfers to finish at shutdown
 _CONNECTIONS = 64
 _MOST_FORM = 64 * 1024  # bytes
-_LOOK = 0.3  # seconds between two checks of a job
+_POLL_SECONDS = 0.3  # seconds between two checks of a job
 _STATUS = {NoSuchBackup: 404, Refused: 400, Locked: 409, Damaged: 422}
 
 
@@ -64,14 +64,14 @@ class Server:
     def application(self) -> web.Application:
         """Return the aiohttp application with all routes."""
         app = web.Application(middlewares=[self._guard], client_max_size=_MOST_FORM)
-        app.router.add_get("/", self._show_door)
-        app.router.add_post("/", self._open_door)
+        app.router.add_get("/", self._show_sign_in)
+        app.router.add_post("/", self._sign_in)
         app.router.add_get("/static/{name}", self._static)
         for path, handler in GET.items():
-            app.router.add_get("/{session}/" + path, self._answering(handler))
+            app.router.add_get("/{session}/" + path, self._checked(handler))
         for path, handler in POST.items():
-            app.router.add_post("/{session}/" + path, self._answering(handler, is_owner_only=True))
-        app.router.add_post("/{session}/sign-out", self._answering(pages.sign_out))
+            app.router.add_post("/{session}/" + path, self._checked(handler, is_owner_only=True))
+        app.router.add_post("/{session}/sign-out", self._checked(pages.sign_out))
         app.router.add_get("/{session}/job/{number}/events", self._job_events)
         app.router.add_get("/{session}/download/{name}", self._download)
         app.router.add_post("/{session}/upload", self._upload)
@@ -82,7 +82,7 @@ class Server:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable[..., Awaitable[Any]]) -> web.StreamResponse:
-        if not self._is_known_host(request) or not self._is_of_these_pages(request):
+        if not self._is_known_host(request) or not self._is_same_origin(request):
             return _plain(403, "Not here. Open the address that `web` printed.")
         try:
             response: web.StreamResponse = await handler(request)
@@ -90,16 +90,16 @@ class Server:
             response = _plain(error.status, error.reason)
         except BackupError as error:
             log.error(f"web: {error.message}")
-            response = _plain(_status(error), self._told(request, error))
+            response = _plain(_status(error), self._error_text(request, error))
         if not response.prepared:
             for name, value in _HEADERS.items():
                 response.headers.setdefault(name, value)
         return response
 
-    def _told(self, request: web.Request, error: BackupError) -> str:
+    def _error_text(self, request: web.Request, error: BackupError) -> str:
         """Return the error for the owner, and a general sentence for anybody else (settings, say, are private)."""
         found = self._session(request)
-        if isinstance(error, OnlyLooks) or (found and found[0].role == "owner"):
+        if isinstance(error, OwnerOnly) or (found and found[0].role == "owner"):
             return f"{error.message} {error.hint}".strip()
         return "This cannot be shown now; the log of `web` says why."
 
@@ -111,7 +111,7 @@ class Server:
             return False
         return bool(name) and (name in ("localhost", self._name) or _is_address(name))
 
-    def _is_of_these_pages(self, request: web.Request) -> bool:
+    def _is_same_origin(self, request: web.Request) -> bool:
         """Return whether one of these pages, or the person directly, made the request, and no other site did."""
         if origin := request.headers.get("Origin"):
             try:
@@ -132,42 +132,44 @@ class Server:
 
     # Sign-in page
 
-    async def _show_door(self, request: web.Request) -> web.Response:
+    async def _show_sign_in(self, request: web.Request) -> web.Response:
         token = request.query.get("token", "")
-        return await self._door(token=token, was_out="out" in request.query)
+        return await self._sign_in_page(token=token, was_out="out" in request.query)
 
-    async def _open_door(self, request: web.Request) -> web.Response:
-        form = await _posted(request)
+    async def _sign_in(self, request: web.Request) -> web.Response:
+        form = await _read_form(request)
         access, token, password = self.site.access, str(form.get("token", "")), str(form.get("password", ""))
-        mark = access.mark_of(_cookies(request, KNOWN))
+        mark = access.mark_of(_cookies(request, MARK_COOKIE))
         try:
             found = access.follow_link(token) if token else await asyncio.to_thread(access.sign_in, password, mark)
         except Refused as error:
-            return await self._door(429, error=error.message)
+            return await self._sign_in_page(429, error=error.message)
         if found is None:
             said = (
                 "This link was used already. Start `web` again for another." if token else "That is not the password."
             )
             log.error(f"web: {request.remote} was not let in")
-            return await self._door(403, error=said)
+            return await self._sign_in_page(403, error=said)
         session, key = found
         log.info(f"web: the {session.role} signed in from {request.remote}")
         response = _goto(f"/{session.path}/")
         is_secure = request.headers.get("Origin", "").startswith("https:")
         is_known = access.is_mark(mark, "owner") or access.is_mark(mark, session.role)
         for name, value, path, lasts in (
-            (KNOWN, mark if is_known else access.new_mark(session.role), "/", _KNOWN_FOR),
-            (COOKIE, key, f"/{session.path}/", LASTS),
+            (MARK_COOKIE, mark if is_known else access.new_mark(session.role), "/", _MARK_SECONDS),
+            (COOKIE, key, f"/{session.path}/", SESSION_SECONDS),
         ):
             response.set_cookie(
                 name, value, path=path, httponly=True, samesite="Strict", secure=is_secure, max_age=int(lasts)
             )
         return response
 
-    async def _door(self, status: int = 200, token: str = "", error: str = "", was_out: bool = False) -> web.Response:
+    async def _sign_in_page(
+        self, status: int = 200, token: str = "", error: str = "", was_out: bool = False
+    ) -> web.Response:
         def made() -> str:
             has_password = self.site.access.has_password()
-            return self.site.door(
+            return self.site.sign_in_page(
                 self.site.settings(), token=token, error=error, has_password=has_password, was_out=was_out
             )
 
@@ -182,26 +184,26 @@ class Server:
 
     # Pages
 
-    def _answering(
+    def _checked(
         self, handler: Handler, is_owner_only: bool = False
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def answer(request: web.Request) -> web.StreamResponse:
             if (found := self._session(request)) is None:
                 return _goto("/?out=1")
-            async with asyncio.timeout(_LONGEST):
-                form = await self._form(request, found[1]) if request.method == "POST" else {}
-                return await asyncio.to_thread(self._made, handler, request, found, form, is_owner_only)
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                form = await self._session_form(request, found[1]) if request.method == "POST" else {}
+                return await asyncio.to_thread(self._answer, handler, request, found, form, is_owner_only)
 
         return answer
 
-    async def _form(self, request: web.Request, key: str) -> Mapping[str, str]:
+    async def _session_form(self, request: web.Request, key: str) -> Mapping[str, str]:
         """Return the posted text fields; raise `HTTPForbidden` if they did not come from a form of this session."""
-        form = {name: value for name, value in (await _posted(request)).items() if isinstance(value, str)}
+        form = {name: value for name, value in (await _read_form(request)).items() if isinstance(value, str)}
         if not is_form_token(form.pop("form_token", ""), key):
             raise web.HTTPForbidden(reason="This form is of an earlier session. Open the page again.")
         return form
 
-    def _made(
+    def _answer(
         self,
         handler: Handler,
         request: web.Request,
@@ -232,7 +234,7 @@ class Server:
             return _goto(f"/{visit.session.path}/{answer.path}")
         if isinstance(answer, Content):
             kind = "inline" if answer.is_shown else _attachment(answer.name)
-            headers = {**_OF_A_BACKUP, "Content-Disposition": kind, "Content-Type": answer.type}
+            headers = {**_UNTRUSTED_HEADERS, "Content-Disposition": kind, "Content-Type": answer.type}
             return web.Response(body=answer.bytes, headers=headers)
         text = self.site.page(visit, answer)
         body = text.encode(errors="replace")  # file names may contain undecodable bytes
@@ -257,7 +259,7 @@ class Server:
                 await response.write(f"data: {json.dumps(document)}\n\n".encode())
                 if document["state"] != "running":
                     break
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(_POLL_SECONDS)
         return response
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
@@ -272,7 +274,7 @@ class Server:
         await response.prepare(request)
         try:
             while chunk := await asyncio.to_thread(next, chunks, b""):
-                async with asyncio.timeout(_LONGEST):
+                async with asyncio.timeout(_ANSWER_SECONDS):
                     await response.write(chunk)
         finally:
             with contextlib.suppress(ValueError):  # at shutdown a thread may still be running the generator
@@ -300,24 +302,24 @@ class Server:
                 raise web.HTTPForbidden(reason="This form is of an earlier session. Open the page again.")
             visit = await asyncio.to_thread(self._visit, request, found, form)
             require_owner(visit)
-            return _goto(f"/{session.path}/{await archives.take_in(visit, _arriving(part))}")
+            return _goto(f"/{session.path}/{await archives.import_upload(visit, _read_chunks(part))}")
         raise web.HTTPBadRequest(reason="No file was chosen.")
 
     async def _end_jobs(self, _app: web.Application) -> None:
         """Cancel running jobs where that is safe, and wait until all have ended."""
         self.site.jobs.cancel_all()
         while self.site.jobs.running:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 GET: Mapping[str, Handler] = {**pages.GET, **restoring.GET, **beside.GET, **inside.GET, **rescuing.GET, **plan.GET}
 POST: Mapping[str, Handler] = {**pages.POST, **restoring.POST, **beside.POST, **rescuing.POST, **plan.POST}
 
 
-async def _posted(request: web.Request) -> Mapping[str, Any]:
+async def _read_form(request: web.Request) -> Mapping[str, Any]:
     """Return the posted form; raise `HTTPRequestTimeout` if it comes too late, `HTTPBadRequest` if it is malformed."""
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_REQUEST_SECONDS):
             return await request.post()
     except TimeoutError as error:
         raise web.HTTPRequestTimeout from error
@@ -325,11 +327,11 @@ async def _posted(request: web.Request) -> Mapping[str, Any]:
         raise web.HTTPBadRequest(reason="This is no form.") from error
 
 
-async def _arriving(part: BodyPartReader) -> AsyncIterator[bytes]:
+async def _read_chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
     """Yield the content of the part; raise `HTTPRequestTimeout` if a chunk does not arrive in time."""
     while True:
         try:
-            async with asyncio.timeout(_LONGEST):
+            async with asyncio.timeout(_ANSWER_SECONDS):
                 chunk = await part.read_chunk(256 * 1024)
         except TimeoutError as error:
             raise web.HTTPRequestTimeout from error
@@ -408,4 +410,11 @@ def address(host: str, port: int) -> str:
 def serve(site: Site, listening: socket.socket, name: str = "") -> None:
     """Serve the pages until the process gets a signal to end."""
     app = Server(site, name).application()
-    web.run_app(app, sock=listening, print=None, access_log=None, keepalive_timeout=_PATIENCE, shutdown_timeout=_END)
+    web.run_app(
+        app,
+        sock=listening,
+        print=None,
+        access_log=None,
+        keepalive_timeout=_REQUEST_SECONDS,
+        shutdown_timeout=_SHUTDOWN_SECONDS,
+    )

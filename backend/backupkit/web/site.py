@@ -63,7 +63,7 @@ class Visit:
         """Whether this account is the owner's, the only one that may change anything."""
         return self.session.role == "owner"
 
-    def anew(self) -> Visit:
+    def with_current_settings(self) -> Visit:
         """Return this visit with the settings read again."""
         return replace(self, settings=self.site.settings())
 
@@ -71,7 +71,7 @@ class Visit:
         """Start the task as a job, and go to the job's page."""
         return Goto(f"job/{self.site.jobs.start(task, self.actor, kind).number}")
 
-    def look(self, title: str, kind: str, wanted: Any, look: Callable[[EventListener], Any]) -> Goto:
+    def start_plan(self, title: str, kind: str, wanted: Any, look: Callable[[EventListener], Any]) -> Goto:
         """Start a job that makes a plan of `wanted` by calling `look`; the plan is kept with the job, as `Planned`."""
         settings = self.settings
         return self.start(Task(title, lambda emit: Planned(settings, wanted, look(emit)), lambda _: ()), kind)
@@ -117,11 +117,11 @@ class Site:
             "form_token": form_token(visit.key),
             "running": self.jobs.running,
         }
-        return html.made(found.template, visit.settings, about | dict(found.values))
+        return html.render_page(found.template, visit.settings, about | dict(found.values))
 
-    def door(self, settings: Settings, **values: Any) -> str:
+    def sign_in_page(self, settings: Settings, **values: Any) -> str:
         """Return the sign-in page as HTML."""
-        return html.made("door.html", settings, values)
+        return html.render_page("sign-in.html", settings, values)
 
 
 def job_of(visit: Visit) -> Job | None:
@@ -137,7 +137,7 @@ def plan_of(visit: Visit, kind: str, hint: str) -> tuple[Job, Planned]:
     return job, job.ended.result
 
 
-def shown_once(handler: Callable[[Visit, Job, Planned], Answer], kind: str, hint: str) -> Handler:
+def plan_page(handler: Callable[[Visit, Job, Planned], Answer], kind: str, hint: str) -> Handler:
     """Return a handler that shows the plan to the owner, or redirects to the job once the plan was carried out."""
 
     def show(visit: Visit) -> Answer:
@@ -154,11 +154,11 @@ def require_typed(visit: Visit, name: str) -> None:
         raise Refused("The name was not typed as it stands there; nothing was changed.", hint="Go back and type it.")
 
 
-class OnlyLooks(Refused):
+class OwnerOnly(Refused):
     """Raised if the signed-in account may only look."""
 
 
 def require_owner(visit: Visit) -> None:
-    """Raise `OnlyLooks` unless the owner is signed in."""
+    """Raise `OwnerOnly` unless the owner is signed in."""
     if not visit.is_owner:
-        raise OnlyLooks("This account only looks; nothing was changed.", hint="Sign in with the owner's password.")
+        raise OwnerOnly("This account only looks; nothing was changed.", hint="Sign in with the owner's password.")
