@@ -105,7 +105,7 @@ def test_a_dry_run_shows_all_and_changes_nothing(shop: SmallApp) -> None:
         "Bringing rows of good back into the live database:",
         "  people: 1 row to bring back",
         "    + id 3, name \\udcffA, picture c, boss 2",
-        "  rows that are others now, left as they are (--overwrite replaces them): 1",
+        "  rows whose live values differ, left as they are (--overwrite replaces them): 1",
         "    ~ people 2: name Bob in the backup, Bo live",
         "  rows that are live already, as they were: 1",
         f"  note       {TRIGGERS}",
@@ -124,7 +124,7 @@ def test_a_row_that_is_another_now_stays_unless_it_is_to_be_replaced(shop: Small
     done = run_here(shop, "rescue", "good", "people", "--key", "2", "--yes", check=0)
     assert done.out.splitlines()[:2] == [
         "Nothing was brought back.",
-        "Not brought back, since the live row of that key is another one: 1. See --overwrite.",
+        "Not brought back, because the live row of that key has other values: 1. See --overwrite.",
     ]
     assert every_row(shop) == before
     assert [one.name for one in store.all_backups(shop.settings)] == ["good"]

@@ -132,7 +132,7 @@ def test_rewind_shows_stretches_gaps_and_cost(past: Past) -> None:
     assert found["gaps"] == [{key: at.isoformat() for key, at in gap.items()}]
     assert found["size_bytes"] == sum(one["size_bytes"] for one in found["points"])
     words = run_here(past.app, "rewind", env=ON, check=0).out
-    assert "Gap: nobody looked from" in words and "5 points" in words
+    assert "Gap: the data is unknown from" in words and "5 points" in words
 
 
 def test_times_that_lead_nowhere_are_refused_with_the_way_out(past: Past) -> None:

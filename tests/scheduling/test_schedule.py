@@ -494,7 +494,7 @@ def test_a_backup_at_the_end_takes_no_longer_than_it_may(app: SmallApp) -> None:
         scheduler.says("Next backup: ")
         with long_backup(app):
             assert scheduler.end() == 130
-        assert "It had 1 s: see BACKUP_SHUTDOWN_TIMEOUT" in scheduler.said
+        assert "The backup did not end within 1 s: see BACKUP_SHUTDOWN_TIMEOUT" in scheduler.said
     assert len(names(app)) == 1
 
 

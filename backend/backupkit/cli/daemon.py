@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from backupkit.rewind.take import Rewinder
 
 _BASE_BACKUP_INTERVAL = 3600  # least seconds between two backups made because databases or trees were added or removed
-_NO_BASE_BACKUP = "Rewind waits for a backup that its points can begin with: a whole one, made with these settings."
+_NO_BASE_BACKUP = "Rewind waits for a full backup that was made with the present settings."
 TICK = 5.0  # most seconds until changed settings, or a clock that was set, are noticed
 _PLAN_AGAIN_AFTER = timedelta(minutes=10)  # after that, plan anew: other processes may have made or removed backups
 _REPORTED_AS: dict[Task, str] = {"backup": "run", "test restore": "verify"}  # the command that notifications name
@@ -147,7 +147,7 @@ class Daemon:
         if time.monotonic() < self._next_base_backup:
             return
         self._next_base_backup = time.monotonic() + _BASE_BACKUP_INTERVAL
-        _say_and_log("A full backup is made now, for points to begin with.")
+        _say_and_log("A full backup is made now, as the base of new points of rewind.")
         self._carry_out("backup", [backup_step(self.settings, _backup_request(), clock=self._clock)])
         self._planned_at = None
         self._next_look = 0.0
@@ -179,7 +179,9 @@ class Daemon:
             code = self._carry_out("backup", [backup_step(self.settings, _backup_request(), clock=self._clock)])
             if code == ExitCode.INTERRUPTED:
                 seconds = f"{self.settings.shutdown_timeout:g} s"
-                _say_and_log(f"It had {seconds}: see BACKUP_SHUTDOWN_TIMEOUT, and the container's grace period.")
+                _say_and_log(
+                    f"The backup did not end within {seconds}: see BACKUP_SHUTDOWN_TIMEOUT and the grace period."
+                )
         _say_and_log("The scheduler has ended.")
         return code
 

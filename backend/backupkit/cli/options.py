@@ -31,11 +31,11 @@ Quiet = Annotated[
 Name = Annotated[str, typer.Argument(help="The backup's name, or 'latest'.")]
 Database = Annotated[
     str | None,
-    typer.Option("--database", metavar="NAME", help="Of several databases the one meant: a name of [databases]."),
+    typer.Option("--database", metavar="NAME", help="Which database, if the app has several: a name of [databases]."),
 ]
 Tree = Annotated[
     str | None,
-    typer.Option("--tree", metavar="NAME", help="Of several folders the one meant: a name of [trees]."),
+    typer.Option("--tree", metavar="NAME", help="Which folder, if the app has several: a name of [trees]."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer the question with yes.")]
 OldForce = Annotated[bool, typer.Option("--force", "-f", hidden=True, help="The old name of --yes.")]

@@ -411,7 +411,7 @@ def laid_out(done: LaidOut) -> Iterator[str]:
         holds = f"{counted(len(done.rows), 'table')}, {counted(sum(done.rows.values()), 'row')}"
         yield f"  database   {found.database_file}: SQLite's quick check passed, {holds}"
     if found.mask:
-        yield f"  masked     by {printable(found.mask.file)}: no other text is as it was but what that allows"
+        yield f"  masked     by {printable(found.mask.file)}: every text is changed but in the columns that it allows"
     if done.verdict:
         yield f"  schema     revision {', '.join(done.verdict.backup) or 'none'}: {done.verdict.reason}"
     if found.uploads_folder:
@@ -748,7 +748,7 @@ def status(settings: Settings, found: Status) -> Iterator[str]:
     yield from _known_copies(settings, numbers.copies)
     if numbers.free_bytes is not None:
         days = numbers.days_left
-        lasts = "" if days is None else f", enough for {lasting(days)} with all that fills this disk"
+        lasts = "" if days is None else f", enough for {lasting(days)} at the present rate"
         yield f"  free       {format_bytes(numbers.free_bytes)}{lasts}"
     bug = ", with the WAL-reset bug (see doctor)" if numbers.sqlite_wal_reset_bug else ""
     yield f"  SQLite     {numbers.sqlite_version}{bug}"

@@ -32,7 +32,7 @@ def timeline(settings: Settings, found: Timeline, interval: float, screen: Termi
     ]
     yield from drawn(screen, ("FROM", "TO", "POINTS"), rows, ("FROM", "TO", "POINTS"), 3)
     for begin, end in found.gaps():
-        yield f"Gap: nobody looked from {_local_time(settings, begin)} to {_local_time(settings, end)}."
+        yield f"Gap: the data is unknown from {_local_time(settings, begin)} to {_local_time(settings, end)}."
     for lost in found.lost[:_MOST_LOST]:
         yield f"Lost: {printable(lost.chain)}/{printable(lost.name)}: {printable(lost.why)}"
     if (more := len(found.lost) - _MOST_LOST) > 0:
@@ -65,7 +65,7 @@ def moment(settings: Settings, one: Moment, sentences: Sequence[str]) -> Iterato
     assert one.point
     header = one.point.header
     yield f"Point      {_local_time(settings, one.at)}"
-    yield f"  stands on  {one.chain}, and {counted(len(one.way) - 1, 'point')} before it"
+    yield f"  needs      the backup {one.chain}, and {counted(len(one.way) - 1, 'point')} before this one"
     yield f"  database   {format_bytes(header.database_bytes)}"
     yield f"  pages      {header.changed_pages:,} changed since the point before"
     yield f"  uploads    {counted(len(header.changed_files), 'change')} since the point before"

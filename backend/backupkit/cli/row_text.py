@@ -168,7 +168,7 @@ def rescue_plan(plan: RescuePlan) -> Iterator[str]:
             yield f"    and {len(rows) - _EXAMPLES:,} more"
     if found.differ:
         does = "replaced by the backup's" if found.overwrite else "left as they are (--overwrite replaces them)"
-        yield f"  rows that are others now, {does}: {len(found.differ):,}"
+        yield f"  rows whose live values differ, {does}: {len(found.differ):,}"
         yield from (f"    ~ {printable(row.table)} {_side_by_side(found, row)}" for row in found.differ[:_EXAMPLES])
     if found.same:
         yield f"  rows that are live already, as they were: {found.same:,}"
@@ -204,7 +204,7 @@ def rescued(done: Rescued) -> Iterator[str]:
     if not done.safety:
         yield "Nothing was brought back."
     if done.differ:
-        yield f"Not brought back, since the live row of that key is another one: {done.differ:,}. See --overwrite."
+        yield f"Not brought back, because the live row of that key has other values: {done.differ:,}. See --overwrite."
     yield from (f"  note       {note}" for note in done.notes)
     if done.safety:
         yield f"The safety copy is {done.safety}. To take this back: `undo`"

@@ -40,7 +40,7 @@ def of_database(settings: Settings, name: str | None) -> Settings:
 
     names = (MAIN_DATABASE, *settings.databases)
     if name is None and settings.databases:
-        say_notice(f"The database {MAIN_DATABASE} is meant; another one: --database {' or '.join(settings.databases)}")
+        say_notice(f"Using the database {MAIN_DATABASE}. Another one: --database {' or '.join(settings.databases)}")
     if name in (None, MAIN_DATABASE):
         return settings
     place = settings.at(name) if name in names else None

@@ -45,7 +45,7 @@ def fix_of(settings: Settings, command: str) -> Fix | None:
         case ["verify", name, "--test-restore"]:
             return Fix(f"Test restore of {name}", f"do/test-restore/{name}")
         case ["verify", name, "--accept"]:
-            return Fix("It is meant to be so", f"do/accept/{name}")
+            return Fix("Accept what is unusual", f"do/accept/{name}")
         case ["push", "--remote", _] | ["push"]:
             return Fix("Push now", "do/push/")
         case ["pull", name, "--remote", remote]:

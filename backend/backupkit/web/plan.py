@@ -14,7 +14,7 @@ from backupkit.monitoring.preview import preview
 from backupkit.web.site import Answer, Handler, Page, Visit
 
 SCHEDULE_FIELDS = (
-    ("enabled", "Backups are made by themselves"),
+    ("enabled", "Make backups automatically"),
     ("automatic_daily", "Every day"),
     ("backup_time", "at"),
     ("schedule", "or at these times (cron)"),
@@ -23,16 +23,16 @@ SCHEDULE_FIELDS = (
 )
 RETENTION_FIELDS = (
     ("keep_last", "The last"),
-    ("keep_daily", "One for each of so many days"),
-    ("keep_weekly", "One for each of so many weeks"),
-    ("keep_monthly", "One for each of so many months"),
-    ("keep_yearly", "One for each of so many years"),
-    ("keep_within", "All within (7d, 2w)"),
+    ("keep_daily", "One a day, for this many days"),
+    ("keep_weekly", "One a week, for this many weeks"),
+    ("keep_monthly", "One a month, for this many months"),
+    ("keep_yearly", "One a year, for this many years"),
+    ("keep_within", "All within this time (7d, 2w)"),
     ("keep_pre_restore", "Safety copies of restores"),
     ("keep_pre_migration", "Backups before migrations"),
-    ("keep_safety_within", "Both of these, all within"),
-    ("max_backups", "Of all, at most"),
-    ("min_keep", "Good ones, always"),
+    ("keep_safety_within", "Both of these: all within this time"),
+    ("max_backups", "Backups in all, at most"),
+    ("min_keep", "Good backups, at least"),
 )
 PRESETS = (
     ("Daily at 03:00", {"automatic_daily": "true", "backup_time": "03:00", "schedule": ""}),

@@ -146,7 +146,7 @@ def import_one(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Read a backup from such a file, or from one that tar made."""
+    """Import a backup from a file that `export` or tar made."""
     from backupkit.archive import export
     from backupkit.cli import json_, render
 

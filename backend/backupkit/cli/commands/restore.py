@@ -290,7 +290,8 @@ def migrate(
         bool, typer.Option("--dry-run", help="Rehearse it on a copy, say what it did there, and change nothing.")
     ] = False,
     if_any: Annotated[
-        bool, typer.Option("--if-any", help="Without Alembic or a command that migrates: do nothing, and be content.")
+        bool,
+        typer.Option("--if-any", help="Succeed and do nothing if the app has neither Alembic nor a migrate command."),
     ] = False,
     expect_loss: ExpectLoss = None,
     database: Database = None,
@@ -339,7 +340,9 @@ def _named(name: str | None, at: str | None) -> str:
     if name is None and at is None:
         raise Refused("Which backup? Neither a name nor --at was given.", hint="`restore latest`, or `list`.")
     if name not in (None, "latest") and at is not None:
-        raise Refused("--at goes with `latest`: it says up to when that looks.", hint="`restore --at TIME`")
+        raise Refused(
+            "--at chooses the backup by its time; no name but `latest` goes with it.", hint="`restore --at TIME`"
+        )
     return "latest" if name is None else name
 
 
