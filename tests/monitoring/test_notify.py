@@ -517,6 +517,6 @@ def test_what_a_person_is_told_needs_no_disk(app: SmallApp, service: Service) ->
 def test_the_doctor_says_whether_anybody_is_told(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "No message is sent after a failure:" in run_here(app, "doctor", check=0).out
     there = {"BACKUP_NOTIFY_URLS": f"slack://{SECRET}"}
-    assert "notify-test` tries it" in run_here(app, "doctor", env=there, check=0).out
+    assert "notify-test` sends a test message" in run_here(app, "doctor", env=there, check=0).out
     monkeypatch.setattr("backupkit.monitoring.doctor.find_spec", lambda _name: None)
     assert "fix: pip install apprise" in run_here(app, "doctor", env=there, check=1).out
