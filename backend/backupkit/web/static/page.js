@@ -1,4 +1,4 @@
-// Better with it, and usable without: progress as it happens, the name copied, presets filled in, the session found again.
+// Optional: the pages work without it. Live progress, copying of names, presets, return to the last session.
 "use strict";
 
 const session = document.body.dataset.session;
@@ -56,7 +56,7 @@ for (const entry of document.querySelectorAll("[data-must-be]")) {
   look();
 }
 
-// The choices as a line of time, the newest at its right end.
+// Show the choices on a timeline, newest at the right.
 for (const choice of document.querySelectorAll("select[data-slider]")) {
   const slider = document.createElement("input");
   const last = choice.options.length - 1;
