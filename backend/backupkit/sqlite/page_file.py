@@ -16,15 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from backupkit.sqlite.cells import INDEX_INTERIOR, INDEX_LEAF, INTERIOR, TABLE_INTERIOR, TABLE_LEAF, end_of_cell
+
 MAGIC = b"SQLite format 3\0"
 HEADER = 100  # bytes at the beginning of page 1
-TABLE_LEAF, TABLE_INTERIOR, INDEX_LEAF, INDEX_INTERIOR = 13, 5, 10, 2
-_INTERIOR = (TABLE_INTERIOR, INDEX_INTERIOR)
 _B_TREE = (TABLE_LEAF, TABLE_INTERIOR, INDEX_LEAF, INDEX_INTERIOR)
 _SIZES = tuple(1 << power for power in range(9, 17))
 _ENCODINGS = {1: "utf-8", 2: "utf-16-le", 3: "utf-16-be"}
 _NAMES = {"UTF-8": "utf-8", "UTF-16LE": "utf-16-le", "UTF-16BE": "utf-16-be"}  # as PRAGMA encoding writes them
-_SAMPLE = 128  # pages that are read to find the page size
+_SAMPLE, _BLOCK = 128, _SIZES[-1]  # parts of the file that are read to find the page size, and the bytes of each
 _LOCK_BYTE = 1 << 30  # the page with this byte holds no data
 _WAL_HEADER, _FRAME_HEADER, _WAL_MAGIC = 32, 24, 0x377F0682
 _JOURNAL_MAGIC, _JOURNAL_HEADER = bytes.fromhex("d9d505f920a163d7"), 28
@@ -95,11 +95,15 @@ class PageFile:
 
     def page(self, number: int) -> bytes:
         """Return the page as the last commit left it, padded with zeros if it is cut off; empty if there is none."""
+        data = self.stored(number)
+        return data.ljust(self.size, b"\0") if data else b""
+
+    def stored(self, number: int) -> bytes:
+        """Return the page as far as the file has it: fewer bytes than `size` if it is cut off."""
         if not 1 <= number <= self.count:
             return b""
         file, place = self._newer.get(number) or (self._file, (number - 1) * self.size)
-        data = os.pread(file, self.size, place)
-        return data.ljust(self.size, b"\0") if data else b""
+        return os.pread(file, self.size, place)
 
     def kind(self, number: int) -> int:
         """Return the type of a b-tree page, or 0 for any other page."""
@@ -167,15 +171,19 @@ class PageFile:
 
     def _page_size(self, head: bytes, hints: Hints, path: Path) -> int:
         """Return the page size of the header, the hints or the WAL; if none fits the pages, the one that fits best."""
-        said = int.from_bytes(head[16:18], "big") if head.startswith(MAGIC) and len(head) == HEADER else 0
-        said = 65536 if said == 1 else said
-        # A wrong size fits fewer pages: twice the size finds half as many, and half a page points beyond itself.
-        fits = {size: _tree_pages(self._file, self._length, size) for size in _SIZES}
-        best = max(fits.values())
-        for size in (said, hints.page_size, _size_of_wal(path)):
-            if size in _SIZES and fits[size] >= 0.6 * best:
-                return size
-        return max(_SIZES, key=lambda size: fits[size]) if best else 4096
+        said, recorded, wal = 0, 0, _size_of_wal(path)
+        if head.startswith(MAGIC) and len(head) == HEADER:
+            said, recorded = (struct.unpack_from(">H", head, 16)[0], struct.unpack_from(">I", head, 28)[0])
+            said = 65536 if said == 1 else said
+        if said in _SIZES and (said == wal or said * recorded == self._length):
+            return said  # no damage makes two numbers agree
+        reserved = head[20] if said and hints.reserved is None else hints.reserved or 0
+        fits = _pages_by_size(self._file, self._length, reserved)
+        likely = [size for size in _SIZES if fits[size] > 0.5 * max(fits.values(), default=0)]
+        guesses = (said, hints.page_size, wal)
+        if likely:
+            return next((size for size in guesses if size in likely), max(likely, key=fits.__getitem__))
+        return next((size for size in guesses if size in _SIZES), 4096)
 
     def _encoding(self, head: bytes, hints: Hints) -> str:
         """Return the text encoding that the schema shows, else that of the header or the hints."""
@@ -286,24 +294,36 @@ def _header(head: bytes) -> Header:
     return Header(True, user_version, application_id, largest_root > 0, incremental > 0)
 
 
-def _tree_pages(file: int, length: int, size: int) -> float:
-    """Estimate how many pages look like b-tree pages, if they have that size."""
-    count = -(-length // size)
-    numbers = range(0, count, max(1, count // _SAMPLE))
-    looks = sum(_looks_like_a_page(os.pread(file, size, one * size), one == 0) for one in numbers)
-    return looks * count / max(1, len(numbers))
+def _pages_by_size(file: int, length: int, reserved: int) -> Counter[int]:
+    """Count for each page size the b-tree pages that have it exactly, in parts of the file spread over it."""
+    found: Counter[int] = Counter()
+    blocks = -(-length // _BLOCK)
+    for block in range(0, blocks, max(1, blocks // _SAMPLE)):
+        data = os.pread(file, _BLOCK, block * _BLOCK)
+        for size in _SIZES:
+            for place in range(0, len(data), size):
+                start = HEADER if block == place == 0 else 0
+                if place + start < len(data) and data[place + start] in _B_TREE:
+                    found[size] += _is_page(data[place : place + size], start, size - reserved)
+    return found
 
 
-def _looks_like_a_page(data: bytes, is_first: bool) -> bool:
-    start = HEADER if is_first else 0
-    if len(data) < start + 12 or data[start] not in _B_TREE:
+def _is_page(data: bytes, start: int, usable: int) -> bool:
+    """Return whether it is a b-tree page of just that size: its cells are packed against the end of their page.
+
+    A page with large rows looks like one of half its size too, but for its last cell, which reaches beyond that.
+    """
+    if len(data) < start + 12:
         return False
     cells, content = struct.unpack_from(">HH", data, start + 3)
-    pointers = start + (12 if data[start] in _INTERIOR else 8)
+    pointers = start + (12 if data[start] in INTERIOR else 8)
     if not cells or pointers + 2 * cells > min(content or 65536, len(data)):
         return False
     places = struct.unpack_from(f">{cells}H", data, pointers)
-    return bool((content or 65536) <= min(places) and max(places) < len(data))
+    try:
+        return (content or 65536) <= min(places) and end_of_cell(data, max(places), data[start], usable) == usable
+    except IndexError:
+        return False
 
 
 def _checksum(data: bytes, before: tuple[int, int], order: str) -> tuple[int, int]:

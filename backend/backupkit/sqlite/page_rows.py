@@ -13,11 +13,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from backupkit.sqlite.page_file import HEADER, INDEX_INTERIOR, INDEX_LEAF, TABLE_INTERIOR, TABLE_LEAF, PageFile
+from backupkit.sqlite.cells import (
+    INDEX_INTERIOR,
+    INDEX_LEAF,
+    LEAST_CELL,
+    TABLE_INTERIOR,
+    TABLE_LEAF,
+    local_bytes,
+    varint,
+)
+from backupkit.sqlite.page_file import HEADER, PageFile
 
 Value = None | int | float | str | bytes
 _SIZES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)  # bytes of a value, by its serial type below 10
-_LEAST_CELL = 4  # bytes of the smallest cell; its pointer takes two more
 _CHANGED_IN_UTF_16 = re.compile("^\ufeff|[\ufffe\uffff]")  # when SQLite converts UTF-8 to UTF-16
 _LOOKS = 20  # reads of overflow pages that may lead nowhere, for each page of the file
 
@@ -122,20 +130,20 @@ class RowReader:
     def _places(self, data: bytes, start: int, header: int) -> list[int]:
         """Return the offsets of the cells of a page, each once."""
         cells = struct.unpack_from(">H", data, start + 3)[0]
-        cells = min(cells, (self.file.usable - start - header) // (_LEAST_CELL + 2))
+        cells = min(cells, (self.file.usable - start - header) // (LEAST_CELL + 2))
         return list(dict.fromkeys(struct.unpack_from(f">{cells}H", data, start + header)))
 
     def _cells(self, number: int, losses: Losses) -> Iterator[_Cell]:
         data, start = self.file.page(number), HEADER if number == 1 else 0
-        kind = data[start]
+        kind, stored = data[start], self.file.stored(number)
         taken = 0
         for place in self._places(data, start, 12 if kind == INDEX_INTERIOR else 8):
             if taken > 2 * self.file.size:
                 losses.rows += 1  # more rows than a page can hold
                 continue
             try:
-                cell = self._cell(data, place, kind)
-            except IndexError:  # the cell reaches beyond the page
+                cell = self._cell(stored, place, kind)
+            except IndexError:  # the cell reaches beyond the page, or beyond the end of a file that is cut off
                 cell = _Cell(None, None, 0, 0)
             taken += cell.length
             yield cell
@@ -152,19 +160,9 @@ class RowReader:
         if kind == TABLE_LEAF:
             number, place = varint(data, place)
             number -= (1 << 64) if number >> 63 else 0
-        local = self._local(size, kind)
-        length = max(_LEAST_CELL, place + local + (4 if local < size else 0) - begin)
+        local = local_bytes(size, kind, self.file.usable)
+        length = max(LEAST_CELL, place + local + (4 if local < size else 0) - begin)
         return _Cell(number, self._record(data, place, size, local), size, length)
-
-    def _local(self, size: int, kind: int) -> int:
-        """Return how many bytes of a record lie in its page; the others are in overflow pages."""
-        usable = self.file.usable
-        most = usable - 35 if kind == TABLE_LEAF else (usable - 12) * 64 // 255 - 23
-        if size <= most:
-            return size
-        least = (usable - 12) * 32 // 255 - 23
-        local = least + (size - least) % (usable - 4)
-        return local if local <= most else least
 
     def _record(self, data: bytes, place: int, size: int, local: int) -> bytes | None:
         """Return the whole record, or None if a part of it is missing; for `peek`, only the part in its page."""
@@ -172,7 +170,7 @@ class RowReader:
         if local == size:
             found = data[place : place + size]
             return found if size >= 2 and len(found) == size and place + size <= usable else None
-        if place + local + 4 > usable:
+        if place + local + 4 > min(usable, len(data)):
             return None
         if not self._follows:
             return data[place : place + local]
@@ -184,9 +182,9 @@ class RowReader:
         step = self.file.usable - 4
         parts, pages = [], dict[int, None]()
         while size > 0:
-            data = self.file.page(number)
+            data = self.file.stored(number)
             self._looks -= 1
-            if not data or self.owner[number] or number in pages or self._looks < 0:
+            if len(data) < 4 + min(size, step) or self.owner[number] or number in pages or self._looks < 0:
                 return None
             pages[number] = None
             parts.append(data[4 : 4 + min(size, step)])
@@ -247,13 +245,3 @@ def _free_bytes(data: bytes, start: int) -> int:
         free += size
         place = following if following > place else 0
     return free
-
-
-def varint(data: bytes, place: int) -> tuple[int, int]:
-    """Return SQLite's variable-length integer at this offset, and the offset after it; `IndexError` beyond the end."""
-    value = 0
-    for at in range(place, place + 8):
-        value = value << 7 | data[at] & 0x7F
-        if data[at] < 0x80:
-            return value, at + 1
-    return value << 8 | data[place + 8], place + 9

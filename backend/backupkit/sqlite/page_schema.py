@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from backupkit.sqlite.page_file import TABLE_LEAF
+from backupkit.sqlite.cells import TABLE_LEAF
 from backupkit.sqlite.page_rows import Losses, RowReader, StoredRow
 
 SCHEMA_MARK = 1

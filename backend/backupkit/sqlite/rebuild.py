@@ -23,9 +23,10 @@ from backupkit.model.events import EventListener, Progress, Step, silence
 from backupkit.model.names import printable_text
 from backupkit.sqlite import engine
 from backupkit.sqlite.allowance import Allowance
+from backupkit.sqlite.cells import INDEX_INTERIOR, INDEX_LEAF, TABLE_INTERIOR, TABLE_LEAF
 from backupkit.sqlite.engine import quoted
 from backupkit.sqlite.guard import MODULES, Guard, Meter, harden, raise_if_interrupted
-from backupkit.sqlite.page_file import INDEX_INTERIOR, INDEX_LEAF, TABLE_INTERIOR, TABLE_LEAF, Hints, PageFile
+from backupkit.sqlite.page_file import Hints, PageFile
 from backupkit.sqlite.page_rows import Losses, OddText, RowReader, StoredRow, Value
 from backupkit.sqlite.page_schema import Entry, Schema, known_schema, read_schema
 from backupkit.sqlite.sql_load import is_one_statement
