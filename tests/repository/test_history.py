@@ -331,7 +331,7 @@ def test_a_file_that_is_turned_over_while_it_gets_its_owner_stops_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, owner_of = tmp_path / "lines", disk.owner_of
-    another = iter([lambda: append_log.turn_over(path, 1)])
+    another = iter([lambda: append_log.rotate(path, 1)])
 
     def late(folder: Path) -> tuple[int, int]:
         for act in another:
@@ -348,7 +348,7 @@ def test_a_line_is_not_appended_to_a_file_that_was_turned_over_meanwhile(
 ) -> None:
     path, lock_it = tmp_path / "lines", fcntl.flock
     append_log.append(path, b"first", 1000, 1)
-    another = iter([lambda: append_log.turn_over(path, 1)])
+    another = iter([lambda: append_log.rotate(path, 1)])
 
     def late(handle: int, how: int) -> None:
         for act in another:

@@ -64,8 +64,8 @@ def find_alembic(
         ini=ini,
         toml=toml,
         script_location=beside,
-        runs=_run(python, command, is_flask),
-        types=command or (_typed_flask(python) if is_flask else _typed(folder, ini, python, x)),
+        runs=_upgrade_command(python, command, is_flask),
+        types=command or (_flask_command(python) if is_flask else _alembic_command(folder, ini, python, x)),
     )
 
 
@@ -156,17 +156,17 @@ def _starting_folder(app_dir: Path, file: Path, location: str) -> Path:
     return app_dir if file.is_relative_to(app_dir) else file.parent
 
 
-def _run(python: str, command: str, is_flask: bool) -> tuple[str, ...]:
+def _upgrade_command(python: str, command: str, is_flask: bool) -> tuple[str, ...]:
     if command:
         return tuple(shlex.split(command))
     return (*app_python(python), "-m", "flask", "db") if is_flask else ()
 
 
-def _typed_flask(python: str) -> str:
+def _flask_command(python: str) -> str:
     return f"{python} -m flask db" if python else "flask db"
 
 
-def _typed(folder: Path, ini: Path | None, python: str, x: tuple[str, ...]) -> str:
+def _alembic_command(folder: Path, ini: Path | None, python: str, x: tuple[str, ...]) -> str:
     alembic = f"{python} -m alembic" if python else _alembic_of_this_python()
     alembic = " ".join([alembic, *(f"-x {shlex.quote(one)}" for one in x)])
     if ini is None or ini == folder / "alembic.ini":

@@ -12,7 +12,7 @@ from pathlib import Path
 from backupkit.config.alembic_setup import AlembicSetup
 
 _SCRIPT = "python backup_restore.py"
-_MOUNTED = "/mnt/backup-target"  # where the wrapper mounts the folder of the host that `--to` names
+_TARGET_MOUNT = "/mnt/backup-target"  # where the wrapper mounts the folder of the host that `--to` names
 _IN_BACKTICKS = re.compile(r"`([a-z-]+(?: [^`]*)?)`")
 _commands: set[str] = set()  # names of commands, to tell a command in backticks from a file's name
 
@@ -106,7 +106,7 @@ def know_command(name: str) -> None:
 def on_host(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """Return the text with paths below the folder that the wrapper mounted, for `--to`, as they are on the host."""
     folder = environment.get("BACKUP_HOST_MOUNT", "") if is_contained(environment) else ""
-    return text.replace(_MOUNTED, folder.rstrip("/")) if folder else text
+    return text.replace(_TARGET_MOUNT, folder.rstrip("/")) if folder else text
 
 
 def in_full(text: str, environment: Mapping[str, str] = os.environ) -> str:

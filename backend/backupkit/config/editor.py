@@ -64,7 +64,7 @@ def set_value(folder: Path, contained: bool, key: str, text: str) -> Changed:
 def set_values(folder: Path, contained: bool, typed: Mapping[str, str]) -> Path:
     """Do the same for several settings, all of them or none; return the file's path."""
     before = read_text(folder)
-    _put(folder, contained, before, edited(folder, before, typed))
+    _write_if_unchanged(folder, contained, before, edited(folder, before, typed))
     return folder / SETTINGS_FILE
 
 
@@ -91,8 +91,8 @@ def _edited(folder: Path, before: str, name: str, text: str) -> str:
             f"{name} is a secret: typed here it would stay in the shell's history and be seen by other users.",
             hint=f"Write it into a file, and type: `config set {name}{IN_FILE} PATH`",
         )
-    typed = check_file(folder, _with(before, raw, name, text), typed=name)
-    return _with(before, raw, name, _as_written(name, typed, text))
+    typed = check_file(folder, _text_with(before, raw, name, text), typed=name)
+    return _text_with(before, raw, name, _as_written(name, typed, text))
 
 
 def unset_value(folder: Path, contained: bool, key: str) -> Changed:
@@ -116,12 +116,12 @@ def _settable(key: str) -> str:
 
 
 def _change(folder: Path, contained: bool, name: str, before: str, after: str) -> Changed:
-    _put(folder, contained, before, after)
+    _write_if_unchanged(folder, contained, before, after)
     value = tomllib.loads(after).get(name)
     return Changed(name, value, folder / SETTINGS_FILE, overriding_variable(name.removesuffix(IN_FILE)))
 
 
-def _put(folder: Path, contained: bool, before: str, after: str) -> None:
+def _write_if_unchanged(folder: Path, contained: bool, before: str, after: str) -> None:
     check_file(folder, after)
     path = folder / SETTINGS_FILE
     with disk.try_lock_dir(folder) as alone:
@@ -141,19 +141,19 @@ def _as_written(name: str, typed: Settings, text: str) -> object:
     return value if isinstance(value, bool | int | float) else text
 
 
-def _with(before: str, raw: dict[str, object], name: str, value: object) -> str:
+def _text_with(before: str, raw: dict[str, object], name: str, value: object) -> str:
     """Return the file with that value: in its old place, else below the comment for it, else behind the others."""
     if name not in raw:
         line = f"{name} = {tomlkit.item(value).as_string()}\n"
         below = re.sub(rf"^# {name} = .*\n", lambda found: found[0] + line, before, count=1, flags=re.M)
-        if _means(below, {**raw, name: value}):
+        if _parses_to(below, {**raw, name: value}):
             return below
     document = tomlkit.parse(before)
     document[name] = value
     return tomlkit.dumps(document)
 
 
-def _means(text: str, raw: dict[str, object]) -> bool:
+def _parses_to(text: str, raw: dict[str, object]) -> bool:
     try:
         return tomllib.loads(text) == raw
     except tomllib.TOMLDecodeError:

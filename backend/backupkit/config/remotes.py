@@ -21,8 +21,8 @@ PREFIX = "BACKUP_REMOTE_"
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
 _MANY = 1_000_000
 _BRANCH = re.compile(r"(?!.*(\.\.|//|/\.|\.lock(/|$)|[./]$))[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
-_THE_CODES_OWN = {"main", "master", "trunk", "develop"}
-_WAYS_IN = {
+_CODE_BRANCHES = {"main", "master", "trunk", "develop"}
+_ACCESS_NEEDS = {
     "sftp": "a key of ssh that is let in there, and its known_hosts",
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "b2": "B2_ACCOUNT_ID and B2_ACCOUNT_KEY",
@@ -75,7 +75,7 @@ class RemoteTable(BaseModel):
     @property
     def is_elsewhere(self) -> bool:
         """Whether it would survive a fire here: as the table says, or as its type suggests."""
-        return self._leaves_the_house() if self.offsite is None else self.offsite
+        return self._is_elsewhere_by_type() if self.offsite is None else self.offsite
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
@@ -104,7 +104,7 @@ class RemoteTable(BaseModel):
         """The number of newest backups that the remote takes; 0: any number."""
         return 0
 
-    def _leaves_the_house(self) -> bool:
+    def _is_elsewhere_by_type(self) -> bool:
         return True
 
 
@@ -118,7 +118,7 @@ class FolderTable(RemoteTable):
     def place(self) -> str:
         return self.path
 
-    def _leaves_the_house(self) -> bool:
+    def _is_elsewhere_by_type(self) -> bool:
         return False
 
 
@@ -145,9 +145,9 @@ class ResticTable(RemoteTable):
 
     @property
     def way_in(self) -> str:
-        return _WAYS_IN.get(self.repository.get_secret_value().partition(":")[0], "")
+        return _ACCESS_NEEDS.get(self.repository.get_secret_value().partition(":")[0], "")
 
-    def _leaves_the_house(self) -> bool:
+    def _is_elsewhere_by_type(self) -> bool:
         return bool(re.match("[a-z0-9]{2,}:", self.repository.get_secret_value()))
 
 
@@ -186,7 +186,7 @@ class GitTable(RemoteTable):
     def _is_a_branch_of_its_own(cls, branch: str) -> str:
         if not _BRANCH.fullmatch(branch):
             raise ValueError("is no name for a branch")
-        if branch in _THE_CODES_OWN:
+        if branch in _CODE_BRANCHES:
             raise ValueError("is a name for a branch of code; backups need one of their own")
         return branch
 
@@ -203,13 +203,13 @@ class GitTable(RemoteTable):
 
     @property
     def way_in(self) -> str:
-        return "a key of ssh, or what else git is let in by" if self._leaves_the_house() else ""
+        return "a key of ssh, or what else git is let in by" if self._is_elsewhere_by_type() else ""
 
     @property
     def newest_only(self) -> int:
         return self.keep
 
-    def _leaves_the_house(self) -> bool:
+    def _is_elsewhere_by_type(self) -> bool:
         return not re.match(r"[./~]|file:", self.url.get_secret_value())
 
 

@@ -49,7 +49,7 @@ from backupkit.model.patterns import Patterns
 SETTINGS_FILE = "backup.toml"
 PREFIX = "BACKUP_"
 # Variables that the wrapper sets, or that it and the tests read: they are not settings of the toolkit itself.
-_PLUMBING = (
+_NOT_SETTINGS = (
     "GIT_",
     "HOST_",
     "COMPOSE",
@@ -76,7 +76,7 @@ _TABLES = ("remotes", "databases", "trees")  # settings that are tables of table
 _ADDRESS = "[A-Za-z][A-Za-z0-9+.-]*://"
 _NOWHERE = Path(os.devnull)  # in place of an alembic.ini: no file
 LogFormat = Literal["plain", "json"]
-_ANY_UPLOADS = ("q7f3w9", "q7f3w9/x5k2m8", "q7f3w9/x5k2m8.h4d6")  # only a pattern for everything matches all
+_SAMPLE_UPLOADS = ("q7f3w9", "q7f3w9/x5k2m8", "q7f3w9/x5k2m8.h4d6")  # only a pattern for everything matches all
 
 
 class Settings(BaseModel):
@@ -87,7 +87,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
 
-    hears_environment: ClassVar[bool] = True
+    reads_environment: ClassVar[bool] = True
 
     app_dir: Path = Field(description="The app folder, to which all other paths are relative. Not in backup.toml.")
     database: Path = Field(
@@ -346,14 +346,14 @@ class Settings(BaseModel):
     @classmethod
     def _with_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Return the values, overridden by those of the environment."""
-        if not cls.hears_environment:
+        if not cls.reads_environment:
             return given
         variables = {name.lower(): value for name, value in os.environ.items()}
-        told = {name: variables[key] for name in cls.model_fields if (key := _variable(name).lower()) in variables}
+        values = {name: variables[key] for name in cls.model_fields if (key := _variable(name).lower()) in variables}
         raw = {name: os.environ.get(_variable(name)) for one in secret_names() for name in (one, one + IN_FILE)}
         # The app folder is known already, and its variable may be empty or relative.
         folder = given["app_dir"]
-        return {**given, **told, **secrets_from_files(secret_names(), raw, folder, _variable), "app_dir": folder}
+        return {**given, **values, **secrets_from_files(secret_names(), raw, folder, _variable), "app_dir": folder}
 
     @field_validator("database", mode="before")
     @classmethod
@@ -419,8 +419,8 @@ class Settings(BaseModel):
     def _further_databases(cls, value: dict[str, DatabaseTable], info: ValidationInfo) -> dict[str, DatabaseTable]:
         folder = info.data["app_dir"]
         for name, table in value.items():
-            path = os.path.realpath(_below(folder, Path(str(_path_of(table.path, folder)))))
-            ini = str(_below(folder, Path(table.alembic_ini))) if table.alembic_ini else ""
+            path = os.path.realpath(_absolute_path(folder, Path(str(_path_of(table.path, folder)))))
+            ini = str(_absolute_path(folder, Path(table.alembic_ini))) if table.alembic_ini else ""
             value[name] = table.model_copy(update={"path": path, "alembic_ini": ini})
         paths = [str(info.data.get("database", "")), *(one.path for one in value.values())]
         if len(set(paths)) < len(paths):
@@ -434,7 +434,7 @@ class Settings(BaseModel):
     def _further_trees(cls, value: dict[str, TreeTable], info: ValidationInfo) -> dict[str, TreeTable]:
         folder, backups = info.data["app_dir"], Path(os.path.realpath(info.data.get("dir", "/")))
         for name, table in value.items():
-            value[name] = table.model_copy(update={"path": str(_below(folder, Path(table.path)))})
+            value[name] = table.model_copy(update={"path": str(_absolute_path(folder, Path(table.path)))})
         found = [info.data["uploads"]] if info.data.get("uploads") else []
         for tree in (Path(os.path.realpath(one.path)) for one in value.values()):
             real = [backups, *(Path(os.path.realpath(one)) for one in found)]
@@ -458,7 +458,7 @@ class Settings(BaseModel):
     @field_validator("database", "uploads", "alembic_ini", "log_file")
     @classmethod
     def _absolute(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        return value and _below(info.data["app_dir"], value)
+        return value and _absolute_path(info.data["app_dir"], value)
 
     @field_validator("database")
     @classmethod
@@ -473,7 +473,7 @@ class Settings(BaseModel):
     @classmethod
     def _backups_folder(cls, value: Path, info: ValidationInfo) -> Path:
         folder: Path = info.data["app_dir"]
-        return _below(folder, value) if value.parts else default_backups(folder)
+        return _absolute_path(folder, value) if value.parts else default_backups(folder)
 
     @field_validator("alembic_x", "migrate_environment", mode="before")
     @classmethod
@@ -536,7 +536,7 @@ class Settings(BaseModel):
             patterns = Patterns(value)
         except Refused as error:
             raise ValueError(f"cannot be: {error.message.rstrip('.')}") from error
-        if all(patterns.match(path, is_folder=False) for path in _ANY_UPLOADS):
+        if all(patterns.match(path, is_folder=False) for path in _SAMPLE_UPLOADS):
             _fail("excludes every upload; empty BACKUP_UPLOADS for backups without them")
         uploads, database = info.data.get("uploads"), info.data.get("database")
         if uploads and database and database.is_relative_to(os.path.realpath(uploads)):
@@ -718,7 +718,7 @@ def load_settings(app_dir: Path, **overrides: object) -> Settings:
     folder = app_folder(app_dir)
     check_environment(os.environ)
     try:
-        settings = Settings(**{**_told_by_file(folder, read_file(folder)), "app_dir": folder, **overrides})
+        settings = Settings(**{**_values_from_file(folder, read_file(folder)), "app_dir": folder, **overrides})
     except ValidationError as error:
         raise _refusal(error, folder) from error
     if unknown := unknown_secret(os.environ, settings.remotes):
@@ -732,9 +732,9 @@ def database_as_given(folder: Path) -> Path:
     variables = {name.upper(): value for name, value in os.environ.items()}
     raw = variables.get(_variable("database"), read_file(folder).get("database", ""))
     try:
-        return _below(folder, Path(str(_path_of(raw, folder))))
+        return _absolute_path(folder, Path(str(_path_of(raw, folder))))
     except ValueError:
-        return _below(folder, Settings.model_fields["database"].default)
+        return _absolute_path(folder, Settings.model_fields["database"].default)
 
 
 def app_folder(app_dir: Path) -> Path:
@@ -754,7 +754,7 @@ def read_text(folder: Path) -> str:
     """Return the text of `backup.toml`, empty if there is none; raise `Untrusted` if others can change it."""
     path = folder / SETTINGS_FILE
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open(path, "rb", opener=_open_without_waiting) as file:
             require_trusted(path, file.fileno())
             return file.read().decode()
     except FileNotFoundError:
@@ -768,7 +768,7 @@ def read_text(folder: Path) -> str:
         raise Untrusted(f"{path} cannot be read: {error.strerror}.", hint=f"Try: chmod a+r {path}") from error
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def _open_without_waiting(path: str, flags: int) -> int:
     """Open a file for `open` without waiting: a fifo would block until somebody writes into it."""
     return os.open(path, flags | os.O_NONBLOCK)
 
@@ -802,7 +802,7 @@ def check_file(folder: Path, text: str, typed: str = "") -> Settings:
 @cache
 def _file_alone() -> type[Settings]:
     class FileAlone(Settings):
-        hears_environment = False
+        reads_environment = False
 
     return FileAlone
 
@@ -854,7 +854,7 @@ def _holds_secret(annotation: object) -> bool:
     return any(_holds_secret(inner) for inner in get_args(annotation))
 
 
-def _told_by_file(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
+def _values_from_file(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
     # A missing file must not stop a user who overrides it in the environment.
     overridden = {one for name in secret_names() if _variables_set(name) for one in (name, name + IN_FILE)}
     here = {name: value for name, value in raw.items() if name not in overridden}
@@ -880,7 +880,9 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     return sorted(
         name
         for name in ours
-        if not name.removeprefix(PREFIX).startswith(_PLUMBING) and name not in TOLD_TO_HOOKS and not _is_setting(name)
+        if not name.removeprefix(PREFIX).startswith(_NOT_SETTINGS)
+        and name not in TOLD_TO_HOOKS
+        and not _is_setting(name)
     )
 
 
@@ -919,7 +921,7 @@ def _path_of(database: object, folder: Path) -> object:
     return path if path and path != ":memory:" else _fail("names no file")
 
 
-def _below(folder: Path, path: Path) -> Path:
+def _absolute_path(folder: Path, path: Path) -> Path:
     if "\0" in str(path):
         _fail("is no path")
     try:
@@ -952,7 +954,7 @@ def _refusal(error: ValidationError, folder: Path, text: str | None = None, type
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else "database"
     variables = _variables_set(name) if text is None else []
-    where = variables[0] if variables else name if name == typed else _place(folder, name, text)
+    where = variables[0] if variables else name if name == typed else _location(folder, name, text)
     if name in _TABLES[1:] and first["loc"][1:]:
         where += f": {printable('.'.join(map(str, first['loc'])))}"
     elif first["type"] == "extra_forbidden":
@@ -975,7 +977,7 @@ def _allowed(name: str) -> str:
     return (f"It may be {may}. " if may else "") + "`config` shows every setting and its origin."
 
 
-def _place(folder: Path, name: str, text: str | None) -> str:
+def _location(folder: Path, name: str, text: str | None) -> str:
     """Return the name, the file and, if it can be found, the line."""
     with suppress(Refused):
         text = read_text(folder) if text is None else text

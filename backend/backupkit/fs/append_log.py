@@ -27,7 +27,7 @@ def append(path: Path, line: bytes, limit: int, kept: int, mode: int = 0o600, du
         with locked(path, mode) as handle:
             if os.fstat(handle).st_size <= limit:
                 return _append(handle, line, durable)
-            turn_over(path, kept)
+            rotate(path, kept)
 
 
 def _append(handle: int, line: bytes, durable: bool) -> None:
@@ -55,7 +55,7 @@ def locked(path: Path, mode: int = 0o600) -> Iterator[int]:
     while True:
         handle = _open(path, mode)
         try:
-            if _try(handle, path):
+            if _try_lock(handle, path):
                 yield handle
                 return
         finally:
@@ -78,14 +78,14 @@ def _open(path: Path, mode: int) -> int:
     return handle
 
 
-def _try(handle: int, path: Path) -> bool:
+def _try_lock(handle: int, path: Path) -> bool:
     """Return whether we got the lock and the file still has this name: another process may have rotated it."""
     with contextlib.suppress(FileNotFoundError):
         return descriptors.try_lock(handle) and os.path.samestat(os.fstat(handle), os.stat(path))
     return False
 
 
-def turn_over(path: Path, kept: int) -> None:
+def rotate(path: Path, kept: int) -> None:
     """Rename the file to `NAME.1`, and keep `kept` old ones. The caller must hold the lock."""
     for number in range(kept, 0, -1):
         younger = numbered(path, number - 1)

@@ -24,9 +24,9 @@ CAPABILITY = "security.capability"
 NOTHING: Attributes = {}
 _ACCESS, _DEFAULT, _USER = "system.posix_acl_access", "system.posix_acl_default", "user."
 _HAS_ANY = hasattr(os, "listxattr")
-_NONE_HERE = (errno.EOPNOTSUPP, errno.ENOSYS)
+_UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS)
 # The file system does not support the attribute, we may not set it, or it does not fit.
-_NOT_KEPT = (*_NONE_HERE, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSPC, errno.E2BIG, errno.ERANGE)
+_CANNOT_SET = (*_UNSUPPORTED, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSPC, errno.E2BIG, errno.ERANGE)
 
 
 def of_open(where: int | str) -> Attributes:
@@ -37,7 +37,7 @@ def of_open(where: int | str) -> Attributes:
         names = os.listxattr(where)
         return {name: os.getxattr(where, name) for name in names if is_kept(name)} if names else NOTHING
     except OSError as error:
-        return _nothing_or(error)
+        return _nothing_if_unsupported(error)
 
 
 def of_name(name: str, folder: int) -> Attributes:
@@ -49,7 +49,7 @@ def of_name(name: str, folder: int) -> Attributes:
         names = os.listxattr(where, follow_symlinks=False)
         return {one: os.getxattr(where, one, follow_symlinks=False) for one in names if is_kept(one)}
     except OSError as error:
-        return _nothing_or(error)
+        return _nothing_if_unsupported(error)
 
 
 def names(root: Path, path: str, parents: tree.Parents) -> list[str]:
@@ -61,13 +61,13 @@ def names(root: Path, path: str, parents: tree.Parents) -> list[str]:
         return [name for name in found if is_kept(name)] if found else found
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
-            return list(_nothing_or(error))
+            return list(_nothing_if_unsupported(error))
     with parents.of(path) as (folder, name):
         return list(of_name(name, folder))
 
 
-def _nothing_or(error: OSError) -> Attributes:
-    if error.errno in _NONE_HERE:
+def _nothing_if_unsupported(error: OSError) -> Attributes:
+    if error.errno in _UNSUPPORTED:
         return NOTHING
     raise error
 
@@ -93,7 +93,7 @@ def _is_possible(folder: str, name: str) -> bool:
     try:
         return _HAS_ANY and os.getxattr(folder, name) is not None
     except OSError as error:
-        return error.errno not in _NONE_HERE
+        return error.errno not in _UNSUPPORTED
 
 
 def has_hard_links(folder: Path) -> bool:
@@ -161,9 +161,9 @@ class Keeper:
         try:
             os.setxattr(where, name, value)
         except OSError as error:
-            if error.errno not in _NOT_KEPT:
+            if error.errno not in _CANNOT_SET:
                 raise
-            if error.errno in (*_NONE_HERE, errno.EPERM):
+            if error.errno in (*_UNSUPPORTED, errno.EPERM):
                 self._unable.add(kind_of(name))
             return False
         return True

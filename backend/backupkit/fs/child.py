@@ -19,7 +19,7 @@ from backupkit.model.errors import BackupError, Damaged, NoSpace, SourceBroken
 
 BLOCK = 256 * 1024
 STANDSTILL = 60.0  # seconds without processor time after which a process counts as stuck
-_LOOK = 1.0  # seconds between two checks of the processor time
+_CHECK_INTERVAL = 1.0  # seconds between two checks of the processor time
 _LONGEST_LINE = 64 << 20
 _LONGEST_MESSAGE = 2000  # characters of an error, which may quote its input
 _ERRORS: dict[str, type[BackupError]] = {one.__name__: one for one in (BackupError, Damaged, NoSpace, SourceBroken)}
@@ -56,7 +56,7 @@ class Child:
 
     def feed(self, stream: BinaryIO, progress: Callable[[int], None]) -> None:
         """Write the whole stream to the process, unless it ends before; pass the bytes written so far to `progress`."""
-        _widen(self._input)
+        _enlarge_pipe(self._input)
         os.set_blocking(self._input, False)
         fed = 0
         with contextlib.suppress(BrokenPipeError):
@@ -87,9 +87,9 @@ class Child:
             for one in whole:
                 yield self._parsed(one)
             if len(line) > _LONGEST_LINE:
-                raise self._failed("an answer without end")
+                raise self._failure("an answer without end")
         if line:
-            raise self._failed("half an answer")
+            raise self._failure("half an answer")
 
     def _read(self) -> bytes:
         self._wait(self._output, selectors.EVENT_READ)
@@ -99,7 +99,7 @@ class Child:
         try:
             return json.loads(line)
         except ValueError as error:
-            raise self._failed("an answer that is none") from error
+            raise self._failure("an answer that is none") from error
 
     def excess(self) -> str:
         """Return which limit it exceeded after its last answer: `TIME` or `SPACE`; empty if none."""
@@ -108,18 +108,18 @@ class Child:
     def too_early(self) -> BackupError:
         """Return the error for a process that ended before the expected answer."""
         ended = self._ended()
-        return self._failed(f"signal {-ended}" if ended < 0 else f"exit code {ended}")
+        return self._failure(f"signal {-ended}" if ended < 0 else f"exit code {ended}")
 
-    def _failed(self, how: str) -> BackupError:
+    def _failure(self, how: str) -> BackupError:
         return BackupError(f"The process that {self._what} came to an end too early ({how}).", "Try again.")
 
     def _ended(self) -> int:
         try:
             return self._process.wait(STANDSTILL)
         except subprocess.TimeoutExpired as error:
-            raise self._stands_still() from error
+            raise self._stuck_error() from error
 
-    def _stands_still(self) -> BackupError:
+    def _stuck_error(self) -> BackupError:
         message = f"The process that {self._what} (pid {self.pid}) did nothing for {STANDSTILL:.0f} seconds: ended."
         return BackupError(message, "Somebody stopped it, or a disk does not answer. Try again.")
 
@@ -128,17 +128,17 @@ class Child:
 
         This counts checks, not seconds, because this process may have been frozen together with the child.
         """
-        used, looks = None, 0
+        used, checks = None, 0
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, event)
-            while not selector.select(_LOOK):
+            while not selector.select(_CHECK_INTERVAL):
                 before, used = used, process.processor_time(self.pid)
-                looks = looks + 1 if used and used == before else 0
-                if looks * _LOOK >= STANDSTILL:
-                    raise self._stands_still()
+                checks = checks + 1 if used and used == before else 0
+                if checks * _CHECK_INTERVAL >= STANDSTILL:
+                    raise self._stuck_error()
 
 
-def _widen(pipe: int) -> None:
+def _enlarge_pipe(pipe: int) -> None:
     """Let the pipe hold a whole block, so that the two processes switch less often."""
     with contextlib.suppress(AttributeError, OSError):  # macOS cannot, and the user's quota for pipes may be used up
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, BLOCK)

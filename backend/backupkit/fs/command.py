@@ -12,9 +12,9 @@ from pathlib import Path
 
 from backupkit.fs import process
 
-_LOOK = 0.1  # seconds between two checks of the deadline
+_CHECK_INTERVAL = 0.1  # seconds between two checks of the deadline
 _PIECE = 64 * 1024
-_MOST_LINES, _LONGEST = 200, 1000  # lines, and characters of a line, that go to the log
+_MAX_LINES, _MAX_LINE_LENGTH = 200, 1000  # lines, and characters of a line, that go to the log
 
 
 def run(
@@ -59,8 +59,8 @@ def _wait(child: subprocess.Popen[bytes], output: _Lines, until: float, tick: Ca
             tick()
             if output.is_over:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(_LOOK)
-            elif selector.select(_LOOK):
+                    child.wait(_CHECK_INTERVAL)
+            elif selector.select(_CHECK_INTERVAL):
                 output.take()
 
 
@@ -82,22 +82,22 @@ class _Lines:
         *lines, rest = (self._rest + piece).split(b"\n")
         self._rest = rest[:_PIECE]
         for line in lines:
-            self._put(line)
+            self._pass_on(line)
         return bool(piece)
 
     def finish(self) -> None:
         """Read what the pipe holds now, and stop: a process that left the group may keep it open."""
-        for _ in range(_MOST_LINES):
+        for _ in range(_MAX_LINES):
             if not self.take():
                 break
-        self._put(self._rest)
-        if self._count > _MOST_LINES:
-            self._say(f"… and {self._count - _MOST_LINES} more lines")
+        self._pass_on(self._rest)
+        if self._count > _MAX_LINES:
+            self._say(f"… and {self._count - _MAX_LINES} more lines")
 
-    def _put(self, line: bytes) -> None:
+    def _pass_on(self, line: bytes) -> None:
         text = line.decode(errors="replace").strip()
         if not text:
             return
         self._count += 1
-        if self._count <= _MOST_LINES:
-            self._say(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
+        if self._count <= _MAX_LINES:
+            self._say(text if len(text) <= _MAX_LINE_LENGTH else f"{text[:_MAX_LINE_LENGTH]}…")

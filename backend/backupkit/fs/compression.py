@@ -22,7 +22,7 @@ Format = Literal["gzip", "zstd"]
 _SUFFIXES: dict[str, Format] = {".gz": "gzip", ".zst": "zstd"}
 _MAGIC: dict[bytes, Format] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _GZIP_WINDOW = 31  # zlib's number for a stream with gzip header and trailer
-_FEED = {"gzip": 16 * 1024, "zstd": 1024}  # bytes: hostile input can expand ten-thousandfold
+_READ_SIZE = {"gzip": 16 * 1024, "zstd": 1024}  # bytes: hostile input can expand ten-thousandfold
 _BLOCK = 1024 * 1024
 
 
@@ -66,9 +66,9 @@ def compressing(raw: BinaryIO, name: str) -> Iterator[BinaryIO]:
     if kind is None:
         yield raw
         return
-    packing = _Packing(raw, _encoder(kind))
-    yield cast(BinaryIO, packing)
-    packing.finish()  # not in a `finally`: a trailer would make half a dump look like a whole one
+    writer = _CompressingWriter(raw, _encoder(kind))
+    yield cast(BinaryIO, writer)
+    writer.finish()  # not in a `finally`: a trailer would make half a dump look like a whole one
 
 
 @contextmanager
@@ -92,15 +92,15 @@ def decompressing(raw: BinaryIO, expected: Format | None = None) -> BinaryIO:
     """
     start = raw.read(max(len(magic) for magic in _MAGIC))
     kind = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
-    content: io.RawIOBase = _Rejoined(start, raw)
+    content: io.RawIOBase = _PrefixedStream(start, raw)
     if expected and kind != expected:
         raise Damaged(f"{_name_of(raw)} is not a {expected} file.", hint="Copy it again, or give it its right suffix.")
     if kind is not None:
-        content = _Unpacking(io.BufferedReader(content), kind, _name_of(raw))
+        content = _DecompressingReader(io.BufferedReader(content), kind, _name_of(raw))
     return cast(BinaryIO, io.BufferedReader(content, _BLOCK))
 
 
-class _Rejoined(io.RawIOBase):
+class _PrefixedStream(io.RawIOBase):
     """A stream of the bytes already read, and then the rest; it does not own what it reads from."""
 
     def __init__(self, start: bytes, rest: BinaryIO) -> None:
@@ -118,7 +118,7 @@ class _Rejoined(io.RawIOBase):
         return len(data)
 
 
-class _Packing(io.BufferedIOBase):
+class _CompressingWriter(io.BufferedIOBase):
     """A stream that compresses what is written, and is complete only after `finish`."""
 
     def __init__(self, raw: BinaryIO, encoder: _Encoder) -> None:
@@ -136,12 +136,12 @@ class _Packing(io.BufferedIOBase):
         self._raw.write(self._encoder.flush())
 
 
-class _Unpacking(io.RawIOBase):
+class _DecompressingReader(io.RawIOBase):
     """A stream that decompresses one frame after the other; it raises Damaged for one that is cut short or altered."""
 
     def __init__(self, raw: io.BufferedReader, kind: Format, name: str) -> None:
         self._raw = raw
-        self._feed = _FEED[kind]
+        self._read_size = _READ_SIZE[kind]
         self.name = name
         self._new_decoder, self._error = _decoding(kind)
         self._decoder: _Decoder | None = None
@@ -165,7 +165,7 @@ class _Unpacking(io.RawIOBase):
         rest = self._decoder.unused_data if self._decoder and self._decoder.eof else b""
         if self._decoder and self._decoder.eof:
             self._decoder = None
-        data = rest or self._raw.read(self._feed)
+        data = rest or self._raw.read(self._read_size)
         if self._decoder is None:
             return data.lstrip(b"\0")  # tapes and some tools pad a gzip file with zeros
         if not data:

@@ -50,11 +50,11 @@ def naming(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = os.path.join(folder, _named(error))
+        error.filename = os.path.join(folder, _file_name_of(error))
         raise
 
 
-def _named(error: OSError) -> str:
+def _file_name_of(error: OSError) -> str:
     return os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
 
 
@@ -80,11 +80,11 @@ def why_not_ours(handle: int) -> str:
     facts = os.fstat(handle)
     if facts.st_uid != os.geteuid():
         return f"it belongs to user {facts.st_uid}, and this is user {os.geteuid()}"
-    is_open = facts.st_mode & 0o022 and _can_be_closed(handle, facts.st_mode)
+    is_open = facts.st_mode & 0o022 and _can_shut_out_others(handle, facts.st_mode)
     return "other users may write to it" if is_open else ""
 
 
-def _can_be_closed(handle: int, mode: int) -> bool:
+def _can_shut_out_others(handle: int, mode: int) -> bool:
     """Return whether others can be kept from writing; some file systems (exFAT, SMB) show one mode for everything."""
     mode = stat.S_IMODE(mode)
     try:
@@ -206,7 +206,7 @@ def _empty(name: str, within: int) -> None:
         while True:
             if left[-1]:
                 child = left[-1].pop()
-                if (deeper := _remove_one(child, handle)) is not None:
+                if (deeper := _remove_or_open(child, handle)) is not None:
                     below.append((child, os.fstat(handle)))
                     os.close(handle)
                     handle = deeper
@@ -214,7 +214,7 @@ def _empty(name: str, within: int) -> None:
             elif below:
                 left.pop()
                 child, above = below.pop()
-                higher = _go_up(handle, above)
+                higher = _open_parent(handle, above)
                 os.close(handle)
                 handle = higher
                 with contextlib.suppress(FileNotFoundError):
@@ -222,13 +222,13 @@ def _empty(name: str, within: int) -> None:
             else:
                 return
     except OSError as error:
-        error.filename = os.path.join(name, *(one for one, _ in below), _named(error))
+        error.filename = os.path.join(name, *(one for one, _ in below), _file_name_of(error))
         raise
     finally:
         os.close(handle)
 
 
-def _remove_one(name: str, within: int) -> int | None:
+def _remove_or_open(name: str, within: int) -> int | None:
     """Remove the name; if it is a folder, return it open instead."""
     facts = look(name, within)
     if facts and stat.S_ISDIR(facts.st_mode):
@@ -244,7 +244,7 @@ def _unlink(name: str, within: int) -> None:
         os.unlink(name, dir_fd=within)
 
 
-def _go_up(handle: int, above: os.stat_result) -> int:
+def _open_parent(handle: int, above: os.stat_result) -> int:
     """Return the parent folder, open; raise `OSError` if it is no longer the one that led here."""
     higher = os.open("..", FOLDER, dir_fd=handle)
     if not os.path.samestat(os.fstat(higher), above):
@@ -258,7 +258,7 @@ def _open_to_empty(name: str, within: int) -> int:
     try:
         handle = open_folder(name, within)
     except PermissionError:
-        _let_us_in(name, within)
+        _make_accessible(name, within)
         handle = open_folder(name, within)
     facts = os.fstat(handle)
     if facts.st_uid == os.geteuid() and facts.st_mode & 0o700 != 0o700:
@@ -266,7 +266,7 @@ def _open_to_empty(name: str, within: int) -> int:
     return handle
 
 
-def _let_us_in(name: str, within: int) -> None:
+def _make_accessible(name: str, within: int) -> None:
     """Set the mode of a folder of ours that may not even be opened for reading."""
     if not hasattr(os, "O_PATH"):
         return os.chmod(name, 0o700, dir_fd=within, follow_symlinks=False)

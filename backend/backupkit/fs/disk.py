@@ -27,8 +27,8 @@ CHUNK = 1 << 20
 MOST_STATE = 64 << 20  # bytes of a file that this toolkit keeps: it never writes a longer one
 DRAFT_PREFIX = ".draft-"  # unfinished files and folders: the next run removes those of a killed one
 _FICLONE = 0x40049409 if sys.platform == "linux" else 0
-_cannot_share: set[int] = set()  # devices whose file systems have refused to share blocks
-_NOT_THERE = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
+_devices_without_reflinks: set[int] = set()  # devices whose file systems have refused to share blocks
+_UNSUPPORTED = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # do not wait for a fifo in the place of a file
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -51,7 +51,7 @@ class Opened:
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG or within is not None:
                 raise
-            self._handle = _open_far(str(path), flags | os.O_CLOEXEC)
+            self._handle = _open_long_path(str(path), flags | os.O_CLOEXEC)
 
     def __enter__(self) -> int:
         return self._handle
@@ -109,7 +109,7 @@ def _require_plain(facts: os.stat_result, path: Path, most: int) -> None:
         raise OSError(errno.EFBIG, f"it has {facts.st_size} bytes, and {most} at most are read", str(path))
 
 
-def _open_far(path: str, flags: int) -> int:
+def _open_long_path(path: str, flags: int) -> int:
     """Open a file or folder step by step, since its path has more bytes than the system takes at once."""
     *above, name = path.split("/")
     within = os.open(above.pop(0) or "/", FOLDER)
@@ -228,7 +228,7 @@ def rewrite_file(path: Path, content: bytes) -> None:
     """
     path = Path(os.path.realpath(path))
     if str(path) in mounts():
-        return _write_over(path, content)
+        return _write_in_place(path, content)
     for left in path.parent.glob(f"{DRAFT_PREFIX}{path.name}-*"):  # left by a killed run
         remove(left)
     write_file(path, content, 0o644, os.stat(path) if path.exists() else None)
@@ -319,7 +319,7 @@ def copy_file(
 
 def copy_open(source: int, target: int, facts: os.stat_result) -> int:
     """Do the same for open files; the target is new and empty, `facts` are the source's."""
-    if _clone(source, target, facts) or _copied_by_the_kernel(source, target, facts):
+    if _clone(source, target, facts) or _copy_in_kernel(source, target, facts):
         return facts.st_size
     return copy_contents(source, target, facts)[0]
 
@@ -459,7 +459,7 @@ def _sync(path: Path, flags: int) -> None:
             os.fsync(handle)
 
 
-def _copied_by_the_kernel(source: int, target: int, facts: os.stat_result) -> bool:
+def _copy_in_kernel(source: int, target: int, facts: os.stat_result) -> bool:
     """Copy without passing the content through this process (copy_file_range, Linux); return whether that worked.
 
     The call may be refused, or stop short, on some file systems; and it fills holes.
@@ -471,7 +471,7 @@ def _copied_by_the_kernel(source: int, target: int, facts: os.stat_result) -> bo
         while left and (count := os.copy_file_range(source, target, left)):
             left -= count
     except OSError as error:
-        if error.errno not in _NOT_THERE:
+        if error.errno not in _UNSUPPORTED:
             raise
     if left:
         os.lseek(source, 0, os.SEEK_SET)
@@ -482,13 +482,13 @@ def _copied_by_the_kernel(source: int, target: int, facts: os.stat_result) -> bo
 
 def _clone(source: int, target: int, facts: os.stat_result) -> bool:
     """Share the source's blocks with the target (FICLONE: XFS, Btrfs, bcachefs); return whether that worked."""
-    if facts.st_dev in _cannot_share:
+    if facts.st_dev in _devices_without_reflinks:
         return False
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
-            _cannot_share.add(facts.st_dev)
+            _devices_without_reflinks.add(facts.st_dev)
         return False
     return True
 
@@ -526,7 +526,7 @@ def _write_all(target: int, chunk: bytes) -> None:
         view = view[os.write(target, view) :]
 
 
-def _write_over(path: Path, content: bytes) -> None:
+def _write_in_place(path: Path, content: bytes) -> None:
     with Opened(path, os.O_RDWR | os.O_NOFOLLOW) as handle:
         before = os.pread(handle, os.fstat(handle).st_size, 0)
         # One call, because a kill cannot cut it in two; a full disk can.
@@ -543,10 +543,10 @@ def _require_ours(folder: Path) -> None:
         return
     if os.lstat(folder).st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder))
-    for entry in tree.walk(folder, unreadable=_pass_over):
+    for entry in tree.walk(folder, unreadable=_ignore_unreadable):
         if entry.form == "folder" and entry.facts.st_uid != os.geteuid():
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), f"{folder}/{entry.path}")
 
 
-def _pass_over(_path: str, _error: OSError) -> None:
+def _ignore_unreadable(_path: str, _error: OSError) -> None:
     """Ignore it: a folder of ours that we cannot read is opened when it is emptied."""

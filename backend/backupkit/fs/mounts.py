@@ -50,12 +50,12 @@ def mount_of(path: Path, found: Sequence[Mount]) -> Mount | None:
     """
     numbers = {mount.number for mount in found}
     here = next((mount for mount in found if mount.place == "/" and mount.parent not in numbers), None)
-    while here and (above := [mount for mount in found if _is_met(mount, here, str(path))]):
+    while here and (above := [mount for mount in found if _is_on_the_way(mount, here, str(path))]):
         here = min(above, key=lambda mount: len(mount.place))
     return here
 
 
-def _is_met(mount: Mount, here: Mount, path: str) -> bool:
+def _is_on_the_way(mount: Mount, here: Mount, path: str) -> bool:
     """Return whether the way to the path, from the root of `here`, leads through that mount."""
     below = mount.place if mount.place == "/" else f"{mount.place}/"
     return mount.parent == here.number != mount.number and f"{path}/".startswith(below)

@@ -30,7 +30,7 @@ def existing(base: Path, *names: str) -> Iterator[Path | None]:
     except (FileNotFoundError, NotADirectoryError):  # NotADirectoryError comes from the base alone
         yield None
         return
-    with _anchored(handle, base.joinpath(*names)) as path:
+    with _hold_open(handle, base.joinpath(*names)) as path:
         yield path
 
 
@@ -39,10 +39,10 @@ def made(base: Path, *names: str) -> Iterator[Path]:
     """Do the same, but create the folder if it is missing; raise `BackupError` if we cannot write to it."""
     handle = _open(base, names, make=True)
     path = base.joinpath(*names)
-    if not os.access(_by_handle(handle, path), os.W_OK | os.X_OK):
+    if not os.access(_path_of_handle(handle, path), os.W_OK | os.X_OK):
         os.close(handle)
-        raise _another_user_s(path, base)
-    with _anchored(handle, path) as anchored:
+        raise _wrong_owner(path, base)
+    with _hold_open(handle, path) as anchored:
         yield anchored
 
 
@@ -57,7 +57,7 @@ def _open(base: Path, names: tuple[str, ...], make: bool) -> int:
             os.close(above)
         if why := _why_not_trusted(handle, owners):
             os.close(handle)
-            raise BackupError(f"{path} is not taken: {why}.", hint=_chown(base))
+            raise BackupError(f"{path} is not taken: {why}.", hint=_chown_hint(base))
     return handle
 
 
@@ -73,7 +73,7 @@ def _open_one(name: str, within: int, path: Path, base: Path, make: bool) -> int
             hint=f"Look at it: ls -ld {path}. Then remove it: rm {path}",
         ) from error
     except PermissionError as error:
-        raise _another_user_s(path, base) from error
+        raise _wrong_owner(path, base) from error
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=within)
     handle = _open_one(name, within, path, base, make=False)
@@ -94,18 +94,18 @@ def _why_not_trusted(handle: int, owners: set[int]) -> str:
     return ""
 
 
-def _another_user_s(path: Path, base: Path) -> BackupError:
-    return BackupError(f"{path} belongs to another user, and this is user {os.geteuid()}.", hint=_chown(base))
+def _wrong_owner(path: Path, base: Path) -> BackupError:
+    return BackupError(f"{path} belongs to another user, and this is user {os.geteuid()}.", hint=_chown_hint(base))
 
 
-def _chown(base: Path) -> str:
+def _chown_hint(base: Path) -> str:
     return f"As root: chown -R {os.geteuid()}:{os.getegid()} {base}, and chmod -R go-w {base}"
 
 
 @contextlib.contextmanager
-def _anchored(handle: int, path: Path) -> Iterator[Path]:
+def _hold_open(handle: int, path: Path) -> Iterator[Path]:
     """Yield the open folder's path, and close the handle at the end. Errors name the real path."""
-    anchor = _by_handle(handle, path)
+    anchor = _path_of_handle(handle, path)
     try:
         yield anchor
     except OSError as error:
@@ -116,7 +116,7 @@ def _anchored(handle: int, path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def _by_handle(handle: int, path: Path) -> Path:
+def _path_of_handle(handle: int, path: Path) -> Path:
     """Return a path through the open handle, if the system has such paths (Linux); else the path as it is."""
     anchor = Path(f"/proc/self/fd/{handle}")
     return anchor if anchor.is_dir() else path

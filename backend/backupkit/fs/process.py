@@ -37,7 +37,7 @@ def host() -> str:
     return socket.gethostname()
 
 
-class _AtOnce(Executor):
+class _ImmediateExecutor(Executor):
     """An executor that does the work before `submit` returns."""
 
     def submit(self, work: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> Future[T]:
@@ -51,16 +51,16 @@ class _AtOnce(Executor):
 
 def optional_worker(size: int) -> Executor:
     """Return an executor with a second thread if there are enough bytes for it to pay; else one that works at once."""
-    return ThreadPoolExecutor(1) if size >= WORTH_A_THREAD else _AtOnce()
+    return ThreadPoolExecutor(1) if size >= WORTH_A_THREAD else _ImmediateExecutor()
 
 
-def holders(path: Path, *optional_worker: Path) -> list[str]:
+def holders(path: Path, *others: Path) -> list[str]:
     """Return the other processes that have one of the files open or locked, as `pid 41 (python)`, as far as shown.
 
     Linux shows them below /proc, within one container only its own. Everyone sees who holds a lock; only the file's
     owner and a root that may trace see who merely has it open.
     """
-    wanted = [facts for file in (path, *optional_worker) if (facts := _facts(file))]
+    wanted = [facts for file in (path, *others) if (facts := _facts(file))]
     try:
         opened = {pid for pid in os.listdir("/proc") if pid.isdigit() and any(_has_open(pid, one) for one in wanted)}
     except OSError:
@@ -89,12 +89,12 @@ def _lockers(wanted: list[os.stat_result]) -> set[str]:
 
 def _has_open(pid: str, wanted: os.stat_result) -> bool:
     try:
-        return any(_same(f"/proc/{pid}/fd/{handle}", wanted) for handle in os.listdir(f"/proc/{pid}/fd"))
+        return any(_is_same_file(f"/proc/{pid}/fd/{handle}", wanted) for handle in os.listdir(f"/proc/{pid}/fd"))
     except OSError:
         return False
 
 
-def _same(link: str, wanted: os.stat_result) -> bool:
+def _is_same_file(link: str, wanted: os.stat_result) -> bool:
     try:
         return os.path.samestat(os.stat(link), wanted)
     except OSError:
@@ -204,15 +204,15 @@ def _links_on_the_way(path: Path) -> list[Path]:
 
 def born(pid: int) -> str:
     """Return when the process started, in the kernel's own count; empty if there is none, or it is not shown."""
-    return "".join(_counts(pid)[19:20])
+    return "".join(_stat_fields(pid)[19:20])
 
 
 def processor_time(pid: int) -> str:
     """Return how much processor time the process has used, in the kernel's own count; empty if it is not shown."""
-    return " ".join(_counts(pid)[11:13])
+    return " ".join(_stat_fields(pid)[11:13])
 
 
-def _counts(pid: int) -> list[str]:
+def _stat_fields(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat after the program's name, which may hold anything; empty if none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -22,7 +22,7 @@ _NAME = re.compile(rf"{PREFIX}[a-z0-9_]{{8}}")
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
     """Yield a new empty folder, which is removed when the block ends."""
-    path, handle = _make()
+    path, handle = _make_locked()
     try:
         yield path
     finally:
@@ -45,9 +45,9 @@ def clear() -> None:
             descriptors.remove_tree_in(name, parent)
 
 
-def _make() -> tuple[Path, int]:
+def _make_locked() -> tuple[Path, int]:
     while True:
-        path = Path(_new())
+        path = Path(_make_unlocked())
         with contextlib.suppress(FileNotFoundError):  # another run took it for a leftover before it was locked
             handle = os.open(path, descriptors.FOLDER)
             with contextlib.suppress(OSError):  # a file system without locks: nothing is ever cleared there
@@ -57,7 +57,7 @@ def _make() -> tuple[Path, int]:
             os.close(handle)
 
 
-def _new() -> str:
+def _make_unlocked() -> str:
     """Create it where Python would, but without Python's test for a writable place, which a kill would leave behind."""
     for place in _places():
         with contextlib.suppress(OSError):
@@ -76,7 +76,7 @@ def _leftovers(stack: contextlib.ExitStack) -> Iterator[tuple[str, int]]:
         names = [name for name in _listed(place) if _NAME.fullmatch(name)]
         if names:
             parent = stack.enter_context(descriptors.opened(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            yield from ((name, parent) for name in names if _is_left(name, parent, stack))
+            yield from ((name, parent) for name in names if _is_leftover(name, parent, stack))
 
 
 def _listed(place: str) -> list[str]:
@@ -86,7 +86,7 @@ def _listed(place: str) -> list[str]:
         return []
 
 
-def _is_left(name: str, parent: int, stack: contextlib.ExitStack) -> bool:
+def _is_leftover(name: str, parent: int, stack: contextlib.ExitStack) -> bool:
     """Return whether the folder is ours, and no process uses it."""
     try:
         handle = stack.enter_context(descriptors.opened(name, descriptors.FOLDER, parent))

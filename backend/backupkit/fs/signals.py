@@ -19,28 +19,28 @@ class Signals:
         self.reread = False
         self._is_working = False
         self._patience: float | None = None
-        self._ear, self._mouth = -1, -1
+        self._wake_reader, self._wake_writer = -1, -1
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Receive signals during the block. A pipe wakes the waiting code: a signal may come just before it waits."""
-        self._ear, self._mouth = os.pipe()
-        for end in (self._ear, self._mouth):
+        self._wake_reader, self._wake_writer = os.pipe()
+        for end in (self._wake_reader, self._wake_writer):
             os.set_blocking(end, False)
         numbers = (*_TO_END, signal.SIGHUP, signal.SIGALRM)
-        before = {number: signal.signal(number, self._hear) for number in numbers}
+        before = {number: signal.signal(number, self._receive) for number in numbers}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            os.close(self._ear)
-            os.close(self._mouth)
+            os.close(self._wake_reader)
+            os.close(self._wake_writer)
 
     def wait(self, seconds: float) -> None:
         """Wait at most that many seconds, or until a signal comes."""
-        if select.select([self._ear], [], [], seconds)[0]:
-            os.read(self._ear, 1024)
+        if select.select([self._wake_reader], [], [], seconds)[0]:
+            os.read(self._wake_reader, 1024)
 
     @contextlib.contextmanager
     def interrupting(self, patience: float | None = None) -> Iterator[None]:
@@ -58,9 +58,9 @@ class Signals:
             self._is_working = False
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _hear(self, number: int, _frame: object) -> None:
+    def _receive(self, number: int, _frame: object) -> None:
         with contextlib.suppress(BlockingIOError):  # the pipe is full, so it wakes the waiter anyway
-            os.write(self._mouth, b".")
+            os.write(self._wake_writer, b".")
         if number == signal.SIGHUP:
             self.reread = True
             return

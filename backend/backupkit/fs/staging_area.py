@@ -75,7 +75,7 @@ def make(live: Path, identity: Identity) -> None:
             os.mkdir(STAGING, 0o700, dir_fd=root)
         with _opened_area(root, live) as area:
             if (found := _read_mark(area, live)) and found != identity:
-                raise _not_ours(live / STAGING, "it belongs to another restore")
+                raise _not_trusted(live / STAGING, "it belongs to another restore")
             _write_mark(area, identity)
         os.fsync(root)
 
@@ -98,7 +98,7 @@ def opened(live: Path, part: AreaPart, restore: str) -> Iterator[Area]:
             found = _read_mark(area, live)
             if found is None or found.id != restore:
                 raise _not_staged(live)
-            folder = stack.enter_context(_opened_ours(part, area, live / STAGING / part))
+            folder = stack.enter_context(_open_trusted(part, area, live / STAGING / part))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise _not_staged(live) from error
         yield Area(root, folder)
@@ -157,18 +157,18 @@ def _opened_live(live: Path) -> AbstractContextManager[int]:
 
 
 def _opened_area(root: int, live: Path) -> AbstractContextManager[int]:
-    return _opened_ours(STAGING, root, live / STAGING)
+    return _open_trusted(STAGING, root, live / STAGING)
 
 
 @contextlib.contextmanager
-def _opened_ours(name: str, within: int, shown: Path) -> Iterator[int]:
+def _open_trusted(name: str, within: int, shown: Path) -> Iterator[int]:
     try:
         handle = descriptors.open_folder(name, within)
     except NotADirectoryError as error:
-        raise _not_ours(shown, "it is no folder") from error
+        raise _not_trusted(shown, "it is no folder") from error
     try:
         if why := descriptors.why_not_ours(handle):
-            raise _not_ours(shown, why)
+            raise _not_trusted(shown, why)
         yield handle
     finally:
         os.close(handle)
@@ -191,12 +191,12 @@ def _read_mark(area: int, live: Path) -> Identity | None:
     try:
         with descriptors.opened(_MARK, descriptors.FILE, area) as handle:
             if why := descriptors.why_not_ours(handle):
-                raise _not_ours(live / STAGING / _MARK, why)
+                raise _not_trusted(live / STAGING / _MARK, why)
             return _parsed(os.read(handle, _MOST))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise _not_ours(live / STAGING / _MARK, "it cannot be read") from error
+        raise _not_trusted(live / STAGING / _MARK, "it cannot be read") from error
 
 
 def _parsed(content: bytes) -> Identity:
@@ -210,7 +210,7 @@ def _parsed(content: bytes) -> Identity:
     return found
 
 
-def _not_ours(path: Path, why: str) -> BackupError:
+def _not_trusted(path: Path, why: str) -> BackupError:
     return BackupError(
         f"{path} cannot be trusted ({why}); nothing was touched.",
         hint=f"Look what it is (ls -ld {path}). If no restore is unfinished, remove it.",

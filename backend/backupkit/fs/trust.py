@@ -49,7 +49,7 @@ def require_trusted(path: Path, handle: int) -> None:
 def require_trusted_program(path: Path) -> None:
     """Raise `Untrusted` if an untrusted user can change the program, or put another in its place."""
     real = Path(os.path.realpath(path))
-    for place, is_open in ((real, _others_can_write), (real.parent, _anybody_can_write)):
+    for place, is_open in ((real, _others_can_write), (real.parent, _everybody_can_write)):
         facts = os.stat(place)
         if not _is_trusted(facts.st_uid):
             raise Untrusted(f"{place} belongs to user {facts.st_uid}.", f"Give it to root: sudo chown 0 {place}")
@@ -63,7 +63,7 @@ def _is_trusted(owner: int) -> bool:
     return owner in (0, os.geteuid(), os.stat(__file__).st_uid)
 
 
-def _anybody_can_write(facts: os.stat_result) -> bool:
+def _everybody_can_write(facts: os.stat_result) -> bool:
     """Return whether everybody can write, and no sticky bit protects what belongs to others."""
     return bool(facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX)
 
@@ -78,7 +78,9 @@ def require_roots(folder: Path) -> None:
     # A link on the way may be another user's; mostly there is none, and both paths are the same.
     for path in dict.fromkeys((Path(os.path.realpath(folder)), folder.absolute())):
         if why := _why_not_roots(path):
-            raise Untrusted(f"Root does not work in {folder}: {why}, and could make root write anywhere.", _fix(folder))
+            raise Untrusted(
+                f"Root does not work in {folder}: {why}, and could make root write anywhere.", _hint_for_root(folder)
+            )
 
 
 def require_own_place(target: Path) -> None:
@@ -103,7 +105,7 @@ def _why_shared(folder: Path) -> str:
     return f"others can change {folder}" if is_open else ""
 
 
-def _fix(folder: Path) -> str:
+def _hint_for_root(folder: Path) -> str:
     own = f"Work as that user; or, if the data are root's: sudo chown -R 0:0 {folder} && sudo chmod go-w {folder}"
     return own if _why_not_alone(folder) else "Set BACKUP_DIR to a folder that no other user can change."
 

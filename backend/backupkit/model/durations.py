@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from backupkit.model.errors import Refused
 
-_WRITTEN = re.compile(r"(?:(\d{1,4})y)?(?:(\d{1,4})m)?(?:(\d{1,5})d)?(?:(\d{1,6})h)?")
+_SPAN_TEXT = re.compile(r"(?:(\d{1,4})y)?(?:(\d{1,4})m)?(?:(\d{1,5})d)?(?:(\d{1,6})h)?")
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -75,7 +75,7 @@ class Span:
 
 def parse_span(text: str) -> Span:
     """Return the span that the text means, none for an empty text; raise `ValueError` for anything else."""
-    found = _WRITTEN.fullmatch(text)
+    found = _SPAN_TEXT.fullmatch(text)
     if found is None:
         raise ValueError("is not a length of time like 2y5m7d3h")
     return Span(*(int(number or 0) for number in found.groups()))

@@ -129,11 +129,7 @@ def from_os_error(error: OSError) -> BackupError:
     if error.errno in FULL:
         return NoSpace(f"The disk is full{where}.", hint="Make room; `list` shows the backups and their sizes.")
     reason = error.strerror or type(error).__name__
-    if (
-        where
-        and error.errno in (errno.EACCES, errno.EPERM)
-        and (place := _place_of_another(os.fsdecode(error.filename)))
-    ):
+    if where and error.errno in (errno.EACCES, errno.EPERM) and (place := _foreign_path(os.fsdecode(error.filename))):
         return BackupError(
             f"{reason}{where}. {place} belongs to another user, and this is user {os.geteuid()}.",
             hint=f"Look at it: ls -ld {place}",
@@ -141,7 +137,7 @@ def from_os_error(error: OSError) -> BackupError:
     return BackupError(f"{reason}{where}.", hint="`doctor` looks for what is wrong, and says how to fix it.")
 
 
-def _place_of_another(path: str) -> str:
+def _foreign_path(path: str) -> str:
     """Return what keeps us from the path and is another user's: the path, or a folder above; empty if nothing."""
     while True:
         with contextlib.suppress(OSError):

@@ -84,7 +84,7 @@ class Together:
     """One step that several threads advance: the bytes that each has done are added up."""
 
     def __init__(self, emit: EventListener, step: Step) -> None:
-        self._tell, self._lock = emit, threading.Lock()
+        self._emit, self._lock = emit, threading.Lock()
         self._done: dict[int, int] = {}
         emit(step)
 
@@ -97,9 +97,9 @@ class Together:
             with self._lock:
                 if isinstance(event, Progress):
                     self._done[number] = event.done * size
-                    self._tell(Progress(sum(self._done.values())))
+                    self._emit(Progress(sum(self._done.values())))
                 elif not isinstance(event, Step):
-                    self._tell(event)
+                    self._emit(event)
 
         return listen
 

@@ -35,15 +35,15 @@ class Patterns:
         """Return whether the patterns match the path, which is relative to the tree."""
         asked = f"{path}/" if is_folder else path
         if self._is_simple:
-            found = self._all.match_file(asked) or _is_at(path, self._lines[0])
+            found = self._all.match_file(asked) or _is_at_or_below(path, self._lines[0])
             if found:
                 self._unmatched.clear()
             return found
-        literal = {line for line in self._unmatched if _is_at(path, line)}
+        literal = {line for line in self._unmatched if _is_at_or_below(path, line)}
         for line, spec in zip(self._lines, self._each, strict=True):
             if line in self._unmatched and (line in literal or spec.match_file(asked)):
                 self._unmatched.discard(line)
-        return self._all.match_file(asked) or any(_is_at(path, line) for line in self._lines)
+        return self._all.match_file(asked) or any(_is_at_or_below(path, line) for line in self._lines)
 
 
 def literal(path: str) -> str:
@@ -51,7 +51,7 @@ def literal(path: str) -> str:
     return "/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", path)
 
 
-def _is_at(path: str, line: str) -> bool:
+def _is_at_or_below(path: str, line: str) -> bool:
     place = line.rstrip("/")
     return path == place or path.startswith(f"{place}/")
 
