@@ -225,7 +225,9 @@ def test_a_file_that_is_no_toml_is_left_alone(app: SmallApp, file: Path) -> None
 
 def test_a_table_of_somebodys_own_stays_behind_the_values(app: SmallApp, file: Path) -> None:
     """Nothing that is set may slip into a table."""
-    text = editor._with(f"{OWN}[later]\nservice = 1\n", {**tomllib.loads(OWN), "later": {"service": 1}}, "dir", "x")
+    text = editor._text_with(
+        f"{OWN}[later]\nservice = 1\n", {**tomllib.loads(OWN), "later": {"service": 1}}, "dir", "x"
+    )
     assert tomllib.loads(text) == {**tomllib.loads(OWN), "dir": "x", "later": {"service": 1}}
 
 

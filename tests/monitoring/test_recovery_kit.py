@@ -204,6 +204,6 @@ def test_the_sheet_says_what_it_takes_to_reach_a_remote_besides_its_settings(app
         f'[remotes.disk]\ntype = "git"\nurl = "./host.git"\n{person}'
     )
     text = printed(app)
-    assert "to reach the remote host: a key of ssh, or what else git is let in by;" in text
-    assert "to reach the remote cellar: a key of ssh that is let in there, and its known_hosts;" in text
+    assert "to reach the remote host: an ssh key, or other credentials that git uses;" in text
+    assert "to reach the remote cellar: an ssh key that the server accepts, and known_hosts;" in text
     assert "to reach the remote disk" not in text and "None is needed" not in text

@@ -336,7 +336,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 def test_a_time_that_comes_twice_or_never_says_which_is_meant() -> None:
     at, said = moment("2026-10-25 02:30", NOW, BERLIN)
     assert at == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
-    assert said.startswith("02:30 comes twice on 2026-10-25: 02:30 CEST is meant") and "+01:00" in said
+    assert said.startswith("02:30 comes twice on 2026-10-25: the first, 02:30 CEST, is used.") and "+01:00" in said
     at, said = moment("2026-03-29 02:30", NOW, BERLIN)
     assert at == datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
-    assert said == "There is no 02:30 on 2026-03-29: the clock leaps. 03:30 CEST is meant."
+    assert said == "There is no 02:30 on 2026-03-29, when the clock is set forward: 03:30 CEST is used."

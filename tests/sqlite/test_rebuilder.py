@@ -65,7 +65,7 @@ def test_it_is_bound_before_it_reads(case: Case) -> None:
         ("os.kill(os.getpid(), signal.SIGXCPU)", SourceBroken, "asks for more processor time than a file of its size"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", BackupError, f"signal {int(signal.SIGSEGV)}"),
         ("os.kill(os.getpid(), signal.SIGSTOP)", BackupError, "did nothing for 2 seconds"),
-        ("print('no answer')", BackupError, "an answer that is none"),
+        ("print('no answer')", BackupError, "an invalid answer"),
         ("", BackupError, "exit code 0"),
         ("from backupkit.fs import child; child.answer('not written', 'x')", sqlite3.DatabaseError, "x"),
     ],

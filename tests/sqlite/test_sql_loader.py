@@ -288,7 +288,7 @@ def test_many_small_amounts_of_work_end_with_the_processor_time(
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", f"signal {int(signal.SIGSEGV)}"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", f"signal {int(signal.SIGKILL)}"),
         ("raise SystemExit(7)", "exit code 7"),
-        ("print('no answer')", "an answer that is none"),
+        ("print('no answer')", "an invalid answer"),
         ("print('[', end='')", "half an answer"),
     ],
 )

@@ -47,7 +47,7 @@ def begin_file(folder: Path, contained: bool) -> Path:
     path = folder / SETTINGS_FILE
     if os.path.lexists(path):
         raise Refused(
-            f"{path} is there already; it was not changed.",
+            f"{path} exists already; it was not changed.",
             hint="`config set KEY VALUE` changes it; `config init --stdout` shows a fresh one.",
         )
     _write(path, schema.template(folder), contained)

@@ -42,10 +42,10 @@ def _flat(value: dict[str, object], above: str) -> Iterator[tuple[str, object]]:
 def _paths(column: str, value: object) -> tuple[str, ...]:
     table, _, name = column.rpartition(".")
     if not table or not name:
-        raise ValueError(f"names {printable(column)}, and not a table and a column: documents.path")
+        raise ValueError(f"has {printable(column)}, which is not a table and a column, such as documents.path")
     paths = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
     if not paths:
-        raise ValueError(f"has for {printable(column)} no path")
+        raise ValueError(f"has no path for {printable(column)}")
     for path in paths:
         _check(column, path)
     return paths
@@ -53,6 +53,6 @@ def _paths(column: str, value: object) -> tuple[str, ...]:
 
 def _check(column: str, path: object) -> None:
     if not isinstance(path, str) or _VALUE not in path:
-        raise ValueError(f"has for {printable(column)} a path without {_VALUE}")
+        raise ValueError(f"has a path without {_VALUE} for {printable(column)}")
     if not posixpath.normpath(path.replace(_VALUE, "x")).startswith(f"{UPLOADS_FOLDER}/"):
-        raise ValueError(f"has for {printable(column)} a path that is not below {UPLOADS_FOLDER}/: {printable(path)}")
+        raise ValueError(f"has a path that is not below {UPLOADS_FOLDER}/ for {printable(column)}: {printable(path)}")

@@ -23,7 +23,7 @@ _MANY = 1_000_000
 _BRANCH = re.compile(r"(?!.*(\.\.|//|/\.|\.lock(/|$)|[./]$))[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 _CODE_BRANCHES = {"main", "master", "trunk", "develop"}
 _ACCESS_NEEDS = {
-    "sftp": "a key of ssh that is let in there, and its known_hosts",
+    "sftp": "an ssh key that the server accepts, and known_hosts",
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "b2": "B2_ACCOUNT_ID and B2_ACCOUNT_KEY",
     "azure": "AZURE_ACCOUNT_NAME and AZURE_ACCOUNT_KEY",
@@ -178,7 +178,7 @@ class GitTable(RemoteTable):
     @classmethod
     def _is_a_name(cls, text: str) -> str:
         if not text.strip() or not text.isprintable() or set(text) & set("<>"):
-            raise ValueError("is empty, or holds a sign that git does not take there")
+            raise ValueError("is empty, or contains a character that git does not allow in it")
         return text
 
     @field_validator("branch")
@@ -187,14 +187,14 @@ class GitTable(RemoteTable):
         if not _BRANCH.fullmatch(branch):
             raise ValueError("is no name for a branch")
         if branch in _CODE_BRANCHES:
-            raise ValueError("is a name for a branch of code; backups need one of their own")
+            raise ValueError("is a usual branch for code; backups need a branch of their own")
         return branch
 
     @field_validator("include")
     @classmethod
     def _can_be_restored(cls, include: tuple[Part, ...]) -> tuple[Part, ...]:
         if "metadata" not in include or not {"dump", "database"} & set(include):
-            raise ValueError("needs metadata, and of dump and database at least one")
+            raise ValueError("must contain metadata, and dump or database")
         return include
 
     @property
@@ -203,7 +203,7 @@ class GitTable(RemoteTable):
 
     @property
     def way_in(self) -> str:
-        return "a key of ssh, or what else git is let in by" if self._is_elsewhere_by_type() else ""
+        return "an ssh key, or other credentials that git uses" if self._is_elsewhere_by_type() else ""
 
     @property
     def newest_only(self) -> int:

@@ -64,7 +64,7 @@ _NOT_SETTINGS = (
 )
 _MANY = 1_000_000
 _WRAPPER = "backup.sh"
-# Any of these, or the wrapper, marks the top folder of a project.
+# Any of these marks the top folder of a project.
 _PROJECT = (".git", "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", _WRAPPER)
 HOOKS = ("before_backup", "after_backup", "before_restore", "after_restore", "on_error")
 WITHOUT_HOOKS = dict.fromkeys(HOOKS, ())
@@ -76,7 +76,7 @@ _TABLES = ("remotes", "databases", "trees")  # settings that are tables of table
 _ADDRESS = "[A-Za-z][A-Za-z0-9+.-]*://"
 _NOWHERE = Path(os.devnull)  # in place of an alembic.ini: no file
 LogFormat = Literal["plain", "json"]
-_SAMPLE_UPLOADS = ("q7f3w9", "q7f3w9/x5k2m8", "q7f3w9/x5k2m8.h4d6")  # only a pattern for everything matches all
+_SAMPLE_UPLOADS = ("q7f3w9", "q7f3w9/x5k2m8", "q7f3w9/x5k2m8.h4d6")  # only patterns for everything match all three
 
 
 class Settings(BaseModel):
@@ -426,7 +426,7 @@ class Settings(BaseModel):
         if len(set(paths)) < len(paths):
             _fail("names one database twice")
         if two := colliding([Path(one).name for one in paths], []):
-            _fail(f"cannot lie in one backup: {two} have one name there")
+            _fail(f"cannot be in one backup: {two} would have the same name there")
         return value
 
     @field_validator("trees")
@@ -443,7 +443,7 @@ class Settings(BaseModel):
             found.append(tree)
         names = [info.data.get("database"), *(Path(one.path) for one in info.data.get("databases", {}).values())]
         if two := colliding([one.name for one in names if one], list(value)):
-            _fail(f"cannot lie in one backup: {two} have one name there")
+            _fail(f"cannot be in one backup: {two} would have the same name there")
         return value
 
     @field_validator("timezone")
@@ -466,7 +466,7 @@ class Settings(BaseModel):
         # SQLite keeps its -wal beside the file that a link leads to.
         value = Path(os.path.realpath(value))
         if value.name in RESERVED:
-            _fail("has a name that each backup uses itself")
+            _fail("has a name that is reserved in every backup")
         return value
 
     @field_validator("dir")
@@ -487,7 +487,7 @@ class Settings(BaseModel):
             return value
         bare = re.sub(_QUOTED, "", value)
         if re.search(r"[$`]", bare) or re.search(r"[|&;<>()*?\n]", re.sub(r'"[^"]*"', "", bare)):
-            _fail('holds what only a shell understands, and none reads it; to call one: ["sh", "-c", "…"]')
+            _fail('contains shell syntax, but runs without a shell; to use one: ["sh", "-c", "…"]')
         return tuple(shlex.split(value))
 
     @field_validator(*HOOKS)
@@ -496,7 +496,7 @@ class Settings(BaseModel):
         if value and not value[0]:
             _fail("names no program")
         if any("\0" in word for word in value):
-            _fail("holds a character that no command can")
+            _fail("contains a NUL character")
         return value
 
     @field_validator("migrate_environment")
@@ -894,7 +894,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
     for name, value in environment.items():
         if value and name.upper() in map(_variable, HOOKS):
             raise Refused(
-                f"{name} is set in the environment, and such a command is taken from {SETTINGS_FILE} only.",
+                f"{name} is set in the environment, but can only be set in {SETTINGS_FILE}.",
                 hint=f"Type: unset {name}",
             )
     known = [_variable(name) for name in (*Settings.model_fields, *(name + IN_FILE for name in secret_names()))]

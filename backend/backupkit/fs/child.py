@@ -87,7 +87,7 @@ class Child:
             for one in whole:
                 yield self._parsed(one)
             if len(line) > _LONGEST_LINE:
-                raise self._failure("an answer without end")
+                raise self._failure("an answer that is too long")
         if line:
             raise self._failure("half an answer")
 
@@ -99,7 +99,7 @@ class Child:
         try:
             return json.loads(line)
         except ValueError as error:
-            raise self._failure("an answer that is none") from error
+            raise self._failure("an invalid answer") from error
 
     def excess(self) -> str:
         """Return which limit it exceeded after its last answer: `TIME` or `SPACE`; empty if none."""
@@ -111,7 +111,7 @@ class Child:
         return self._failure(f"signal {-ended}" if ended < 0 else f"exit code {ended}")
 
     def _failure(self, how: str) -> BackupError:
-        return BackupError(f"The process that {self._what} came to an end too early ({how}).", "Try again.")
+        return BackupError(f"The process that {self._what} ended too early ({how}).", "Try again.")
 
     def _ended(self) -> int:
         try:

@@ -165,7 +165,7 @@ def opened_to_change(name: str, within: int) -> Iterator[int]:
 
 
 def place_of(handle: int) -> int | str:
-    """Return what `chmod` and the like accept: the handle, or its name below /proc if it is a mere place (O_PATH)."""
+    """Return what `chmod` and the like accept: the handle, or its path below /proc if it was opened with O_PATH."""
     is_place = hasattr(os, "O_PATH") and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_PATH
     return f"/proc/self/fd/{handle}" if is_place else handle
 

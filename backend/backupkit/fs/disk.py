@@ -106,7 +106,7 @@ def _require_plain(facts: os.stat_result, path: Path, most: int) -> None:
     if not stat.S_ISREG(facts.st_mode):
         raise OSError(errno.EINVAL, "it is no plain file", str(path))
     if facts.st_size > most:
-        raise OSError(errno.EFBIG, f"it has {facts.st_size} bytes, and {most} at most are read", str(path))
+        raise OSError(errno.EFBIG, f"it has {facts.st_size} bytes, more than the limit of {most}", str(path))
 
 
 def _open_long_path(path: str, flags: int) -> int:

@@ -57,7 +57,7 @@ def _open(base: Path, names: tuple[str, ...], make: bool) -> int:
             os.close(above)
         if why := _why_not_trusted(handle, owners):
             os.close(handle)
-            raise BackupError(f"{path} is not taken: {why}.", hint=_chown_hint(base))
+            raise BackupError(f"{path} is not used: {why}.", hint=_chown_hint(base))
     return handle
 
 

@@ -219,6 +219,6 @@ def _not_trusted(path: Path, why: str) -> BackupError:
 
 def _not_staged(live: Path) -> BackupError:
     return BackupError(
-        f"A restore is unfinished, and what it staged is not in {live}; nothing was touched.",
+        f"A restore is unfinished, but its staged files are not in {live}; nothing was touched.",
         hint="Run this where the restore ran, with its BACKUP_DATABASE and BACKUP_UPLOADS; see `config`.",
     )

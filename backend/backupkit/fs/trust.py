@@ -90,7 +90,7 @@ def require_own_place(target: Path) -> None:
     """
     if why := _why_not_roots(target) if os.geteuid() == 0 else _why_shared(target.parent):
         raise Untrusted(
-            f"Nothing is laid out at {target}: {why}, and could put other files in its place.",
+            f"Nothing was written to {target}: {why}, and could replace the files there.",
             hint=f"Name a folder in one that only user {os.geteuid()} can change.",
         )
 

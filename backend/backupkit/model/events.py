@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """The begin of a piece of work: `total` is in `unit`, or None if it is not known."""
+    """The beginning of a piece of work: `total` is in `unit`, or None if it is not known."""
 
     name: str
     total: int | None = None
@@ -22,7 +22,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Progress:
-    """The amount of its total, `done`, that the current step has reached."""
+    """The amount that the current step has `done` of its total."""
 
     done: int
 
@@ -43,7 +43,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class Waiting:
-    """The begin of a wait: `what` says for what, for whom, and until when."""
+    """The beginning of a wait: `what` says for what, for whom, and until when."""
 
     what: str
 

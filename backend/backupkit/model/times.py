@@ -15,7 +15,7 @@ _DAYS = {"today": 0, "yesterday": 1}
 
 
 def moment(text: str, now: datetime, zone: ZoneInfo) -> tuple[datetime, str]:
-    """Return the time, and a remark for the user: which one is meant if the clock has it twice or not at all.
+    """Return the time, and a remark for the user if the clock shows it twice or not at all; else an empty remark.
 
     Raise `Refused` for what is no time. A time in the future is not refused.
     """
@@ -78,11 +78,14 @@ def _in_zone(local: datetime, zone: ZoneInfo) -> tuple[datetime, str]:
         raise _no_time(str(local)) from None
     back = first.astimezone(zone)
     if back.replace(tzinfo=None) != local:
-        return first, f"There is no {local:%H:%M} on {_day(local)}: the clock leaps. {back:%H:%M %Z} is meant."
+        return (
+            first,
+            f"There is no {local:%H:%M} on {_day(local)}, when the clock is set forward: {back:%H:%M %Z} is used.",
+        )
     if second != first:
         other = second.astimezone(zone)
         return first, (
-            f"{local:%H:%M} comes twice on {_day(local)}: {back:%H:%M %Z} is meant, the first. "
+            f"{local:%H:%M} comes twice on {_day(local)}: the first, {back:%H:%M %Z}, is used. "
             f"The second is {other.isoformat(timespec='minutes')}."
         )
     return first, ""
