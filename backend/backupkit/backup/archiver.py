@@ -54,7 +54,7 @@ class Draft:
     request: BackupRequest
     folder: Path
     earlier: files_cache.ParentBackup | None
-    seen: files_cache.Writer
+    cache_writer: files_cache.Writer
     emit: EventListener
     salvaged: Path | None = None
     others: tuple[Draft, ...] = ()
@@ -82,7 +82,7 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class _Taken:
+class _Archived:
     """One database or tree as it is in the draft; `added` is the bytes of it that were not linked."""
 
     draft: Draft
@@ -95,7 +95,7 @@ class _Taken:
 
 
 @dataclass(frozen=True)
-class _Moment:
+class _DatabaseSource:
     """The snapshot of one database, or why there is none; `stamp` changes with each commit, and is None if unknown."""
 
     draft: Draft
@@ -111,17 +111,17 @@ def fill(draft: Draft) -> Metadata:
         assert one.live_uploads
         walk.require(one.live_uploads)
     with contextlib.closing(manifest.ChecksumWriter(draft.folder)) as checksums:
-        found, trees, gap = _take(draft, checksums)
-        for taken in found:
-            _record_database(taken, checksums)
-    for taken in found:
-        _report(taken)
+        found, trees, gap = _archive(draft, checksums)
+        for archived in found:
+            _record_database(archived, checksums)
+    for archived in found:
+        _report_flaws(archived)
     return _metadata(draft, found, trees, gap)
 
 
-def _report(taken: _Taken) -> None:
+def _report_flaws(archived: _Archived) -> None:
     """Report foreign key violations and damaged indexes of the copied database."""
-    draft, found = taken.draft, taken.database
+    draft, found = archived.draft, archived.database
     assert found is not None
     if violations := found.facts.foreign_key_violations:
         like = "which were lost, or never there" if draft.salvaged else "as in the live data"
@@ -131,21 +131,21 @@ def _report(taken: _Taken) -> None:
         draft.emit(Notice(said) if draft.request.kind == "pre_restore" else Warned(said))
 
 
-def _take(draft: Draft, checksums: manifest.ChecksumWriter) -> tuple[list[_Taken], list[_Taken], float]:
+def _archive(draft: Draft, checksums: manifest.ChecksumWriter) -> tuple[list[_Archived], list[_Archived], float]:
     """Copy all databases and all trees; return both, and how many ms it took to begin the snapshots."""
     with contextlib.ExitStack() as opened:
         began = time.monotonic()
-        moments = [found for one in draft.databases if not one.salvaged and (found := _begin(one, opened))]
+        sources = [found for one in draft.databases if not one.salvaged and (found := _begin_snapshot(one, opened))]
         gap = round((time.monotonic() - began) * 1000, 3)
-        with _both(draft, moments) as (beside, listeners, own):
-            taking = beside.submit(_take_databases, moments, listeners)
-            trees = _take_trees(draft, checksums, own)
-            made = [_take_salvaged(one, one.salvaged, own) for one in draft.databases if one.salvaged]
-            taken = {one.draft.settings.part: one for one in (*made, *taking.result())}
-            return [taken[part] for one in draft.databases if (part := one.settings.part) in taken], trees, gap
+        with _with_second_thread(draft, sources) as (worker, listeners, own):
+            archiving = worker.submit(_archive_databases, sources, listeners)
+            trees = _archive_trees(draft, checksums, own)
+            made = [_archive_salvaged(one, one.salvaged, own) for one in draft.databases if one.salvaged]
+            archived = {one.draft.settings.part: one for one in (*made, *archiving.result())}
+            return [archived[part] for one in draft.databases if (part := one.settings.part) in archived], trees, gap
 
 
-def _begin(draft: Draft, opened: contextlib.ExitStack) -> _Moment | None:
+def _begin_snapshot(draft: Draft, opened: contextlib.ExitStack) -> _DatabaseSource | None:
     """Begin the snapshot of this database; return None if it is missing and optional."""
     live = draft.settings.database
     before = database.signature(live)
@@ -156,13 +156,13 @@ def _begin(draft: Draft, opened: contextlib.ExitStack) -> _Moment | None:
         if database.is_optional_and_absent(draft.settings):
             draft.emit(Notice(f"There is no database {draft.settings.part} at {live}: it is not in this backup."))
             return None
-        return _Moment(draft, error=_only_before_restore(draft, error))
+        return _DatabaseSource(draft, error=_raise_unless_tolerated(draft, error))
     # A commit in between may be in the snapshot or not: then the stamp does not identify the snapshot's content.
     stamp = before if before == database.signature(live) else None
-    return _Moment(draft, snapshot, stamp, 0 if _is_unchanged(draft, stamp) else database.live_size(snapshot))
+    return _DatabaseSource(draft, snapshot, stamp, 0 if _is_unchanged(draft, stamp) else database.live_size(snapshot))
 
 
-def _only_before_restore(draft: Draft, error: SourceBroken) -> SourceBroken:
+def _raise_unless_tolerated(draft: Draft, error: SourceBroken) -> SourceBroken:
     """Return the error for a safety copy or a salvage, which a broken database must not stop; raise it otherwise."""
     if draft.request.kind not in ("pre_restore", "salvaged"):
         raise error
@@ -170,17 +170,19 @@ def _only_before_restore(draft: Draft, error: SourceBroken) -> SourceBroken:
 
 
 @contextlib.contextmanager
-def _both(draft: Draft, moments: list[_Moment]) -> Iterator[tuple[Executor, list[EventListener], EventListener]]:
+def _with_second_thread(
+    draft: Draft, sources: list[_DatabaseSource]
+) -> Iterator[tuple[Executor, list[EventListener], EventListener]]:
     """Require the disk space, then yield a second thread, its listeners (one per snapshot), and the first's listener.
 
     If the block raises, the next event in the second thread stops its work.
     """
-    database_size = sum(one.size for one in moments)
-    size = _required(draft, database_size)
+    database_size = sum(one.size for one in sources)
+    size = _require_space(draft, database_size)
     together, failed = Together(draft.emit, Step("Backing up", size)), threading.Event()
 
-    def listening(moment: _Moment) -> EventListener:
-        part = together.part(database.page_size(moment.snapshot) if moment.snapshot else 1)
+    def listening(source: _DatabaseSource) -> EventListener:
+        part = together.part(database.page_size(source.snapshot) if source.snapshot else 1)
 
         def listen(event: Event) -> None:
             if failed.is_set():
@@ -189,15 +191,15 @@ def _both(draft: Draft, moments: list[_Moment]) -> Iterator[tuple[Executor, list
 
         return listen
 
-    with process.optional_worker(database_size) as beside:
+    with process.optional_worker(database_size) as worker:
         try:
-            yield beside, [listening(one) for one in moments], together.part()
+            yield worker, [listening(one) for one in sources], together.part()
         except BaseException:
             failed.set()
             raise
 
 
-def _required(draft: Draft, size: int) -> int | None:
+def _require_space(draft: Draft, size: int) -> int | None:
     """Return the bytes to copy, or raise `NoSpace` if they do not fit.
 
     Return None, without measuring, if twice the sum of `size` and of the earlier backup's uploads fits.
@@ -215,30 +217,30 @@ def _required(draft: Draft, size: int) -> int | None:
     return size
 
 
-def _take_trees(draft: Draft, checksums: manifest.ChecksumWriter, emit: EventListener) -> list[_Taken]:
-    return [_take_uploads(one, one.live_uploads, checksums, emit) for one in draft.trees if one.live_uploads]
+def _archive_trees(draft: Draft, checksums: manifest.ChecksumWriter, emit: EventListener) -> list[_Archived]:
+    return [_archive_tree(one, one.live_uploads, checksums, emit) for one in draft.trees if one.live_uploads]
 
 
-def _take_uploads(draft: Draft, live: Path, checksums: manifest.ChecksumWriter, emit: EventListener) -> _Taken:
+def _archive_tree(draft: Draft, live: Path, checksums: manifest.ChecksumWriter, emit: EventListener) -> _Archived:
     folder = draft.settings.sealed_folder
 
     def record(path: str, facts: os.stat_result, checksum: str, attributes: int) -> None:
         checksums.record(f"{folder}/{path}", checksum)
-        draft.seen.add(path, facts, checksum, attributes)
+        draft.cache_writer.add(path, facts, checksum, attributes)
 
     selected = selection.of(draft.settings)
-    draft.seen.settle(live)
-    inside = _Inside(draft, live, emit)
+    draft.cache_writer.settle(live)
+    inside = _DatabasesInTree(draft, live, emit)
     copied = archiver.copy(live, draft.folder / folder, record, selected.leaves_out, draft.earlier, emit, inside.take)
-    draft.seen.keeps_attributes = copied.keeps_attributes
+    draft.cache_writer.keeps_attributes = copied.keeps_attributes
     if copied.late:
         checksums.insert({f"{folder}/{path}": checksum for path, checksum in copied.late.items()})
     excluded = tuple(sorted(map(marked.key, selected.marked.found)))
     sealed = tuple(inside.sealed(copied.databases))
-    return _Taken(draft, copied.added, uploads=copied.facts, excluded=excluded, inside=sealed)
+    return _Archived(draft, copied.added, uploads=copied.facts, excluded=excluded, inside=sealed)
 
 
-class _Inside:
+class _DatabasesInTree:
     """The SQLite databases inside a tree, each copied through SQLite as a snapshot."""
 
     def __init__(self, draft: Draft, live: Path, emit: EventListener) -> None:
@@ -281,43 +283,43 @@ class _Inside:
                 yield self._draft.earlier.databases[path]
 
 
-def _take_databases(moments: list[_Moment], listeners: list[EventListener]) -> list[_Taken]:
-    return [_take_or_keep(moment, listen) for moment, listen in zip(moments, listeners, strict=True)]
+def _archive_databases(sources: list[_DatabaseSource], listeners: list[EventListener]) -> list[_Archived]:
+    return [_archive_or_keep_raw(source, listen) for source, listen in zip(sources, listeners, strict=True)]
 
 
-def _take_or_keep(moment: _Moment, emit: EventListener) -> _Taken:
+def _archive_or_keep_raw(source: _DatabaseSource, emit: EventListener) -> _Archived:
     """Copy the database; if it is broken, keep its raw files, so that a restore does not lose them."""
-    draft, error = moment.draft, moment.error
-    if moment.snapshot:
+    draft, error = source.draft, source.error
+    if source.snapshot:
         try:
             with database.naming(draft.settings.part), database.attributed_to(draft.settings.database):
-                return _take_database(draft, moment.snapshot, moment.stamp, emit)
+                return _archive_database(draft, source.snapshot, source.stamp, emit)
         except SourceBroken as broken:
-            error = _only_before_restore(draft, broken)
+            error = _raise_unless_tolerated(draft, broken)
     assert error is not None
     emit(Notice(f"{error.message} Its files are kept as they are."))
     return _keep_raw(draft)
 
 
-def _take_database(draft: Draft, snapshot: sqlite3.Connection, stamp: str | None, emit: EventListener) -> _Taken:
+def _archive_database(draft: Draft, snapshot: sqlite3.Connection, stamp: str | None, emit: EventListener) -> _Archived:
     _remember_stamp(draft, stamp)
     if _is_unchanged(draft, stamp) and _link_database(draft):
         snapshot.close()
         assert draft.earlier is not None
-        return _Taken(draft, 0, database=_as_before(draft.earlier.metadata))
+        return _Archived(draft, 0, database=_parent_inspection(draft.earlier.metadata))
     found = _copy_database(draft, snapshot, emit)
-    is_known = draft.earlier is not None and _known(draft.earlier) == found.facts.sha256
-    return _Taken(draft, 0 if is_known and _link_database(draft) else found.facts.size, database=found)
+    is_known = draft.earlier is not None and _parent_checksum(draft.earlier) == found.facts.sha256
+    return _Archived(draft, 0 if is_known and _link_database(draft) else found.facts.size, database=found)
 
 
 def _remember_stamp(draft: Draft, stamp: str | None) -> None:
     if draft.settings.part:
-        draft.seen.databases[draft.settings.part] = stamp
+        draft.cache_writer.databases[draft.settings.part] = stamp
     else:
-        draft.seen.database = stamp
+        draft.cache_writer.database = stamp
 
 
-def _known(earlier: files_cache.ParentBackup) -> str | None:
+def _parent_checksum(earlier: files_cache.ParentBackup) -> str | None:
     """Return the checksum of the earlier backup's database, or None if it has none or kept only raw files."""
     facts = earlier.metadata.database
     return facts.sha256 if facts and not facts.raw else None
@@ -325,10 +327,10 @@ def _known(earlier: files_cache.ParentBackup) -> str | None:
 
 def _is_unchanged(draft: Draft, stamp: str | None) -> bool:
     """Return whether the live database has not changed since the earlier backup."""
-    return bool(draft.earlier and stamp and draft.earlier.database == stamp and _known(draft.earlier))
+    return bool(draft.earlier and stamp and draft.earlier.database == stamp and _parent_checksum(draft.earlier))
 
 
-def _as_before(metadata: Metadata) -> Inspection:
+def _parent_inspection(metadata: Metadata) -> Inspection:
     assert metadata.database is not None
     versions = {metadata.version_table: metadata.revisions} if metadata.revisions else {}
     print_ = metadata.schema_fingerprint or ""
@@ -370,7 +372,7 @@ def _copy_database(draft: Draft, snapshot: sqlite3.Connection, emit: EventListen
     return replace(found, facts=replace(found.facts, journal_mode=journal_mode, mode=mode))
 
 
-def _take_salvaged(draft: Draft, database_file: Path, emit: EventListener) -> _Taken:
+def _archive_salvaged(draft: Draft, database_file: Path, emit: EventListener) -> _Archived:
     """Move the salvaged database into the draft and check it. Raise `SourceBroken` if it is not sound."""
     os.rename(database_file, draft.database)
     disk.chown_if_root(draft.database, disk.owner_of(draft.settings.dir))
@@ -382,7 +384,7 @@ def _take_salvaged(draft: Draft, database_file: Path, emit: EventListener) -> _T
         )
     mode, journal_mode = draft.database.stat().st_mode & 0o777, _journal_mode_of(draft)
     found = replace(found, facts=replace(found.facts, mode=mode, journal_mode=journal_mode))
-    return _Taken(draft, found.facts.size, found)
+    return _Archived(draft, found.facts.size, found)
 
 
 def _journal_mode_of(draft: Draft) -> str:
@@ -391,21 +393,21 @@ def _journal_mode_of(draft: Draft) -> str:
     return before.journal_mode if before else "delete"
 
 
-def _keep_raw(draft: Draft) -> _Taken:
+def _keep_raw(draft: Draft) -> _Archived:
     for path in _database_files(draft):
         path.unlink()  # left by the copy that failed
     kept = database.keep_raw(draft.settings.database, draft.folder)
     size = sum((draft.folder / name).stat().st_size for name in kept)
     checksum = disk.hash_file(draft.database) if draft.database.exists() else ""
     _remember_stamp(draft, None)
-    return _Taken(draft, size, database=Inspection(DatabaseFacts(size=size, sha256=checksum, raw=True), {}, ""))
+    return _Archived(draft, size, database=Inspection(DatabaseFacts(size=size, sha256=checksum, raw=True), {}, ""))
 
 
-def _record_database(taken: _Taken, checksums: manifest.ChecksumWriter) -> None:
-    assert taken.database is not None
-    for path in sorted(_database_files(taken.draft)):
-        if path == taken.draft.database:
-            checksums.record(path.name, taken.database.facts.sha256)
+def _record_database(archived: _Archived, checksums: manifest.ChecksumWriter) -> None:
+    assert archived.database is not None
+    for path in sorted(_database_files(archived.draft)):
+        if path == archived.draft.database:
+            checksums.record(path.name, archived.database.facts.sha256)
         else:
             checksums.record_file(path.name)
 
@@ -415,8 +417,8 @@ def _database_files(draft: Draft) -> list[Path]:
     return [path for path in (draft.database, *database.sidecars(draft.database)) if path.exists()]
 
 
-def _metadata(draft: Draft, found: list[_Taken], trees: list[_Taken], gap: float) -> Metadata:
-    sealed = [*map(_sealed, found), *(one for taken in trees for one in taken.inside)]
+def _metadata(draft: Draft, found: list[_Archived], trees: list[_Archived], gap: float) -> Metadata:
+    sealed = [*map(_sealed, found), *(one for archived in trees for one in archived.inside)]
     held = [SealedTree(one.draft.settings.sealed_folder, one.uploads, one.excluded) for one in trees if one.uploads]
     first, uploads = sealed[0], next((one.uploads for one in held if one.name == UPLOADS_FOLDER), None)
     added = sum(one.added for one in (*found, *trees))
@@ -450,8 +452,8 @@ def _metadata(draft: Draft, found: list[_Taken], trees: list[_Taken], gap: float
     )
 
 
-def _sealed(taken: _Taken) -> SealedDatabase:
-    draft, found = taken.draft, taken.database
+def _sealed(archived: _Archived) -> SealedDatabase:
+    draft, found = archived.draft, archived.database
     assert found is not None
     table = _version_table(draft, found)
     revisions = found.versions.get(table, ())

@@ -36,13 +36,13 @@ def create_backup(
     """
     if request.name is not None:
         check_name(request.name)
-    with hooks.of(settings, _around(request), emit) as hook:
+    with hooks.of(settings, _hook_kind(request), emit) as hook:
         refuse_overlap(settings)
         store.require(settings.dir)
         with locked_operation(settings, "backup", emit, clock, [request.name] if request.name else []) as work:
             recover_under_lock(settings, work.emit)
-            created = _created(settings, request, hook, work, clock)
-    return _pushed(settings, created, emit, clock) if push else created
+            created = _make_with_hooks(settings, request, hook, work, clock)
+    return _push_if_configured(settings, created, emit, clock) if push else created
 
 
 def create_backup_if_needed(
@@ -58,38 +58,40 @@ def create_backup_if_needed(
     """
     if backup_of_today(settings, clock, request.uploads):
         return None
-    with hooks.of(settings, _around(request), emit) as hook:
+    with hooks.of(settings, _hook_kind(request), emit) as hook:
         refuse_overlap(settings)
         store.require(settings.dir)
         with locked_operation(settings, "backup", emit, clock) as work:
             recover_under_lock(settings, work.emit)
             if backup_of_today(settings, clock, request.uploads):
                 return None
-            created = _created(settings, request, hook, work, clock)
-    return _pushed(settings, created, emit, clock) if push else created
+            created = _make_with_hooks(settings, request, hook, work, clock)
+    return _push_if_configured(settings, created, emit, clock) if push else created
 
 
-def _around(request: BackupRequest) -> Literal["backup"] | None:
+def _hook_kind(request: BackupRequest) -> Literal["backup"] | None:
     """Return the hooks to run; none for safety copies, since the operation they belong to runs its own."""
     return None if request.kind in APART else "backup"
 
 
-def _created(settings: Settings, request: BackupRequest, hook: hooks.Hooks, work: Work, clock: Clock) -> Created:
+def _make_with_hooks(
+    settings: Settings, request: BackupRequest, hook: hooks.Hooks, work: Work, clock: Clock
+) -> Created:
     free_name(settings, request, clock().astimezone(settings.zone))  # refuse a bad name before any hook runs
     with hook.around(work):
-        created = _checked(settings, make_backup(settings, request, work.emit, clock), work.emit)
+        created = _warn_if_unreadable_schema(settings, make_backup(settings, request, work.emit, clock), work.emit)
         work.about(created.backup)
     return replace(created, warnings=(*created.warnings, *hook.warnings))
 
 
-def _pushed(settings: Settings, created: Created, emit: EventListener, clock: Clock) -> Created:
+def _push_if_configured(settings: Settings, created: Created, emit: EventListener, clock: Clock) -> Created:
     """Push to the remotes if the settings say so for each backup; the lock is already released."""
     if not settings.push_after_backup or not settings.remotes:
         return created
     return replace(created, warnings=(*created.warnings, *push_after(settings, emit, clock)[1]))
 
 
-def _checked(settings: Settings, created: Created, emit: EventListener) -> Created:
+def _warn_if_unreadable_schema(settings: Settings, created: Created, emit: EventListener) -> Created:
     """Add a warning if the backup is the first of its schema and that cannot be compared with this code.
 
     So a wrong setting shows on the day of the set-up, not on the day of a restore.

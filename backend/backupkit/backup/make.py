@@ -61,14 +61,14 @@ def make_backup(
     name = free_name(settings, request, at)
     warnings: list[str] = []
     with contextlib.ExitStack() as indexes:
-        seen = indexes.enter_context(files_cache.writing(settings.dir, name))
+        writer = indexes.enter_context(files_cache.writing(settings.dir, name))
         with (
             store.draft_folder(settings, name) as folder,
             files_cache.newest(settings, _takes_uploads(settings, request)) as earlier,
             contextlib.ExitStack() as before,
         ):
-            draft = Draft(settings, request, folder, earlier, seen, collecting(emit, warnings))
-            draft = replace(draft, others=tuple(_further(draft, name, indexes, before)))
+            draft = Draft(settings, request, folder, earlier, writer, collecting(emit, warnings))
+            draft = replace(draft, others=tuple(_further_drafts(draft, name, indexes, before)))
             draft = _with_salvaged(draft, part, salvaged) if salvaged else draft
             metadata = replace(
                 archiver.fill(draft),
@@ -77,12 +77,12 @@ def make_backup(
                 created_at=at,
                 duration_seconds=round(time.monotonic() - started, 3),
             )
-            metadata = _compared(settings, _with_references(settings, metadata, draft), emit)
+            metadata = _with_anomalies(settings, _with_references(settings, metadata, draft), emit)
             _seal(settings, folder, metadata)
         with contextlib.suppress(OSError):  # the backup is complete without a files cache
-            for one in {id(one.seen): one.seen for one in (draft, *draft.others)}.values():
+            for one in {id(one.cache_writer): one.cache_writer for one in (draft, *draft.others)}.values():
                 one.finish()
-    _mark(settings, request, name)
+    _set_flags(settings, request, name)
     if metadata.database and not metadata.is_raw:
         verification.remember_sound(settings.dir, name, metadata.database_checksum)
     made = store.read(settings, name)
@@ -90,16 +90,18 @@ def make_backup(
     return Created(made, tuple(warnings))
 
 
-def _further(draft: Draft, name: str, indexes: contextlib.ExitStack, before: contextlib.ExitStack) -> Iterator[Draft]:
+def _further_drafts(
+    draft: Draft, name: str, indexes: contextlib.ExitStack, before: contextlib.ExitStack
+) -> Iterator[Draft]:
     """Yield the draft of each further database and tree; each tree has its own files cache."""
     for part in draft.settings.parts[1:]:
         if part.uploads is None:
             earlier = draft.earlier.at(part.part) if draft.earlier else None
             yield replace(draft, settings=part, earlier=earlier)
-        elif draft.request.uploads and not _may_be_missing(part, draft.emit):
+        elif draft.request.uploads and not _is_optional_and_absent(part, draft.emit):
             earlier = before.enter_context(files_cache.newest(part, with_uploads=True))
-            seen = indexes.enter_context(files_cache.writing(part.dir, name, part.part))
-            yield replace(draft, settings=part, earlier=earlier, seen=seen)
+            writer = indexes.enter_context(files_cache.writing(part.dir, name, part.part))
+            yield replace(draft, settings=part, earlier=earlier, cache_writer=writer)
 
 
 def _with_salvaged(draft: Draft, part: str, salvaged: Path) -> Draft:
@@ -110,7 +112,7 @@ def _with_salvaged(draft: Draft, part: str, salvaged: Path) -> Draft:
     return replace(draft, others=tuple(others))
 
 
-def _may_be_missing(part: Settings, emit: EventListener) -> bool:
+def _is_optional_and_absent(part: Settings, emit: EventListener) -> bool:
     """Return whether it is an optional tree that is missing; if so, emit a notice."""
     is_missing = part.is_optional and part.uploads is not None and not os.path.lexists(part.uploads)
     if is_missing:
@@ -133,7 +135,7 @@ def _with_references(settings: Settings, metadata: Metadata, draft: Draft) -> Me
     return replace(metadata, references=found)
 
 
-def _compared(settings: Settings, metadata: Metadata, emit: EventListener) -> Metadata:
+def _with_anomalies(settings: Settings, metadata: Metadata, emit: EventListener) -> Metadata:
     """Add the anomalies. They are notices, not warnings, since the backup has all live data."""
     anomalies = anomaly.unusual(metadata, store.all_backups(settings), settings.anomaly_drop)
     for sentence in anomalies:
@@ -143,7 +145,7 @@ def _compared(settings: Settings, metadata: Metadata, emit: EventListener) -> Me
     return replace(metadata, anomalies=anomalies)
 
 
-def _mark(settings: Settings, request: BackupRequest, name: str) -> None:
+def _set_flags(settings: Settings, request: BackupRequest, name: str) -> None:
     """Set the requested flags, and clear those of an earlier backup of that name.
 
     A usual backup also ends every `pin_until_next`.
@@ -151,9 +153,9 @@ def _mark(settings: Settings, request: BackupRequest, name: str) -> None:
     if request.kind not in APART:
         flags.clear_all(settings.dir, flags.HELD)
     flags.forget(settings.dir, name)
-    for mark, wanted in ((flags.PINNED, request.pin), (flags.HELD, request.pin_until_next)):
+    for flag, wanted in ((flags.PINNED, request.pin), (flags.HELD, request.pin_until_next)):
         if wanted:
-            flags.add(settings.dir, mark, name)
+            flags.add(settings.dir, flag, name)
 
 
 def free_name(settings: Settings, request: BackupRequest, at: datetime) -> str:
@@ -178,7 +180,7 @@ def _default(request: BackupRequest, at: datetime) -> str:
 def _seal(settings: Settings, draft: Path, metadata: Metadata) -> None:
     manifest.write_metadata(draft, metadata)
     parts = [part for part in settings.parts if metadata.at(part.part)]
-    manifest.write_guide(draft, metadata, {part.part: _places(part, metadata) for part in parts})
+    manifest.write_guide(draft, metadata, {part.part: _guide_values(part, metadata) for part in parts})
     with contextlib.closing(manifest.ChecksumWriter(draft)) as checksums:
         for name in (METADATA_FILE, GUIDE_FILE):
             checksums.record_file(name)
@@ -187,7 +189,7 @@ def _seal(settings: Settings, draft: Path, metadata: Metadata) -> None:
         disk.chown_if_root(draft / name, disk.owner_of(settings.dir))
 
 
-def _places(settings: Settings, metadata: Metadata) -> dict[str, str]:
+def _guide_values(settings: Settings, metadata: Metadata) -> dict[str, str]:
     """Return the paths and commands that the page for restoring by hand names."""
     reach, folder = settings.reach, settings.dir / metadata.backup_name
     return {
@@ -196,11 +198,11 @@ def _places(settings: Settings, metadata: Metadata) -> dict[str, str]:
         "tool": reach.tool(f"restore {metadata.backup_name}"),
         "salvage": reach.tool(f"salvage {metadata.backup_name}"),
         "shell": reach.shell(folder),
-        **_migrating(settings, metadata),
+        **_migration_commands(settings, metadata),
     }
 
 
-def _migrating(settings: Settings, metadata: Metadata) -> dict[str, str]:
+def _migration_commands(settings: Settings, metadata: Metadata) -> dict[str, str]:
     """Return the commands that stamp the backup's revision and upgrade it; comments if the app has its own command."""
     metadata = metadata.at(settings.part) or metadata
     reach, target = settings.reach, schema.plain_target(settings, metadata.revisions)

@@ -57,8 +57,8 @@ def examine(wanted: Wanted, file: Path, uploads: Path, left_out: LeftOut, emit: 
     try:
         with _files_of(uploads) as files, database.open_sealed(file) as sealed:
             sealed.text_factory = bytes  # a path may have any bytes
-            looking = _Looking(files, sealed, left_out.test(), emit)
-            found = tuple(looking.of(column, path) for column, paths in wanted.items() for path in paths)
+            comparison = _Comparison(files, sealed, left_out.test(), emit)
+            found = tuple(comparison.compare(column, path) for column, paths in wanted.items() for path in paths)
             for error in dict.fromkeys(one.error for one in found if one.error):
                 emit(Warned(f"references: {error}"))
             unnamed, examples = _unnamed(files)
@@ -123,17 +123,17 @@ def _unnamed(files: sqlite3.Connection) -> tuple[int, tuple[str, ...]]:
 
 
 @dataclass
-class _Looking:
+class _Comparison:
     files: sqlite3.Connection
     sealed: sqlite3.Connection
     is_left_out: Callable[[str], bool]
     emit: EventListener
     rows: int = field(default=0)
 
-    def of(self, column: str, path: str) -> ReferenceFacts:
+    def compare(self, column: str, path: str) -> ReferenceFacts:
         """Compare the values of one column with the files, by one path template."""
         table, _, name = column.rpartition(".")
-        if error := self._why_not(table, name):
+        if error := self._column_error(table, name):
             return ReferenceFacts(column, path, error=error)
         rows = missing = outside = left_out = 0
         examples: list[str] = []
@@ -162,7 +162,7 @@ class _Looking:
             if value != b"":
                 yield value if isinstance(value, bytes) else str(value).encode()
 
-    def _why_not(self, table: str, name: str) -> str:
+    def _column_error(self, table: str, name: str) -> str:
         kind = "SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE"
         if not self.sealed.execute(kind, (table,)).fetchone():
             return f"there is no table {printable_text(table)}."

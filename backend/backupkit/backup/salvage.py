@@ -94,18 +94,18 @@ class _Source:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Rebuilding:
     """What was read: the new database, its tables, the backup it was compared with, and warnings of what is missing."""
 
     file: Path
     tables: tuple[SalvagedTable, ...]
-    known: _Known | None
+    known: _GoodBackup | None
     warnings: tuple[str, ...]
     is_undamaged: bool
 
 
 @dataclass(frozen=True)
-class _Known:
+class _GoodBackup:
     """The newest good backup, and its copy of the same database."""
 
     name: str
@@ -131,7 +131,7 @@ def salvage(
     with locked_operation(settings, "salvage", emit, clock) as work:
         recover_under_lock(settings, work.emit)
         warnings: list[str] = []
-        with _read(settings, source, include_free, work.emit) as found:
+        with _rebuild_copy(settings, source, include_free, work.emit) as found:
             for warning in found.warnings:
                 collecting(work.emit, warnings)(Warned(warning))
             request = BackupRequest(kind="salvaged", note=_note(source.file), uploads=source.has_uploads)
@@ -146,7 +146,7 @@ def plan_salvage(
     """Return what `salvage` would find, without making a backup; the rebuilt database is deleted again."""
     store.require(settings.dir)
     source = _source(settings, file)
-    with _read(settings, source, include_free, emit) as found:
+    with _rebuild_copy(settings, source, include_free, emit) as found:
         for warning in found.warnings:
             emit(Warned(warning))
         return _result(source, found, None)
@@ -197,7 +197,9 @@ def _note(file: Path) -> str:
 
 
 @contextlib.contextmanager
-def _read(settings: Settings, source: _Source, include_free: bool, emit: EventListener) -> Iterator[_Found]:
+def _rebuild_copy(
+    settings: Settings, source: _Source, include_free: bool, emit: EventListener
+) -> Iterator[_Rebuilding]:
     """Yield what can be read; the rebuilt database is deleted when the block ends."""
     known = _newest_good(settings, source.file)
     with store.work_folder(settings, "salvage", "salvage") as folder:
@@ -211,7 +213,7 @@ def _read(settings: Settings, source: _Source, include_free: bool, emit: EventLi
         try:
             rebuilt = rebuild(broken, target, known.file if known else None, include_free, emit)
         except sqlite3.DatabaseError as error:
-            raise _not_written(folder, error) from error
+            raise _write_error(folder, error) from error
         if not rebuilt.rows and not rebuilt.is_whole:
             raise SourceBroken(f"Nothing can be read of {source.file}: no row was found in it.", hint=database.PUT_BACK)
         os.chmod(target, _mode(source.file))
@@ -220,10 +222,10 @@ def _read(settings: Settings, source: _Source, include_free: bool, emit: EventLi
         is_undamaged = rebuilt.is_whole and not any(map(_is_altered, tables))
         if is_undamaged:
             emit(Notice(f"No damage was found in {source.file}: `backup` would do, and keeps the pages as they are."))
-        yield _Found(target, tables, known, (*said, *_warnings(source, rebuilt, tables, known)), is_undamaged)
+        yield _Rebuilding(target, tables, known, (*said, *_warnings(source, rebuilt, tables, known)), is_undamaged)
 
 
-def _not_written(folder: Path, error: sqlite3.DatabaseError) -> BackupError:
+def _write_error(folder: Path, error: sqlite3.DatabaseError) -> BackupError:
     if disk.is_full(folder) or "is full" in str(error):
         return NoSpace(f"The disk is full: {folder.parent}.", hint=_MAKE_ROOM)
     return BackupError(f"The new database cannot be written in {folder.parent}: {error}.", hint="See `doctor`.")
@@ -267,11 +269,11 @@ def _stamps(file: Path) -> list[tuple[int, int, int]]:
 # Comparison with the newest good backup
 
 
-def _newest_good(settings: Settings, file: Path) -> _Known | None:
+def _newest_good(settings: Settings, file: Path) -> _GoodBackup | None:
     for backup in store.own_backups(settings):
         sealed = _file_in(backup, settings.part) if backup.is_usable and backup.kind != "salvaged" else None
         if sealed and sealed != file and _is_readable(sealed):
-            return _Known(backup.name, sealed)
+            return _GoodBackup(backup.name, sealed)
     return None
 
 
@@ -286,7 +288,9 @@ def _is_readable(file: Path) -> bool:
     return False
 
 
-def _compared(rebuilt: Rebuilt, target: Path, known: _Known | None, emit: EventListener) -> tuple[SalvagedTable, ...]:
+def _compared(
+    rebuilt: Rebuilt, target: Path, known: _GoodBackup | None, emit: EventListener
+) -> tuple[SalvagedTable, ...]:
     """Return the row counts of each table in the new database or in the backup, sorted by name."""
     in_backup: dict[str, int] = {}
     if known:
@@ -326,7 +330,7 @@ def _table(name: str, found: int, before: int | None, changes: rows.Changes | No
 
 
 def _warnings(
-    source: _Source, rebuilt: Rebuilt, tables: tuple[SalvagedTable, ...], known: _Known | None
+    source: _Source, rebuilt: Rebuilt, tables: tuple[SalvagedTable, ...], known: _GoodBackup | None
 ) -> Iterator[str]:
     if not source.has_uploads and source.file == source.settings.database and source.settings.uploads:
         yield f"There are no uploads at {source.settings.uploads}: the backup has the database only."
@@ -365,7 +369,7 @@ def _lost(table: TableRows) -> str:
     return "; ".join(parts)
 
 
-def _result(source: _Source, found: _Found, created: Created | None) -> Salvaged:
+def _result(source: _Source, found: _Rebuilding, created: Created | None) -> Salvaged:
     name = created.backup.name if created else "the salvaged backup"
     known = found.known.name if found.known else ""
     recommended, advice = ("", _NOTHING_TO_RESTORE) if found.is_undamaged else _advice(name, known, found.tables)

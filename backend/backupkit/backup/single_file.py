@@ -45,60 +45,60 @@ class SingleFileConfig:
         return at.astimezone(self.zone).replace(microsecond=0)
 
 
-def create_single(plain: SingleFileConfig, emit: EventListener = silence, clock: Clock = utc_now) -> Path:
+def create_single(config: SingleFileConfig, emit: EventListener = silence, clock: Clock = utc_now) -> Path:
     """Make a backup, complete and on disk under its name, and return its path; remove all but the newest `max_backups`.
 
     Raise `SourceUnreadable`, `NoSpace` or `Locked`: then nothing is left behind, and no older backup is touched.
     """
-    database.require(plain.database)
-    with _locked(plain, "backup", emit):
-        return _make(plain, emit, clock)
+    database.require(config.database)
+    with _locked(config, "backup", emit):
+        return _make(config, emit, clock)
 
 
 def create_single_if_needed(
-    plain: SingleFileConfig, emit: EventListener = silence, clock: Clock = utc_now
+    config: SingleFileConfig, emit: EventListener = silence, clock: Clock = utc_now
 ) -> Path | None:
     """Make a backup like `create_single`, or return None if there is one of today.
 
     If several threads and processes call this at once, only one of them makes a backup.
     """
-    if backup_of_today(plain, clock):
+    if backup_of_today(config, clock):
         return None
-    database.require(plain.database)
-    with _locked(plain, "backup", emit):
-        return None if backup_of_today(plain, clock) else _make(plain, emit, clock)
+    database.require(config.database)
+    with _locked(config, "backup", emit):
+        return None if backup_of_today(config, clock) else _make(config, emit, clock)
 
 
-def backup_of_today(plain: SingleFileConfig, clock: Clock = utc_now) -> plain_files.SingleBackup | None:
+def backup_of_today(config: SingleFileConfig, clock: Clock = utc_now) -> plain_files.SingleBackup | None:
     """Return the newest backup made today in the configured zone, or None. Only files that exist count.
 
     A file name has no offset, but `last_backup_at` has: it gives the right day of its backup after a change of zone.
     """
-    today = plain.local(clock()).date()
-    last = last_backup.read(plain.settings_file, plain.zone)
-    for backup in own_backups(plain):
+    today = config.local(clock()).date()
+    last = last_backup.read(config.settings_file, config.zone)
+    for backup in own_backups(config):
         exact = last if last and backup.path.name == _name(last) else backup.at
-        if backup.size and plain.local(exact).date() == today:
+        if backup.size and config.local(exact).date() == today:
             return backup
     return None
 
 
-def last_backup_moment(plain: SingleFileConfig) -> datetime | None:
+def last_backup_moment(config: SingleFileConfig) -> datetime | None:
     """Return when the last backup was made, the later of the newest file's time and `last_backup_at`, or None."""
-    on_disk = [backup.at for backup in own_backups(plain)]
-    written = last_backup.read(plain.settings_file, plain.zone)
-    if written and plain_files.owners(plain.backups).is_anothers(_name(written), plain.database):
+    on_disk = [backup.at for backup in own_backups(config)]
+    written = last_backup.read(config.settings_file, config.zone)
+    if written and plain_files.owners(config.backups).is_anothers(_name(written), config.database):
         written = None  # several databases may share the settings too
     return max([*on_disk, *([written] if written else [])], default=None)
 
 
-def own_backups(plain: SingleFileConfig) -> list[plain_files.SingleBackup]:
+def own_backups(config: SingleFileConfig) -> list[plain_files.SingleBackup]:
     """Return the backups in the folder, newest first, without those of other databases."""
-    return plain_files.backups_of(plain.database, plain.backups, plain.zone)
+    return plain_files.backups_of(config.database, config.backups, config.zone)
 
 
 def restore_single(
-    plain: SingleFileConfig,
+    config: SingleFileConfig,
     path: Path,
     emit: EventListener = silence,
     clock: Clock = utc_now,
@@ -109,69 +109,69 @@ def restore_single(
     Return None if there was nothing to keep. Raise `NoSuchBackup`, `Damaged`, `Refused` for another program's database,
     or `SourceLocked`: then the live database is unchanged. With `force`, a backup with other tables is accepted.
     """
-    backup, kept = _existing(plain, path), None
-    disk.make_folder(plain.database.parent)
+    backup, kept = _require_backup_file(config, path), None
+    disk.make_folder(config.database.parent)
 
     def keep() -> None:
         nonlocal kept
-        kept = copy_beside(plain.database, plain.local(clock()), plain.timeout, emit)
+        kept = copy_beside(config.database, config.local(clock()), config.timeout, emit)
 
-    with _locked(plain, f"restore of {backup.name}", emit), draft_of(plain.database) as folder:
-        staged = folder / plain.database.name
-        facts = _stage(plain, backup, staged, force)
+    with _locked(config, f"restore of {backup.name}", emit), draft_of(config.database) as folder:
+        staged = folder / config.database.name
+        facts = _stage(config, backup, staged, force)
         with disk.Opened(folder, descriptors.FOLDER) as opened:
-            compared = database.replace_live(staged, opened, plain.database, plain.timeout, facts, keep, emit)
-        _prove(plain, compared, facts, emit)
+            compared = database.replace_live(staged, opened, config.database, config.timeout, facts, keep, emit)
+        _prove_restored(config, compared, facts, emit)
     return kept
 
 
 @contextlib.contextmanager
-def _locked(plain: SingleFileConfig, command: str, emit: EventListener) -> Iterator[None]:
+def _locked(config: SingleFileConfig, command: str, emit: EventListener) -> Iterator[None]:
     """Hold the lock while the block runs, and first remove what killed runs left."""
-    store.require(plain.backups)
-    with lock.held(plain.backups, command, plain.timeout, emit):
-        clear_unfinished_copies(plain.database)
-        plain_files.clear_unfinished_record(plain.backups)
-        settings_drafts = f"{disk.DRAFT_PREFIX}{glob.escape(plain.settings_file.name)}-*"
+    store.require(config.backups)
+    with lock.held(config.backups, command, config.timeout, emit):
+        clear_unfinished_copies(config.database)
+        plain_files.clear_unfinished_record(config.backups)
+        settings_drafts = f"{disk.DRAFT_PREFIX}{glob.escape(config.settings_file.name)}-*"
         for draft in (
-            draft_folder(plain.database),
-            *plain.backups.glob(f"{disk.DRAFT_PREFIX}backup_*"),
-            *plain.settings_file.parent.glob(settings_drafts),
+            draft_folder(config.database),
+            *config.backups.glob(f"{disk.DRAFT_PREFIX}backup_*"),
+            *config.settings_file.parent.glob(settings_drafts),
         ):
             disk.remove_tree(draft)
         yield
 
 
-def _make(plain: SingleFileConfig, emit: EventListener, clock: Clock) -> Path:
-    final, at = plain_files.free_place(plain.local(clock()), plain.backups)
+def _make(config: SingleFileConfig, emit: EventListener, clock: Clock) -> Path:
+    final, at = plain_files.free_place(config.local(clock()), config.backups)
     with draft_of(final) as folder:
         copied = folder / final.name
-        copy_moment(plain.database, copied, plain.timeout, emit)
+        copy_moment(config.database, copied, config.timeout, emit)
         disk.sync_file(copied)
-        _record(plain, final.name, emit)
+        _record(config, final.name, emit)
         disk.rename(copied, final)
-    _note(plain, at, emit)
-    _prune(plain, final, at, emit)
+    _record_time(config, at, emit)
+    _prune(config, final, at, emit)
     return final
 
 
-def _record(plain: SingleFileConfig, name: str, emit: EventListener) -> None:
+def _record(config: SingleFileConfig, name: str, emit: EventListener) -> None:
     try:
-        plain_files.record(plain.backups, name, plain.database)
+        plain_files.record(config.backups, name, config.database)
     except (BackupError, OSError) as error:
         emit(Warned(f"Of which database this backup is could not be recorded: {error}"))
 
 
-def _note(plain: SingleFileConfig, at: datetime, emit: EventListener) -> None:
+def _record_time(config: SingleFileConfig, at: datetime, emit: EventListener) -> None:
     try:
-        last_backup.write(plain.settings_file, at)
+        last_backup.write(config.settings_file, at)
     except (BackupError, OSError) as error:
         emit(Warned(f"The backup is made, but its time could not be recorded: {error}"))
 
 
-def _prune(plain: SingleFileConfig, made: Path, at: datetime, emit: EventListener) -> None:
+def _prune(config: SingleFileConfig, made: Path, at: datetime, emit: EventListener) -> None:
     try:
-        for old in plain_files.expired(own_backups(plain), plain.max_backups, made, at):
+        for old in plain_files.expired(own_backups(config), config.max_backups, made, at):
             disk.remove(old.path)
     except OSError as error:
         emit(Warned(f"The backup is made, but an old one could not be removed: {error}"))
@@ -181,70 +181,72 @@ def _name(at: datetime) -> str:
     return f"backup_{at.strftime(STAMP)}.db"
 
 
-def _existing(plain: SingleFileConfig, path: Path) -> Path:
+def _require_backup_file(config: SingleFileConfig, path: Path) -> Path:
     """Return the backup's file, given a path or a bare name in the backups folder. Raise if it is not usable."""
-    named = plain.backups / path
+    named = config.backups / path
     found = Path(os.path.realpath(named if len(path.parts) == 1 and named.exists() else path.expanduser()))
     if not found.is_file():
         raise NoSuchBackup(f"There is no backup at {found}.", hint="list_backups() tells which there are.")
-    if plain.database.exists() and os.path.samefile(found, plain.database):
+    if config.database.exists() and os.path.samefile(found, config.database):
         raise Refused(f"{found} is the live database itself.", hint="list_backups() tells which backups there are.")
     if unfinished := [one for one in database.sidecars(found) if one.exists() and one.stat().st_size]:
         raise Damaged(f"{found} is no backup but a database in use: {unfinished[0]} belongs to it.")
     return found
 
 
-def _stage(plain: SingleFileConfig, backup: Path, staged: Path, force: bool) -> DatabaseFacts:
+def _stage(config: SingleFileConfig, backup: Path, staged: Path, force: bool) -> DatabaseFacts:
     """Stage the backup's content next to the live database, checked, and with the live page size."""
     found = database.inspect(backup)
     if found.problems:
         raise Damaged(f"{backup} is damaged: {found.problems[0]}.", hint="Try an older backup.")
-    _refuse_foreign(plain, backup, found.facts, force or _is_surely_own(plain, backup))
+    _refuse_foreign(config, backup, found.facts, force or _is_surely_own(config, backup))
     space.require(4 * found.facts.size, staged.parent, "This restore")
     disk.copy_file(backup, staged)
     if disk.hash_file(staged) != found.facts.sha256:
         raise Damaged(f"{backup} changed while it was staged.", hint="Try again.")
     database.require_usable(staged, backup)
     database.seal(staged)
-    database.match_page_size(staged, plain.database, plain.timeout)
+    database.match_page_size(staged, config.database, config.timeout)
     disk.sync_tree(staged.parent)
     return replace(found.facts, mode=backup.stat().st_mode & 0o777)
 
 
-def _refuse_foreign(plain: SingleFileConfig, backup: Path, facts: DatabaseFacts, is_own: bool) -> None:
+def _refuse_foreign(config: SingleFileConfig, backup: Path, facts: DatabaseFacts, is_own: bool) -> None:
     """Raise `Refused` if the application ids differ or no table is in both; with `is_own`, compare only the ids."""
     try:
-        with database.snapshot(plain.database, plain.timeout) as snapshot:
+        with database.snapshot(config.database, config.timeout) as snapshot:
             live = database.look(snapshot).facts
     except SourceBroken:
         return  # a missing or broken live database cannot be compared, and must not prevent its restore
     ids = {live.application_id, facts.application_id} - {0}
     if len(ids) > 1 or (live.rows and not is_own and live.rows.keys().isdisjoint(facts.rows)):
-        raise _another_programs(plain, backup)
+        raise _another_programs(config, backup)
 
 
-def _another_programs(plain: SingleFileConfig, backup: Path) -> Refused:
+def _another_programs(config: SingleFileConfig, backup: Path) -> Refused:
     hint = "list_backups() tells its own."
-    known = plain_files.owners(plain.backups)
-    if _is_in_folder(plain, backup) and known.is_anothers(backup.name, plain.database):
+    known = plain_files.owners(config.backups)
+    if _is_in_folder(config, backup) and known.is_anothers(backup.name, config.database):
         other = known.databases[backup.name]
-        return Refused(f"{backup} is a backup of {other}, another program's database than {plain.database}.", hint=hint)
-    return Refused(f"{backup} is another program's database than {plain.database}.", hint=hint)
+        return Refused(
+            f"{backup} is a backup of {other}, another program's database than {config.database}.", hint=hint
+        )
+    return Refused(f"{backup} is another program's database than {config.database}.", hint=hint)
 
 
-def _is_surely_own(plain: SingleFileConfig, backup: Path) -> bool:
-    known = plain_files.owners(plain.backups)
-    return _is_in_folder(plain, backup) and known.is_surely_of(backup.name, plain.database)
+def _is_surely_own(config: SingleFileConfig, backup: Path) -> bool:
+    known = plain_files.owners(config.backups)
+    return _is_in_folder(config, backup) and known.is_surely_of(backup.name, config.database)
 
 
-def _is_in_folder(plain: SingleFileConfig, backup: Path) -> bool:
-    return backup.parent == Path(os.path.realpath(plain.backups))
+def _is_in_folder(config: SingleFileConfig, backup: Path) -> bool:
+    return backup.parent == Path(os.path.realpath(config.backups))
 
 
-def _prove(
-    plain: SingleFileConfig, compared: database.Comparison | None, facts: DatabaseFacts, emit: EventListener
+def _prove_restored(
+    config: SingleFileConfig, compared: database.Comparison | None, facts: DatabaseFacts, emit: EventListener
 ) -> None:
     try:
-        database.prove(plain.database, plain.timeout, None, compared=compared, rows=facts.rows)
+        database.prove(config.database, config.timeout, None, compared=compared, rows=facts.rows)
     except SourceLocked as error:
         emit(Warned(f"The restored database could not be proven: {error.message}"))

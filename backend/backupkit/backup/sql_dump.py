@@ -77,7 +77,7 @@ def restore_dump(
     ):
         recover_under_lock(settings, work.emit)
         with store.work_folder(settings, "dump", "restore-dump") as folder:
-            source = _loaded(settings, file, name, work.emit, folder)
+            source = _load(settings, file, name, work.emit, folder)
             plan = plan_source(settings, source, force, work.emit)
             agree(plan)
             with hook.around(work):
@@ -92,7 +92,7 @@ def plan_dump(
     _refuse_missing(settings, file)
     store.require(settings.dir)
     with store.work_folder(settings, "dump", "restore-dump --dry-run") as folder:
-        source = _loaded(settings, file, _name_of(file), emit, folder)
+        source = _load(settings, file, _name_of(file), emit, folder)
         return plan_source(settings, source, force, emit)
 
 
@@ -106,15 +106,15 @@ def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:
         store.require_file(settings, file, missing, "*.sql*", "To restore a backup: `restore NAME`")
 
 
-def _loaded(settings: Settings, file: Path | BinaryIO, name: str, emit: EventListener, folder: Path) -> Source:
+def _load(settings: Settings, file: Path | BinaryIO, name: str, emit: EventListener, folder: Path) -> Source:
     target = folder / settings.database.name
-    with _text(file) as text:
+    with _open_text(file) as text:
         sql_loader.load_dump(text, target, emit)
     return _source(settings, target, name)
 
 
 @contextlib.contextmanager
-def _text(file: Path | BinaryIO) -> Iterator[BinaryIO]:
+def _open_text(file: Path | BinaryIO) -> Iterator[BinaryIO]:
     if isinstance(file, Path):
         with compression.open_for_reading(file) as text:
             yield text

@@ -56,18 +56,18 @@ class ParentBackup:
     """An earlier backup from which unchanged files are linked. Ask for paths in the order of `tree.walk`."""
 
     def __init__(
-        self, folder: Path, metadata: Metadata, file: BinaryIO, said: dict[str, Any], tree: str = UPLOADS_FOLDER
+        self, folder: Path, metadata: Metadata, file: BinaryIO, footer: dict[str, Any], tree: str = UPLOADS_FOLDER
     ) -> None:
         self.folder = folder
         self.uploads = folder / tree
         """Folder with its copies of the uploads."""
         self.metadata = metadata
-        self.database: str | None = said["database"]
-        self._stamps: dict[str, str | None] = said.get("databases", {})
-        self._file, self._files = file, int(said["files"])
+        self.database: str | None = footer["database"]
+        self._stamps: dict[str, str | None] = footer.get("databases", {})
+        self._file, self._files = file, int(footer["files"])
         # An earlier version did not sync the live files first, so its stamps cannot be trusted, only its checksums.
-        self._is_settled = bool(said.get("settled"))
-        self.keeps_attributes = bool(said.get("attributes"))
+        self._is_settled = bool(footer.get("settled"))
+        self.keeps_attributes = bool(footer.get("attributes"))
         """Whether its copies have all the attributes that the live files had."""
         self.has_hard_links = bool(metadata.uploads and metadata.uploads.hard_links)
         self.databases: dict[str, SealedDatabase] = {}
@@ -149,9 +149,9 @@ class Writer:
         """Finish the cache for the sealed backup and remove superseded ones. For speed, nothing is synced."""
         offset = self._file.tell()
         seal = disk.hash_file(self._backups / self._name / CHECKSUM_FILE)
-        said: dict[str, Any] = {"seal": seal, "database": self.database, "files": self._files}
-        said |= {"databases": self.databases} if self.databases else {}
-        self._write(json.dumps(said | {"settled": True, "attributes": self.keeps_attributes}) + "\n")
+        footer: dict[str, Any] = {"seal": seal, "database": self.database, "files": self._files}
+        footer |= {"databases": self.databases} if self.databases else {}
+        self._write(json.dumps(footer | {"settled": True, "attributes": self.keeps_attributes}) + "\n")
         self._file.write(f"{self._digest.hexdigest()} {offset:020d}\n".encode())
         self._file.flush()
         os.replace(self._folder / _draft(self._name), self._folder / self._name)
@@ -219,10 +219,10 @@ def _open(settings: Settings, path: Path, with_uploads: bool, opened: contextlib
         if metadata is None or (with_uploads and not metadata.uploads_included):
             return None
         file: BinaryIO = opened.enter_context(disk.open_plain(path, MOST_CHECKSUMS))
-        said = _footer(file)
-        if said is None or said["seal"] != disk.hash_file(backup.path / CHECKSUM_FILE):
+        footer = _footer(file)
+        if footer is None or footer["seal"] != disk.hash_file(backup.path / CHECKSUM_FILE):
             return None
-        found = ParentBackup(backup.path, metadata, file, said, settings.sealed_folder)
+        found = ParentBackup(backup.path, metadata, file, footer, settings.sealed_folder)
         below = f"{settings.sealed_folder}/"
         inside = [one for one in backup.metadata.databases if one.name.startswith(below)]
         found.databases = {one.name.removeprefix(below): one for one in inside}
@@ -247,8 +247,8 @@ def _footer(lines: BinaryIO) -> dict[str, Any] | None:
     if digest.hexdigest() != checksum:
         return None
     lines.seek(int(offset))
-    said: dict[str, Any] = json.loads(lines.readline())
-    return said
+    footer: dict[str, Any] = json.loads(lines.readline())
+    return footer
 
 
 def _newest_first(folder: Path | None) -> list[Path]:
@@ -260,16 +260,16 @@ def _newest_first(folder: Path | None) -> list[Path]:
 
 
 def _superseded(backups: Path, folder: Path, part: str) -> Iterator[Path]:
-    """Yield caches to delete: those of lost or unreadable backups, and all but the newest `_KEPT` per `_line_of`."""
+    """Yield caches to delete: those of lost or unreadable backups, and all but the newest `_KEPT` per `_series_of`."""
     kept: Counter[tuple[str | None, bool] | None] = Counter()
     for path in _newest_first(folder):
-        line = _line_of(backups / path.name, part)
-        kept[line] += 1
-        if kept[line] > _KEPT or line is None:
+        series = _series_of(backups / path.name, part)
+        kept[series] += 1
+        if kept[series] > _KEPT or series is None:
             yield path
 
 
-def _line_of(backup: Path, part: str) -> tuple[str | None, bool] | None:
+def _series_of(backup: Path, part: str) -> tuple[str | None, bool] | None:
     try:
         metadata = read_metadata(backup, ZoneInfo("UTC")).at(part)
     except Damaged:

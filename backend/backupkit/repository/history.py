@@ -21,8 +21,8 @@ from backupkit.repository import flags, lock
 HISTORY_FILE = "history.jsonl"
 DAMAGED_FILE = "history.damaged.jsonl"
 LIMIT, KEPT = 2_000_000, 1  # bytes per file, and number of rotated files: each holds some thousands of operations
-_NOTHING: tuple[object, ...] = (None, "", [])
-_LEFT_OUT = (("outcome", "running"), ("through", "library"), ("born", ""))
+_EMPTY_VALUES: tuple[object, ...] = (None, "", [])
+_OMITTED_DEFAULTS = (("outcome", "running"), ("through", "library"), ("born", ""))
 _NEVER_ENDED = "It never ended: it was killed, or the machine went down."
 
 
@@ -72,9 +72,9 @@ def read(backups: Path) -> History:
 def _line(operation: Operation) -> bytes:
     """Return the operation as one JSON line, omitting fields that have their default values."""
     document = documents.operation(operation)
-    document["who"] = {key: one for key, one in document["who"].items() if (key, one) not in _LEFT_OUT}
+    document["who"] = {key: one for key, one in document["who"].items() if (key, one) not in _OMITTED_DEFAULTS}
     return documents.as_line(
-        {key: one for key, one in document.items() if one not in _NOTHING and (key, one) not in _LEFT_OUT}
+        {key: one for key, one in document.items() if one not in _EMPTY_VALUES and (key, one) not in _OMITTED_DEFAULTS}
     )
 
 

@@ -77,13 +77,13 @@ class Hooks:
         except BaseException as error:
             self.tell_error(error)
             raise
-        self._tell(f"after_{self._around}", None, work.operation.warnings)
+        self._run_with_result(f"after_{self._around}", None, work.operation.warnings)
 
     def tell_error(self, error: BaseException) -> None:
         """Run `on_error`, at most once per operation."""
         if not self._is_told:
             self._is_told = True
-            self._tell("on_error", error)
+            self._run_with_result("on_error", error)
 
     def _before(self) -> None:
         hook = f"before_{self._around}"
@@ -93,7 +93,7 @@ class Hooks:
             stopped = _NO_BACKUP if self._around == "backup" else _NO_RESTORE
             raise HookFailed(f"{error.message.rstrip('.')}{stopped}", error.hint) from error
 
-    def _tell(self, hook: str, error: BaseException | None, warnings: Sequence[str] = ()) -> None:
+    def _run_with_result(self, hook: str, error: BaseException | None, warnings: Sequence[str] = ()) -> None:
         facts = self._facts(
             RESULT=outcome_of(error, warnings),
             EXIT_CODE=str(exit_code_of(error, warnings)),
@@ -121,12 +121,12 @@ class Hooks:
         if not words:
             return
         self._emit(Step(f"Running {hook}"))
-        said = _Said(hook, self._settings)
-        told = {PREFIX + name: value for name, value in {"HOOK": hook, **facts}.items()}
+        output = _Output(hook, self._settings)
+        variables = {PREFIX + name: value for name, value in {"HOOK": hook, **facts}.items()}
         try:
             _require_own(words, self._settings.app_dir)
-            limits = (self._settings.hook_timeout, said.line, lambda: self._emit(StillWaiting()))
-            code = command.run(words, self._settings.app_dir, {**os.environ, **told}, *limits)
+            limits = (self._settings.hook_timeout, output.line, lambda: self._emit(StillWaiting()))
+            code = command.run(words, self._settings.app_dir, {**os.environ, **variables}, *limits)
         except TimeoutError:
             late = self._failed(hook, f"did not end within {self._settings.hook_timeout:g} s")
             raise HookFailed(late.message, f"Raise hook_timeout, or: {late.hint}") from None
@@ -135,7 +135,7 @@ class Hooks:
         except OSError as error:
             raise self._failed(hook, f"cannot be run: {error.strerror}: {printable(str(error.filename))}") from error
         if code:
-            raise self._failed(hook, f"ended with {code}: {said.last or 'it said nothing'}")
+            raise self._failed(hook, f"ended with {code}: {output.last or 'it said nothing'}")
 
     def _failed(self, hook: str, how: str) -> HookFailed:
         words = shlex.join(scrubbed(word, self._settings.secrets) for word in getattr(self._settings, hook))
@@ -144,7 +144,7 @@ class Hooks:
         return HookFailed(f"{hook} of {self._settings.app_dir / SETTINGS_FILE} {how}.", hint)
 
 
-class _Said:
+class _Output:
     """The output of a hook: each line goes to the log, and the last one is kept for the error."""
 
     def __init__(self, hook: str, settings: Settings) -> None:

@@ -81,21 +81,21 @@ def file_flaws(
     metadata: Metadata | None,
     digest: manifest.Digest,
     only: str | None = None,
-    hear: Callable[[str, walk.Survey], None] = lambda _tree, _survey: None,
+    on_survey: Callable[[str, walk.Survey], None] = lambda _tree, _survey: None,
 ) -> Iterator[Flaw]:
     """Yield every difference from the sealed state in files, folders and links. The backup must have checksums.
 
-    `hear` gets the survey of each tree (see `lost`). With `only`, the other parts are not read. An unreadable file or
-    folder raises `PermissionError`, because that is not damage.
+    `on_survey` gets the survey of each tree (see `lost`). With `only`, the other parts are not read. An unreadable file
+    or folder raises `PermissionError`, because that is not damage.
     """
     trees = metadata.tree_facts if metadata else {UPLOADS_FOLDER: None}
     without = metadata.left_out(only) if metadata else frozenset[str]()
     with closing(_Surveys(folder, trees)) as surveys:
         yield from manifest.verify_checksums(folder, digest, without, surveys.add)
-        yield from _strangers(folder, trees)
+        yield from _unexpected_entries(folder, trees)
         for name, recorded in trees.items() if metadata else ():
             if name not in without:
-                yield from _tree_flaws(folder, name, recorded, surveys, hear)
+                yield from _tree_flaws(folder, name, recorded, surveys, on_survey)
 
 
 class _Surveys:
@@ -177,7 +177,7 @@ def _tree_size_flaws(folder: Path, name: str, recorded: UploadsFacts | None) -> 
 def database_flaws(metadata: Metadata, found: Inspection, checksum: str | None) -> Iterator[Flaw]:
     """Yield SQLite's problems with the backup's database, or, if it has none, differences from the metadata."""
     name = metadata.database_file or ""
-    texts = [*found.problems] or [*_compared(metadata, found, checksum)]
+    texts = [*found.problems] or [*_metadata_differences(metadata, found, checksum)]
     yield from (Flaw(name, printable(f"{name}: {text}")) for text in texts)
 
 
@@ -192,7 +192,7 @@ def writable_by_others(folder: Path, metadata: Metadata | None) -> Iterator[Path
             yield folder / name
 
 
-def _strangers(folder: Path, trees: Collection[str]) -> Iterator[Flaw]:
+def _unexpected_entries(folder: Path, trees: Collection[str]) -> Iterator[Flaw]:
     """Yield folders, links and special files that the backup did not have, and trees that are not folders."""
     for name in sorted(os.listdir(folder)):
         entry = tree.look(folder, name)
@@ -209,14 +209,14 @@ def _tree_flaws(
     name: str,
     recorded: UploadsFacts | None,
     surveys: _Surveys,
-    hear: Callable[[str, walk.Survey], None],
+    on_survey: Callable[[str, walk.Survey], None],
 ) -> Iterator[Flaw]:
     root = folder / name
     if not os.path.lexists(root):
         yield Flaw(name, f"{name} is missing")
     elif recorded and recorded.tree and root.is_dir():
         found = surveys.of(name, recorded)
-        hear(name, found)
+        on_survey(name, found)
         if found.tree == recorded.tree or _is_tree(folder, name, recorded):
             return
         text = f"a folder or a link below {name} is not as it was written"
@@ -236,7 +236,7 @@ def _is_tree(folder: Path, name: str, recorded: UploadsFacts) -> bool:
     return walk.digest_of(sorted(entries, key=lambda entry: entry[1].split("/"))) == recorded.tree
 
 
-def _compared(metadata: Metadata, found: Inspection, checksum: str | None) -> Iterator[str]:
+def _metadata_differences(metadata: Metadata, found: Inspection, checksum: str | None) -> Iterator[str]:
     at_table = found.versions.get(metadata.version_table)
     if metadata.revisions and at_table != tuple(sorted(metadata.revisions)):
         at = ", ".join(at_table or ()) or "none"
@@ -244,12 +244,12 @@ def _compared(metadata: Metadata, found: Inspection, checksum: str | None) -> It
     if metadata.schema_fingerprint and metadata.schema_fingerprint != found.fingerprint:
         yield "its tables are not built as the metadata say"
     if metadata.database:
-        yield from _facts_compared(metadata.database, found.facts)
+        yield from _facts_differences(metadata.database, found.facts)
         if checksum is not None and checksum != metadata.database.sha256:
             yield f"{CHECKSUM_FILE} and the metadata do not have the same checksum of it"
 
 
-def _facts_compared(recorded: DatabaseFacts, found: DatabaseFacts) -> Iterator[str]:
+def _facts_differences(recorded: DatabaseFacts, found: DatabaseFacts) -> Iterator[str]:
     for table in sorted(recorded.rows.keys() & found.rows.keys()):  # some virtual tables can be read by the app only
         before, now = recorded.rows[table], found.rows[table]
         if before != now:

@@ -57,8 +57,8 @@ _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 _MEANINGS = {escape: letter for letter, escape in _ESCAPES.items()}
 _PLAIN_LINE = re.compile(rb"([0-9a-f]{64})  ([^/\\\n\r\0][^\\\n\r\0]*)\n")  # matches nearly every line
 _SPECIAL, _ESCAPED = re.compile(r"[\\\n\r]"), re.compile(r"\\[\\nr]")
-_LATER = "Use the version of this toolkit that wrote it, or a later one."
-_OTHER = "Try another backup: `list`. What is in this folder can still be copied out by hand."
+_USE_LATER = "Use the version of this toolkit that wrote it, or a later one."
+_TRY_ANOTHER = "Try another backup: `list`. What is in this folder can still be copied out by hand."
 
 
 @cache
@@ -102,20 +102,20 @@ def _read_metadata(folder: Path, zone: ZoneInfo) -> Metadata:
     try:
         values = json.loads(disk.read_plain(path, MOST_METADATA), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
-        raise Damaged(f"{folder} has no {METADATA_FILE}.", _OTHER) from error
+        raise Damaged(f"{folder} has no {METADATA_FILE}.", _TRY_ANOTHER) from error
     except OSError as error:
-        raise Damaged(f"{path} cannot be read: {error.strerror}.", _OTHER) from error
+        raise Damaged(f"{path} cannot be read: {error.strerror}.", _TRY_ANOTHER) from error
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"{path} cannot be read: {error}.", _OTHER) from error
+        raise Damaged(f"{path} cannot be read: {error}.", _TRY_ANOTHER) from error
     if not isinstance(values, dict):
-        raise Damaged(f"{path} is not a JSON object.", _OTHER)
+        raise Damaged(f"{path} is not a JSON object.", _TRY_ANOTHER)
     _refuse_later_format(path, values)
     try:
-        metadata = _form().validate_python(_completed(values, folder, zone))
+        metadata = _form().validate_python(_with_defaults(values, folder, zone))
     except ValidationError as error:
         first = error.errors()[0]
         where = printable_text(".".join(map(str, first["loc"]))) or METADATA_FILE
-        raise Damaged(f"{path} cannot be trusted: {where}: {first['msg']}.", _OTHER) from error
+        raise Damaged(f"{path} cannot be trusted: {where}: {first['msg']}.", _TRY_ANOTHER) from error
     _refuse_paths(path, metadata)
     return metadata
 
@@ -160,7 +160,7 @@ def has_checksums(folder: Path) -> bool:
 
 def read_checksums(folder: Path) -> tuple[dict[str, str], list[Flaw]]:
     """Return the SHA-256 of each listed file by path, and the flaws of the list itself."""
-    listed = _Listed(folder)
+    listed = _ChecksumReader(folder)
     checksums: dict[str, str] = {}
     for path, checksum in listed.rest():
         if checksums.setdefault(path, checksum) is not checksum:
@@ -170,20 +170,20 @@ def read_checksums(folder: Path) -> tuple[dict[str, str], list[Flaw]]:
 
 def listed_paths(folder: Path) -> Iterator[str]:
     """Yield the path of each line as it is read."""
-    return (path for path, _ in _Listed(folder).rest())
+    return (path for path, _ in _ChecksumReader(folder).rest())
 
 
 def sound_checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each listed file by path. Raise `Damaged` if the list has flaws."""
     checksums, flaws = read_checksums(folder)
     if flaws:
-        raise Damaged(f"{folder / CHECKSUM_FILE} is not sound: {flaws[0].text}.", _OTHER)
+        raise Damaged(f"{folder / CHECKSUM_FILE} is not sound: {flaws[0].text}.", _TRY_ANOTHER)
     return checksums
 
 
 def checksum_of(folder: Path, path: str) -> str | None:
     """Return the sealed SHA-256 of one file, wherever it is in the list, or None if it is not listed."""
-    return next((checksum for listed, checksum in _Listed(folder).rest() if listed == path), None)
+    return next((checksum for listed, checksum in _ChecksumReader(folder).rest() if listed == path), None)
 
 
 def checksums_in_order(folder: Path) -> Callable[[str], str | None]:
@@ -192,7 +192,7 @@ def checksums_in_order(folder: Path) -> Callable[[str], str | None]:
     Paths may be skipped. If the list is in another order, a path more than 131,072 lines before the last line read is
     not found (`checksum_of` finds it).
     """
-    return _Listed(folder, forgets=True).take
+    return _ChecksumReader(folder, forgets=True).take
 
 
 class Comparison:
@@ -202,7 +202,7 @@ class Comparison:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._listed = folder, _Listed(folder)
+        self._folder, self._listed = folder, _ChecksumReader(folder)
         self._top: dict[str, str] = {}
         self._is_in_order = True
 
@@ -250,15 +250,15 @@ def verify_checksums(
     folder: Path,
     digest: Digest = lambda path, _facts: disk.hash_file(path),
     without: Collection[str] = (),
-    met: Callable[[str, tree.Entry], None] = lambda _tree, _entry: None,
+    on_entry: Callable[[str, tree.Entry], None] = lambda _tree, _entry: None,
 ) -> Iterator[Flaw]:
     """Yield every difference from the sealed files: altered, missing and extra ones. Memory is bounded.
 
-    Entries of the folder named in `without` are skipped with all below them. `met` is called for each entry of each
-    tree, in the order of a walk; if `SHA256SUMS` cannot be used, for none. A file or folder without read permission
-    raises `PermissionError`, because that is not damage.
+    Entries of the folder named in `without` are skipped with all below them. `on_entry` is called for each entry of
+    each tree, in the order of a walk; if `SHA256SUMS` cannot be used, for none. A file or folder without read
+    permission raises `PermissionError`, because that is not damage.
     """
-    listed = _Listed(folder)
+    listed = _ChecksumReader(folder)
     try:
         _opened_list(folder).close()
     except Damaged as error:
@@ -267,7 +267,7 @@ def verify_checksums(
     entries = _trees_first(folder, without)
     for name, entry in entries:
         if name:
-            met(name, entry)
+            on_entry(name, entry)
             entry = entry._replace(path=f"{name}/{entry.path}")
         if entry.form != "file" or entry.path == CHECKSUM_FILE:
             continue
@@ -281,7 +281,7 @@ def verify_checksums(
             yield Flaw(CHECKSUM_FILE, text)
             for name, left in entries:
                 if name:
-                    met(name, left)
+                    on_entry(name, left)
             return
         if reason := _compared(f"{folder}/{entry.path}", entry.facts, wanted, digest):
             yield Flaw(entry.path, f"{printable(entry.path)} {reason}")
@@ -311,7 +311,7 @@ class _OutOfOrder(Exception):
     """The search for a path passed `_MOST_AHEAD` lines, so the list is not in the expected order."""
 
 
-class _Listed:
+class _ChecksumReader:
     """Reader of `SHA256SUMS` that reads only as far as needed; with a list in order, few lines are in memory."""
 
     def __init__(self, folder: Path, forgets: bool = False) -> None:
@@ -365,7 +365,7 @@ def _opened_list(folder: Path) -> BinaryIO:
     except (FileNotFoundError, PermissionError):
         raise
     except OSError as error:
-        raise Damaged(f"{path} cannot be read: {error.strerror}.", _OTHER) from error
+        raise Damaged(f"{path} cannot be read: {error.strerror}.", _TRY_ANOTHER) from error
 
 
 def _compared(path: str, facts: os.stat_result, wanted: str | None, digest: Digest) -> str:
@@ -467,20 +467,20 @@ def _refuse_later_format(path: Path, values: dict[str, Any]) -> None:
     version = str(values.get("backup_version", FORMAT))
     major = version.partition(".")[0]
     if not re.fullmatch("[0-9]{1,9}", major):
-        raise Damaged(f"{path} names no format: backup_version is {version[:9]!r}.", _OTHER)
+        raise Damaged(f"{path} names no format: backup_version is {version[:9]!r}.", _TRY_ANOTHER)
     if int(major) > int(FORMAT.partition(".")[0]):
-        raise Damaged(f"{path} is of format {printable(version[:9])}, later than this toolkit's {FORMAT}.", _LATER)
+        raise Damaged(f"{path} is of format {printable(version[:9])}, later than this toolkit's {FORMAT}.", _USE_LATER)
 
 
 def _refuse_paths(path: Path, metadata: Metadata) -> None:
     name = metadata.database_file
     if name is not None and (not name or "/" in name or name in (".", "..") or "\0" in name):
-        raise Damaged(f"{path} cannot be trusted: database_file is {name!r}, not a file's plain name.", _OTHER)
-    if why := _why_not_listed(metadata):
-        raise Damaged(f"{path} cannot be trusted: {why}.", _OTHER)
+        raise Damaged(f"{path} cannot be trusted: database_file is {name!r}, not a file's plain name.", _TRY_ANOTHER)
+    if why := _invalid_list(metadata):
+        raise Damaged(f"{path} cannot be trusted: {why}.", _TRY_ANOTHER)
 
 
-def _why_not_listed(metadata: Metadata) -> str:
+def _invalid_list(metadata: Metadata) -> str:
     """Return what is invalid in the lists of databases and trees; empty if nothing is."""
     trees, databases = [one.name for one in metadata.trees], metadata.databases
     if wrong := [one for one in trees if not FOLDER.fullmatch(one) or one == MAIN_DATABASE]:
@@ -488,7 +488,7 @@ def _why_not_listed(metadata: Metadata) -> str:
     if databases and (databases[0].name, databases[0].database_file) != (MAIN_DATABASE, metadata.database_file):
         return "databases: the first is another than database_file"
     for one in databases[1:]:
-        if why := _why_not_a_database(one, metadata):
+        if why := _invalid_database(one, metadata):
             return f"databases: {one.name!r} {why}"
     files = [one.database_file for one in databases if one.database_file]
     names = [one.name for one in databases]
@@ -497,7 +497,7 @@ def _why_not_listed(metadata: Metadata) -> str:
     return "a name comes twice" if len(set(names)) < len(names) or len(set(trees)) < len(trees) else ""
 
 
-def _why_not_a_database(one: SealedDatabase, metadata: Metadata) -> str:
+def _invalid_database(one: SealedDatabase, metadata: Metadata) -> str:
     folder, _, inside = one.name.partition("/")
     if not inside:
         is_plain = one.database_file is None or (is_inside(one.database_file) and "/" not in one.database_file)
@@ -507,7 +507,7 @@ def _why_not_a_database(one: SealedDatabase, metadata: Metadata) -> str:
     return "" if is_there and is_inside(one.name) and not {"", ".", STAGING} & {*steps} else "is no path in a tree"
 
 
-def _completed(values: dict[str, Any], folder: Path, zone: ZoneInfo) -> dict[str, Any]:
+def _with_defaults(values: dict[str, Any], folder: Path, zone: ZoneInfo) -> dict[str, Any]:
     known = dict(values)
     known.setdefault("backup_name", folder.name)
     known.setdefault("alembic_revision", None)

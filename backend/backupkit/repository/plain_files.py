@@ -122,7 +122,7 @@ def _found(database: Path, folder: Path, zone: tzinfo | None) -> Iterator[Single
         shown = _stamp(name)
         facts = _plain_facts(folder / name) if shown else None
         if shown and facts and not known.is_anothers(name, database):
-            at, is_sure = _moment(shown, zone, facts.st_mtime), known.is_surely_of(name, database)
+            at, is_sure = _time_in_name(shown, zone, facts.st_mtime), known.is_surely_of(name, database)
             yield SingleBackup(folder / name, at, facts.st_size, is_sure)
 
 
@@ -174,7 +174,7 @@ def _stamp(name: str) -> datetime | None:
         return None
 
 
-def _moment(shown: datetime, zone: tzinfo | None, changed: float) -> datetime:
+def _time_in_name(shown: datetime, zone: tzinfo | None, changed: float) -> datetime:
     """Return a local time as a point in time; in the repeated hour, the one nearer to the file's modification time."""
     twice = (shown.replace(fold=fold) for fold in (0, 1))
     moments = [one.replace(tzinfo=zone) if zone else one.astimezone() for one in twice]

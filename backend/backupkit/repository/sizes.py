@@ -24,7 +24,7 @@ _FILE = "sizes.json"
 
 
 @dataclass(frozen=True)
-class _Known:
+class _CachedSize:
     """Unique bytes of a backup made at `made`, while `older` is the next older one."""
 
     made: str
@@ -33,14 +33,14 @@ class _Known:
 
 
 @cache
-def _form() -> TypeAdapter[dict[str, _Known]]:
-    return TypeAdapter(dict[str, _Known])
+def _form() -> TypeAdapter[dict[str, _CachedSize]]:
+    return TypeAdapter(dict[str, _CachedSize])
 
 
 def with_unique_bytes(settings: Settings, newest_first: list[Backup]) -> list[Backup]:
     """Return the backups with `unique_bytes` set: the bytes shared with no later entry of the list."""
     before = _read(settings.dir)
-    known: dict[str, _Known] = {}
+    known: dict[str, _CachedSize] = {}
     found = [
         replace(backup, unique_bytes=_unique_bytes(backup, newest_first[place + 1 :], before, known))
         for place, backup in enumerate(newest_first)
@@ -57,7 +57,9 @@ def unique_bytes_of(settings: Settings, backup: Backup) -> Backup:
     return next((one for one in found if one.name == backup.name), backup)
 
 
-def _unique_bytes(backup: Backup, older: list[Backup], before: dict[str, _Known], known: dict[str, _Known]) -> int:
+def _unique_bytes(
+    backup: Backup, older: list[Backup], before: dict[str, _CachedSize], known: dict[str, _CachedSize]
+) -> int:
     metadata = backup.metadata
     if metadata is None or metadata.added_bytes is None:
         return backup.size_bytes
@@ -66,7 +68,7 @@ def _unique_bytes(backup: Backup, older: list[Backup], before: dict[str, _Known]
     made, next_older = metadata.created_at.isoformat(), older[0].name if older else ""
     there = before.get(backup.name)
     if there is None or (there.made, there.older) != (made, next_older):
-        there = _Known(made, next_older, _count(backup, [one.path for one in older]))
+        there = _CachedSize(made, next_older, _count(backup, [one.path for one in older]))
     known[backup.name] = there
     return there.bytes
 
@@ -88,7 +90,7 @@ def _is_same(entry: tree.Entry, other: Path) -> bool:
     return False
 
 
-def _read(backups: Path) -> dict[str, _Known]:
+def _read(backups: Path) -> dict[str, _CachedSize]:
     try:
         with own_folder.existing(backups, flags.STATE_FOLDER) as folder:
             return _form().validate_json(disk.read_plain(folder / _FILE, disk.MOST_STATE)) if folder else {}
@@ -96,7 +98,7 @@ def _read(backups: Path) -> dict[str, _Known]:
         return {}
 
 
-def _write(backups: Path, known: dict[str, _Known]) -> None:
+def _write(backups: Path, known: dict[str, _CachedSize]) -> None:
     document = {name: {"made": one.made, "older": one.older, "bytes": one.bytes} for name, one in known.items()}
     with own_folder.made(backups, flags.STATE_FOLDER) as folder:
         disk.write_file(folder / _FILE, json.dumps(document).encode())

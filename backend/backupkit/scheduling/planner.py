@@ -61,7 +61,9 @@ def past_of(
 ) -> RunHistory:
     """Collect the past runs from disk and history; a scheduled backup counts only while it exists and is usable."""
     backups = tuple(backups)
-    made = [one.metadata.created_at for one in backups if one.metadata and _counts(settings, one, one.metadata)]
+    made = [
+        one.metadata.created_at for one in backups if one.metadata and _is_scheduled_backup(settings, one, one.metadata)
+    ]
     tested = [one.proven_at for one in backups if one.proven_at]
     tested += [one.started_at for one in operations if _is_over(one)]
     last: dict[Task, datetime] = {}
@@ -79,7 +81,7 @@ def is_credible(moment: datetime, now: datetime) -> bool:
     return moment <= now + _CLOCKS_DIFFER
 
 
-def _counts(settings: Settings, backup: Backup, metadata: Metadata) -> bool:
+def _is_scheduled_backup(settings: Settings, backup: Backup, metadata: Metadata) -> bool:
     return metadata.kind == "scheduled" and reliable.is_own(settings, metadata) and backup.is_usable
 
 
@@ -113,7 +115,7 @@ def upcoming(settings: Settings, past: RunHistory, now: datetime, count: int) ->
         at = max(due.at, now)
         found.append(DueRun(due.task, at, due.why))
         for _ in range(count - 1):
-            later = _regular(settings, past, at, due.task)
+            later = _next_regular(settings, past, at, due.task)
             if later is None:
                 break
             found.append(later)
@@ -144,14 +146,14 @@ def rules_for(settings: Settings, task: Task) -> Rules:
 
 
 def _next_of(settings: Settings, past: RunHistory, now: datetime, task: Task) -> DueRun | None:
-    owed = _owed(settings, past, now, task)
-    regular = _regular(settings, past, now, task)
+    owed = _overdue(settings, past, now, task)
+    regular = _next_regular(settings, past, now, task)
     if owed is None or (regular and regular.at <= owed.at):
         return regular
     return owed
 
 
-def _owed(settings: Settings, past: RunHistory, now: datetime, task: Task) -> DueRun | None:
+def _overdue(settings: Settings, past: RunHistory, now: datetime, task: Task) -> DueRun | None:
     """Return the run that is overdue or failed, or None."""
     rules, last = rules_for(settings, task), past.last.get(task)
     slot, why = preceding(rules, settings.zone, now), ", ".join(rules)
@@ -179,7 +181,7 @@ def _wanted_at_start(settings: Settings, past: RunHistory) -> bool:
     return last is None or last < past.started - _RECENT
 
 
-def _regular(settings: Settings, past: RunHistory, now: datetime, task: Task) -> DueRun | None:
+def _next_regular(settings: Settings, past: RunHistory, now: datetime, task: Task) -> DueRun | None:
     rules = rules_for(settings, task)
     slot = following(rules, settings.zone, now)
     if slot is None:

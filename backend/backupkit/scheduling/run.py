@@ -78,7 +78,7 @@ def run_steps(steps: Sequence[RunStep], emit: EventListener = silence) -> Iterat
         if missing := [name for name in step.needs if name not in done]:
             yield StepResult(step.name, "skipped", f"It needs {missing[0]}, which did not succeed.")
         else:
-            yield _carried_out(step, done, emit)
+            yield _run_step(step, done, emit)
 
 
 def worst(results: Sequence[StepResult]) -> ExitCode:
@@ -87,14 +87,14 @@ def worst(results: Sequence[StepResult]) -> ExitCode:
     return next((code for code in codes if code != ExitCode.WARNINGS), codes[0] if codes else ExitCode.DONE)
 
 
-def backup_step(settings: Settings, order: BackupRequest, if_needed: bool = False, clock: Clock = utc_now) -> RunStep:
+def backup_step(settings: Settings, request: BackupRequest, if_needed: bool = False, clock: Clock = utc_now) -> RunStep:
     """Return the step that makes a backup; with `if_needed`, only if there is none of today."""
 
     def act(_done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
         make = create_backup_if_needed if if_needed else create_backup
-        made = make(settings, order, emit, clock, push=False)  # pushing is a separate step
+        made = make(settings, request, emit, clock, push=False)  # pushing is a separate step
         if made is None:
-            there = backup_of_today(settings, clock, order.uploads)
+            there = backup_of_today(settings, clock, request.uploads)
             name = f": {there.name}" if there else ""
             return StepReport(f"There is a backup of today already{name}.", idle=True, backup=there)
         sentence = f"{made.backup.name} is checked and on disk: {space.format_bytes(made.backup.size_bytes)}."
@@ -144,14 +144,14 @@ def push_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
         done, warnings = push_after(settings, emit, clock)
         for one in done:
             if not one.failure and settings.remotes[one.remote].has_policy:
-                warnings += _pruned_there(settings, one.remote, emit, clock)
+                warnings += _prune_remote(settings, one.remote, emit, clock)
         count = sum(len(one.backups) for one in done)
         return StepReport(f"Backups pushed: {count}.", warnings, idle=not count)
 
     return RunStep("push", act)
 
 
-def _pruned_there(settings: Settings, remote: str, emit: EventListener, clock: Clock) -> tuple[str, ...]:
+def _prune_remote(settings: Settings, remote: str, emit: EventListener, clock: Clock) -> tuple[str, ...]:
     try:
         plan = plan_remote_prune(settings, remote, emit, clock)
         return prune_remote(settings, remote, plan, False, emit, clock).warnings
@@ -163,10 +163,10 @@ def _pruned_there(settings: Settings, remote: str, emit: EventListener, clock: C
 
 
 def regular_steps(
-    settings: Settings, order: BackupRequest, if_needed: bool = False, clock: Clock = utc_now
+    settings: Settings, request: BackupRequest, if_needed: bool = False, clock: Clock = utc_now
 ) -> list[RunStep]:
     """Return the steps of the maintenance run, in order; the push only if there are remotes."""
-    made = [backup_step(settings, order, if_needed, clock), verify_step(settings, clock), prune_step(settings, clock)]
+    made = [backup_step(settings, request, if_needed, clock), verify_step(settings, clock), prune_step(settings, clock)]
     return [*made, push_step(settings, clock)] if settings.remotes else made
 
 
@@ -182,14 +182,14 @@ def test_steps(
         refuse_bad(settings, [found])
         text, warnings = f"Test restore of {found.backup.name} passed.", found.warnings
         if moment := moments.pick(settings, choose):
-            point = _tested_point(settings, moment, emit, clock)
+            point = _test_point(settings, moment, emit, clock)
             text, warnings = f"{text} So did that of {point.backup.name}.", (*warnings, *point.warnings)
         return StepReport(text, warnings, backup=found.backup)
 
     return [RunStep("test", act)]
 
 
-def _tested_point(settings: Settings, moment: Moment, emit: EventListener, clock: Clock) -> Verified:
+def _test_point(settings: Settings, moment: Moment, emit: EventListener, clock: Clock) -> Verified:
     """Test-restore a point of rewind. The history records the attempt even if the point cannot be built."""
     with contextlib.ExitStack() as building:
         try:
@@ -202,7 +202,7 @@ def _tested_point(settings: Settings, moment: Moment, emit: EventListener, clock
     return found
 
 
-def _carried_out(step: RunStep, done: dict[str, StepReport], emit: EventListener) -> StepResult:
+def _run_step(step: RunStep, done: dict[str, StepReport], emit: EventListener) -> StepResult:
     began = time.monotonic()
     try:
         outcome = done[step.name] = step.act(done, emit)

@@ -69,7 +69,7 @@ def look_into(settings: Settings, name: str, path: str = "", start: int = 0, cou
     Raise `NoSuchBackup` if the backup or the folder does not exist, `Refused` for a path that leaves the uploads.
     """
     top = uploads_of(settings, store.find(settings, name))
-    folder = _inside(top, path)
+    folder = _path_inside(top, path)
     try:
         with os.scandir(folder) as entries:
             names = sorted((not entry.is_dir(follow_symlinks=False), entry.name) for entry in entries)
@@ -96,8 +96,8 @@ def write_out(
             hint=f"`files {backup.name}` lists them. --to DIR takes out several.",
         )
     (path,) = chosen.leaves
-    source = _inside(top, path)
-    _facts_of(source)
+    source = _path_inside(top, path)
+    _require_file(source)
     wanted = _checksum(backup, f"{settings.sealed_folder}/{path}", emit)
     with disk.Opened(source, descriptors.FILE) as file:
         if disk.hash_contents(file) != wanted and manifest.has_checksums(backup.path):
@@ -194,13 +194,13 @@ def differing_rows(
 
 
 def _not_compared(settings: Settings, name: str, table: str, sealed: Path, error: sqlite3.DatabaseError) -> BackupError:
-    return _kind_of(error, sealed)(
+    return _error_class(error, sealed)(
         f"The table {printable(table)} of {settings.database} cannot be compared with {sealed}: {error}.",
         hint=f"`verify {name}` checks the backup; `doctor` looks at the live data.",
     )
 
 
-def _kind_of(error: sqlite3.DatabaseError, sealed: Path) -> type[BackupError]:
+def _error_class(error: sqlite3.DatabaseError, sealed: Path) -> type[BackupError]:
     """Return the error class for a failed comparison: the sealed database is damaged, else the live one, or neither."""
     if not engine.is_damage(error):
         return BackupError
@@ -218,7 +218,7 @@ def uploads_of(settings: Settings, backup: Backup) -> Path:
     return top
 
 
-def _inside(top: Path, path: str) -> Path:
+def _path_inside(top: Path, path: str) -> Path:
     """Return the path below the uploads. Raise `Refused` if it leaves them, or leads through a link."""
     if path and not manifest.is_inside(path):
         raise Refused(f"{printable(path)} is not a path below {top}.", hint="Take one from the folder's list.")
@@ -233,7 +233,7 @@ def _item(entry: tree.Entry) -> Item:
     return Item(entry.path, entry.form, entry.facts.st_size, changed, entry.target)
 
 
-def _facts_of(source: Path) -> os.stat_result:
+def _require_file(source: Path) -> os.stat_result:
     """Return the facts of the file. Raise `NoSuchBackup` if it does not exist, `Refused` if it is not a file."""
     try:
         facts = os.lstat(source)

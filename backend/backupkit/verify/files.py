@@ -64,7 +64,7 @@ def _standings(settings: Settings, top: Path, chosen: Chosen) -> dict[str, Stand
             selection.of(
                 settings.model_copy(update={"exclude": (), "exclude_marked": ()})
             ),  # compare files that are excluded now, too
-            lambda path, _error: _note(standings, path, chosen),
+            lambda path, _error: _mark_unreadable(standings, path, chosen),
             earlier,
             chosen=chosen,
         )
@@ -74,6 +74,6 @@ def _standings(settings: Settings, top: Path, chosen: Chosen) -> dict[str, Stand
     return standings
 
 
-def _note(standings: dict[str, Standing], path: str, chosen: Chosen) -> None:
+def _mark_unreadable(standings: dict[str, Standing], path: str, chosen: Chosen) -> None:
     """Mark as unreadable every chosen file at or below a live path that cannot be read."""
     standings.update((one, "unreadable") for one in chosen.leaves if path in tree.with_parents(one))

@@ -29,13 +29,13 @@ def run(settings: Settings, scratch: Settings, log: Path) -> None:
     """
     command, timeout = settings.test_command, settings.test_timeout
     named = repr(scrubbed(command, settings.secrets))
-    with app_process.target(settings, scratch.database) as target, open(log, "wb") as said:
+    with app_process.target(settings, scratch.database) as target, open(log, "wb") as output:
         child = subprocess.Popen(
             ["/bin/sh", "-c", command],
             cwd=settings.app_dir,
             env=_environment(scratch, target),
             stdin=subprocess.DEVNULL,
-            stdout=said,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
@@ -62,7 +62,7 @@ def _environment(scratch: Settings, target: app_process.Target) -> dict[str, str
 
 
 def _last_line(log: Path) -> str:
-    with open(log, "rb") as said:
-        said.seek(max(0, os.fstat(said.fileno()).st_size - 4096))
-        lines = said.read().decode(errors="replace").split("\n")
+    with open(log, "rb") as output:
+        output.seek(max(0, os.fstat(output.fileno()).st_size - 4096))
+        lines = output.read().decode(errors="replace").split("\n")
     return printable(next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing"))

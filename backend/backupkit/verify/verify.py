@@ -48,7 +48,7 @@ from backupkit.verify.test_restore import prove_backup
 
 MOST_FLAWS = 100  # flaws that are listed; the rest are counted
 _KEPT_FLAWS = 20  # flaws that the record stores
-_NEW_ONE = "Make a new one: `backup`. Do not delete older ones that are good: `list`."
+_MAKE_NEW_HINT = "Make a new one: `backup`. Do not delete older ones that are good: `list`."
 _MOST_DATABASES = 64  # databases whose results are kept for other backups that share the file
 
 Choose = Callable[[Sequence[Backup]], Backup]
@@ -97,15 +97,15 @@ def verify_backups(
     command = "test-restore" if test_restore else "verify"
     with recorded(settings, command, emit, clock, [backup.name for backup in backups]) as work:
         done = list(
-            _verified(_Run(settings, work.emit, clock, sum(map(_bytes_to_read, backups))), backups, test_restore)
+            _verify_each(_Run(settings, work.emit, clock, sum(map(_bytes_to_read, backups))), backups, test_restore)
         )
         work.about(*(one.backup for one in done))
-        if bad := _bad(settings, done):
+        if bad := _first_error(settings, done):
             work.end(bad)
     return done
 
 
-def _verified(run: _Run, backups: Sequence[Backup], test_restore: bool) -> Iterator[Verified]:
+def _verify_each(run: _Run, backups: Sequence[Backup], test_restore: bool) -> Iterator[Verified]:
     for backup in backups:
         try:
             yield run.verify(backup, test_restore)
@@ -166,14 +166,14 @@ def can_be_proven(backup: Backup) -> bool:
 
 def refuse_bad(settings: Settings, done: Sequence[Verified]) -> None:
     """Raise `Damaged` if any backup is damaged, or else the first reason why one could not be checked or proven."""
-    if bad := _bad(settings, done):
+    if bad := _first_error(settings, done):
         raise bad
 
 
-def _bad(settings: Settings, done: Sequence[Verified]) -> BackupError | None:
+def _first_error(settings: Settings, done: Sequence[Verified]) -> BackupError | None:
     if damaged := [one for one in done if one.flaws]:
-        born = next((one.hint for one in damaged if one.hint), "")
-        hint = born or _copies_of(settings, damaged) or _NEW_ONE
+        advice = next((one.hint for one in damaged if one.hint), "")
+        hint = advice or _pull_hint(settings, damaged) or _MAKE_NEW_HINT
         if len(done) > 1:
             names = ", ".join(one.backup.name for one in damaged)
             return Damaged(f"Of {len(done)} backups verified these are damaged: {names}.", hint)
@@ -183,7 +183,7 @@ def _bad(settings: Settings, done: Sequence[Verified]) -> BackupError | None:
     return next((one.failure for one in done if one.failure), None)
 
 
-def _copies_of(settings: Settings, damaged: Sequence[Verified]) -> str:
+def _pull_hint(settings: Settings, damaged: Sequence[Verified]) -> str:
     """Return a hint on how to pull copies of the damaged backups, by the cached listings of remotes; empty if none."""
     there = [
         (one.backup.name, remotes[0]) for one in damaged if (remotes := listing_cache.holders(settings, one.backup))
@@ -213,38 +213,38 @@ class _Run:
         """Verify one backup and store the result in its record. Raise `NoSuchBackup` if it was deleted meanwhile."""
         before = _identity(backup.path)
         try:
-            verified = self._checked(backup)
+            verified = self._check(backup)
         except OSError as error:
             verified = Verified(backup, failure=_unreadable(error))
         except BackupError as error:
             verified = Verified(backup, failure=error)
         _refuse_gone(backup, before)
-        verified = self._recorded(verified)
+        verified = self._record(verified)
         if test_restore and not verified.flaws and not verified.failure:
-            verified = self._proven(verified)
+            verified = self._prove(verified)
             _refuse_gone(backup, before)
         return verified
 
-    def _checked(self, backup: Backup) -> Verified:
+    def _check(self, backup: Backup) -> Verified:
         _require_readable(backup.path)
         self.emit(Step(f"Verifying {backup.name}", self._total))
         self.emit(Progress(self._done))
         warnings: list[str] = []
         listen = collecting(self.emit, warnings)
-        looking = _Looking(backup, self._digests, self._inspections, self._advance, listen)
-        found = looking.flaws()
+        check = _BackupCheck(backup, self._digests, self._inspections, self._advance, listen)
+        found = check.flaws()
         flaws = tuple(islice(found, MOST_FLAWS))
         more = sum(1 for _ in found)
-        for flaw in looking.index_flaws[:1]:
-            listen(Warned(f"An index of {backup.name} does not match its table: {flaw}. {self._said_of_live}"))
-        for lost in looking.lost:
+        for flaw in check.index_flaws[:1]:
+            listen(Warned(f"An index of {backup.name} does not match its table: {flaw}. {self._live_advice}"))
+        for lost in check.lost:
             listen(Warned(f"{lost}. Its contents are as written."))
         for path in integrity.writable_by_others(backup.path, backup.metadata):
             listen(Warned(f"{path} can be written by others than its owner."))
         if backup.metadata and backup.metadata.is_raw:
             listen(Warned(f"{backup.path} keeps a database that could not be read, as raw files: no restore of it."))
         found_named = None if flaws else self._references(backup, listen)
-        hint = self._said_of_live if looking.born_with else ""
+        hint = self._live_advice if check.sealed_damage else ""
         return Verified(backup, flaws, more, tuple(warnings), hint, references=found_named)
 
     def _references(self, backup: Backup, emit: EventListener) -> References | None:
@@ -259,7 +259,7 @@ class _Run:
         return references.examine(wanted, file, uploads, left_out, emit)
 
     @cached_property
-    def _said_of_live(self) -> str:
+    def _live_advice(self) -> str:
         """Advice that says whether the live database is damaged too: then a new backup would be damaged as well."""
         live = self._settings.database
         found = database.check_live(live, min(self._settings.busy_timeout, 5))
@@ -276,14 +276,14 @@ class _Run:
             self._done = min(self._done + count, self._total)
         self.emit(Progress(self._done))
 
-    def _recorded(self, verified: Verified) -> Verified:
+    def _record(self, verified: Verified) -> Verified:
         if verified.failure or verified.backup.metadata is None or verified.backup.error:
             return verified
-        return self._keep(
+        return self._update_record(
             verified, lambda record: replace(record, checked_at=self._now(), flaws=verified.flaws[:_KEPT_FLAWS])
         )
 
-    def _proven(self, verified: Verified) -> Verified:
+    def _prove(self, verified: Verified) -> Verified:
         if not can_be_proven(verified.backup):
             text = f"{verified.backup.path} keeps a database that could not be read: it cannot be restored."
             return replace(verified, failure=Refused(text, hint="`verify` without --test-restore checks its files."))
@@ -292,15 +292,17 @@ class _Run:
             took = prove_backup(self._settings, verified.backup, collecting(self.emit, warnings), self._clock)
         except (BackupError, OSError) as error:
             failure = error if isinstance(error, BackupError) else from_os_error(error)
-            return self._keep(replace(verified, failure=failure), lambda record: self._refuted(record, failure))
+            return self._update_record(
+                replace(verified, failure=failure), lambda record: self._with_failure(record, failure)
+            )
         now = self._now()
         verified = replace(verified, warnings=tuple(warnings), took=took)
-        return self._keep(
+        return self._update_record(
             verified,
             lambda record: replace(record, tried_at=now, proven_at=now, recovery_seconds=took, not_proven=""),
         )
 
-    def _refuted(self, record: verification.Record, failure: BackupError) -> verification.Record:
+    def _with_failure(self, record: verification.Record, failure: BackupError) -> verification.Record:
         record = replace(record, tried_at=self._now())
         if isinstance(failure, Damaged):
             return replace(record, flaws=(Flaw("", failure.message.rstrip(".")),))
@@ -308,7 +310,9 @@ class _Run:
             return replace(record, proven_at=None, recovery_seconds=None, not_proven=failure.message)
         return record  # another failure, such as a full disk, says nothing about the backup
 
-    def _keep(self, verified: Verified, change: Callable[[verification.Record], verification.Record]) -> Verified:
+    def _update_record(
+        self, verified: Verified, change: Callable[[verification.Record], verification.Record]
+    ) -> Verified:
         """Change the record, and return the result with the backup read again. A failed write is a warning."""
         backup = verified.backup
         if backup.path.parent.resolve() != self._settings.dir.resolve():
@@ -333,7 +337,7 @@ Examined = list[tuple[Metadata, database.Inspection | Flaw]]
 
 
 @dataclass(frozen=True)
-class _Looking:
+class _BackupCheck:
     """The check of one backup: its files in this thread, its databases in a second one, as both use disk and CPU."""
 
     backup: Backup
@@ -343,7 +347,7 @@ class _Looking:
     emit: EventListener
     connections: list[sqlite3.Connection] = field(default_factory=list)
     checksums: dict[str, str] = field(default_factory=dict)
-    born_with: list[str] = field(default_factory=list)
+    sealed_damage: list[str] = field(default_factory=list)
     """Damage of a database whose bytes are as sealed: so the live database had it when the backup was made."""
     lost: list[str] = field(default_factory=list)
     """Extended attributes and hard links that the uploads no longer have."""
@@ -355,7 +359,7 @@ class _Looking:
         if self.backup.error:
             yield Flaw(CHECKSUM_FILE if metadata else METADATA_FILE, self.backup.error.rstrip("."))
         seen: set[str] = set()
-        with self._meanwhile(self._examined) as examined:
+        with self._in_second_thread(self._examined) as examined:
             for flaw in self._flaws_of_files(folder, metadata):
                 seen.add(flaw.path)
                 yield flaw
@@ -365,9 +369,9 @@ class _Looking:
     def _flaws_of_files(self, folder: Path, metadata: Metadata | None) -> Iterator[Flaw]:
         if not manifest.has_checksums(folder):
             return _parts_missing(folder, metadata)
-        return integrity.file_flaws(folder, metadata, self._digest, hear=self._hear)
+        return integrity.file_flaws(folder, metadata, self._digest, on_survey=self._note_survey)
 
-    def _hear(self, tree: str, found: Survey) -> None:
+    def _note_survey(self, tree: str, found: Survey) -> None:
         assert self.backup.metadata is not None
         if lost := integrity.lost(self.backup.metadata.tree_facts[tree], found):
             self.lost.append(f"{self.backup.path / tree} has {lost}")
@@ -377,7 +381,7 @@ class _Looking:
         is_as_written = not seen & {METADATA_FILE, CHECKSUM_FILE, name}
         is_sealed = is_as_written and manifest.has_checksums(self.backup.path)
         problems = (found.text,) if isinstance(found, Flaw) else found.problems
-        self.born_with.extend(problems if is_sealed else ())
+        self.sealed_damage.extend(problems if is_sealed else ())
         if isinstance(found, Flaw):
             yield found
             return
@@ -422,7 +426,7 @@ class _Looking:
             self.emit(event)
 
     @contextlib.contextmanager
-    def _meanwhile(self, work: Callable[[], Examined]) -> Iterator[Future[Examined]]:
+    def _in_second_thread(self, work: Callable[[], Examined]) -> Iterator[Future[Examined]]:
         """Run the work in a second thread during the block; if the block raises, interrupt SQLite's checks."""
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(work)
