@@ -97,7 +97,7 @@ def test_a_table_that_lost_its_rows_is_not_outweighed_by_one_that_grew(app: Smal
     damage(app, page_with(app, b"Company 2"))
     done = app.command("salvage", "--json", check=3).json
     assert done["recommended"] == "good" and "companies" in done["advice"]
-    assert f"in {done['backup']['backup_name']} alone" in done["advice"]
+    assert f"Only {done['backup']['backup_name']} has the " in done["advice"]
 
 
 def test_rows_that_have_mostly_other_values_are_warned_of(app: SmallApp) -> None:

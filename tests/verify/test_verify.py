@@ -377,7 +377,7 @@ def test_a_record_that_cannot_be_read_loses_nothing_and_is_written_anew(app: Sma
     (app.backups / ".state" / "proofs" / "one").write_bytes(content)
     assert run_here(app, "list", "--json", check=0).json[0]["state"] == "checked"
     said = run_here(app, "verify", "one", check=0).err
-    assert "written anew" in said
+    assert "a new one is written" in said
     assert run_here(app, "verify", "one", check=0).err == ""
 
 

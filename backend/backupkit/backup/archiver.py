@@ -259,7 +259,7 @@ class _DatabasesInTree:
         except (SourceUnreadable, Untrusted) as error:
             target.unlink(missing_ok=True)
             if database.is_database(live):
-                said = f"{error.message} It is in the backup as a file, with what lies beside it."
+                said = f"{error.message} It is backed up as a plain file, with the files beside it."
                 self._emit(Warned(said) if isinstance(error, SourceLocked) else Notice(said))  # locked: perhaps torn
             return None
         facts = replace(found.facts, journal_mode=mode, mode=live.stat().st_mode & 0o777)

@@ -141,7 +141,7 @@ def _with_anomalies(settings: Settings, metadata: Metadata, emit: EventListener)
     for sentence in anomalies:
         emit(Notice(f"Unusual: {sentence}."))
     if anomalies:
-        emit(Notice("Is that as it should be? Until somebody has looked, `prune` removes nothing."))
+        emit(Notice(f"Until you accept that, `prune` removes nothing: `verify {metadata.backup_name} --accept`."))
     return replace(metadata, anomalies=anomalies)
 
 
@@ -209,7 +209,7 @@ def _migration_commands(settings: Settings, metadata: Metadata) -> dict[str, str
     confirm = reach.alembic(f"stamp {shlex.join(metadata.revisions)}", is_kept=True)
     upgrade = reach.alembic(f"upgrade {target}", is_kept=True)
     if settings.migrate_command:
-        confirm = "# by the app's own command, which is to be led to this database:"
+        confirm = "# with the app's own migrate command, after you point it to this database:"
         upgrade = f"# {printable(settings.migrate_command)}"
     tool = reach.tool("migrate heads" if target == "heads" else "migrate")
     return {"migrate": tool, "alembic_stamp": confirm, "alembic_upgrade": upgrade}

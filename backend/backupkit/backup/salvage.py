@@ -221,7 +221,7 @@ def _rebuild_copy(
         tables = _compared(rebuilt, target, known, emit)
         is_undamaged = rebuilt.is_whole and not any(map(_is_altered, tables))
         if is_undamaged:
-            emit(Notice(f"No damage was found in {source.file}: `backup` would do, and keeps the pages as they are."))
+            emit(Notice(f"No damage was found in {source.file}: use `backup`, which copies the pages as they are."))
         yield _Rebuilding(target, tables, known, (*said, *_warnings(source, rebuilt, tables, known)), is_undamaged)
 
 
@@ -357,7 +357,7 @@ def _lost(table: TableRows) -> str:
     """Describe what could not be read of a table; empty if nothing is lost."""
     parts = []
     if table.lost.pages:
-        parts.append(f"pages that cannot be read: {table.lost.pages}, with all rows that only they lead to")
+        parts.append(f"pages that cannot be read: {table.lost.pages}, and so the rows below them")
     if table.lost.rows:
         parts.append(f"rows that cannot be read, or whose number another row has: {table.lost.rows}")
     if table.lost.odd_pages:
@@ -397,14 +397,11 @@ def _advice(name: str, known: str, tables: tuple[SalvagedTable, ...]) -> tuple[s
     here, there = sum(one.found for one in tables), sum(one.in_backup or 0 for one in tables)
     missing, new = sum(one.missing or 0 for one in tables), sum(one.new or 0 for one in tables)
     fewer = [one.name for one in tables if one.found < (one.in_backup or 0)]
+    only = f" Only {name} has the {new} newer rows." if new else ""
     if here < there:
-        only = f" {new} rows that came since are in {name} alone." if new else ""
         return known, f"Fewer rows came back than {known} holds ({here} of {there}): restore {known}.{only}"
     if poor := [one.name for one in tables if _is_poorer(one)]:
-        return known, (
-            f"Rows of {few(poor)} that {known} holds were lost: restore {known}. "
-            f"{new} rows that came since are in {name} alone."
-        )
+        return known, f"Rows of {few(poor)} that {known} holds were lost: restore {known}.{only}"
     less = f" Fewer rows than there came back of {few(fewer)}: look at it first." if fewer else ""
     gone = f" {missing} rows of {known} are not in it: deleted since, or lost." if missing else ""
     return name, f"Restore {name}: {here} rows, of which {new} came since {known}.{gone}{less}"

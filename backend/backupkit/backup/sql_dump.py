@@ -42,9 +42,7 @@ def dump_to(settings: Settings, out: BinaryIO, emit: EventListener = silence) ->
     """Write a snapshot of the live database as SQL text into an open stream, and leave it open."""
     with database.snapshot_of(settings, emit) as snapshot:
         if reason := sql.refusal(snapshot):
-            emit(
-                Warned(f"`restore-dump` will refuse this text here: {reason} `backup` and `restore` need none of that.")
-            )
+            emit(Warned(f"`restore-dump` will refuse this text here: {reason} Use `backup` and `restore` instead."))
         return sql.write_dump(snapshot, out, emit)
 
 

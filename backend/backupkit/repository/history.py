@@ -109,10 +109,10 @@ def _set_aside(path: Path, named: Path) -> str:
                     append_log.replace(part, (line for line in content if line not in unread))
                 count += len(unread)
     except OSError as error:
-        return f"Lines of the history {named} cannot be read, nor set aside: {error.strerror}."
+        return f"Lines of the history {named} cannot be read, and cannot be moved aside: {error.strerror}."
     if not count:
         return ""
-    return f"{count} lines of the history {named} could not be read, and lie in {aside.name} beside it."
+    return f"{count} lines of the history {named} could not be read; they were moved to {aside.name} beside it."
 
 
 def _with_outcome(backups: Path, operation: Operation) -> Operation:

@@ -23,11 +23,11 @@ from backupkit.model.events import EventListener, StillWaiting, Waiting, silence
 LOCK_FILE = ".lock"
 _locked_here: set[tuple[int, int]] = set()
 _handles: set[int] = set()
-"""The open files and folders that carry a lock of this process."""
+"""File descriptors that hold a lock of this process."""
 
 
 def _let_go_in_child() -> None:
-    """Close the parent's locks in a forked process, which would else hold them for as long as it lives."""
+    """Close the parent's lock descriptors in a forked process, which would otherwise hold the locks while it lives."""
     for handle in _handles:
         os.close(handle)
     _handles.clear()
@@ -39,7 +39,7 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 @contextlib.contextmanager
 def _of_this_process(handle: int) -> Iterator[None]:
-    """Keep the lock on this descriptor from processes that are forked before the block ends."""
+    """Close this lock's descriptor in every process that is forked before the block ends."""
     _handles.add(handle)
     try:
         yield

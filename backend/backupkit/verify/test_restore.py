@@ -54,7 +54,7 @@ def prove_backup(settings: Settings, backup: Backup, emit: EventListener, clock:
 def _migrate(settings: Settings, scratch: Settings, verdict: SchemaVerdict, emit: EventListener) -> None:
     rehearsed = upgrade.migrate_copy(settings, scratch.database, verdict.target, emit=_without_notices(emit))
     for one in rehearsed.losses:
-        emit(Warned(f"To restore it with --migrate would lose {one.text}."))
+        emit(Warned(f"Restoring it with --migrate would lose {one.text}."))
 
 
 @contextlib.contextmanager

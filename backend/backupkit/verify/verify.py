@@ -264,7 +264,7 @@ class _Run:
         live = self._settings.database
         found = database.check_live(live, min(self._settings.busy_timeout, 5))
         if found is None:
-            return f"Whether {live} is so too could not be found out: it is missing, large, or in use."
+            return f"Whether {live} has the same damage could not be found out: it is missing, large, or in use."
         if found.problems:
             return f"{live} is damaged too ({found.problems[0]}): restore an older backup: `list`."
         if flaws := found.facts.index_flaws:
@@ -318,7 +318,7 @@ class _Run:
         if backup.path.parent.resolve() != self._settings.dir.resolve():
             return verified
         if verification.is_broken(self._settings.dir, backup.name):
-            self.emit(Notice(f"What was known about {backup.name} could not be read, and is written anew."))
+            self.emit(Notice(f"The verification record of {backup.name} could not be read; a new one is written."))
         record = verification.read(self._settings.dir, backup.name, store.require_metadata(backup))
         try:
             verification.write(self._settings.dir, backup.name, change(record))
