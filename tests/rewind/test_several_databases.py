@@ -269,7 +269,7 @@ def test_a_database_in_wal_mode_is_looked_for_again_where_somebody_commits_betwe
     assert (app.values(app.cache) or [])[-1] == (app.values(app.queue) or [])[-1] == "2"
     past.assert_all()
     late.clear()
-    monkeypatch.setattr(changed_pages, "_LOOKS", 2)
+    monkeypatch.setattr(changed_pages, "_TRIES", 2)
     past.clock.forward(minutes=1)
     assert past.rewinder.look() == "taken"
     assert point.read_header(past.points[-1]).gap_ms > 0

@@ -25,7 +25,7 @@ from backupkit.sqlite.pages import HASH
 
 _TICK = 2_000_000_000  # ns within which a change may not alter the times, on the coarsest of file systems
 _LOCKED = 1 << 30  # SQLite uses the page at this byte for locks only
-_LOOKS, _PAUSE = 50, 0.002  # tries for one moment of several databases, and seconds between two tries
+_TRIES, _PAUSE = 50, 0.002  # tries for one moment of several databases, and seconds between two tries
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Stamp:
 def stamp_of(live: Path) -> Stamp:
     """Return the stamp of the database now; an empty WAL counts as none."""
     wal = live.with_name(live.name + "-wal")
-    return Stamp(_looks(live), found if (found := _looks(wal)) and found[0] else ())
+    return Stamp(_stat_of(live), found if (found := _stat_of(wal)) and found[0] else ())
 
 
 def stamps_of(databases: Iterable[Path]) -> str:
@@ -63,7 +63,7 @@ def stamps_of(databases: Iterable[Path]) -> str:
     return "; ".join(str(stamp_of(live)) for live in databases)
 
 
-def _looks(path: Path) -> tuple[int, ...]:
+def _stat_of(path: Path) -> tuple[int, ...]:
     try:
         facts = os.stat(path)
     except OSError:
@@ -107,16 +107,16 @@ class _Reader:
         self._file = database.file_of(known.live)
         self.page_size, self.journal_mode = database.page_size(held), database.journal_mode(held)
         self.pages = 0
-        self.tell(known.hashes if self.page_size == known.page_size else b"")
+        self.send(known.hashes if self.page_size == known.page_size else b"")
 
-    def tell(self, what: bytes) -> None:
-        """Write to the process; if it has ended, `answer` raises."""
+    def send(self, what: bytes) -> None:
+        """Write to the process; if it has ended, `receive` raises."""
         view = memoryview(what)
         with contextlib.suppress(BrokenPipeError):
             while view:
                 view = view[os.write(self._in, view) :]
 
-    def answer(self, length: int) -> bytes:
+    def receive(self, length: int) -> bytes:
         """Return `length` bytes from the process; raise `Unsettled` if it ends earlier."""
         if len(found := self._out.read(length)) < length:
             raise Unsettled
@@ -124,9 +124,9 @@ class _Reader:
 
     def changed(self) -> Iterator[tuple[int, bytes]]:
         """Yield the changed pages, then end the snapshot so that waiting writers can go on."""
-        self.tell(pages.READ)
-        while (number := self.answer(4)) != pages.END:
-            yield int.from_bytes(number, "big"), self.answer(self.page_size)
+        self.send(pages.READ)
+        while (number := self.receive(4)) != pages.END:
+            yield int.from_bytes(number, "big"), self.receive(self.page_size)
         if database.file_of(self._known.live) != self._file:
             raise Unsettled
         self._held.close()
@@ -143,7 +143,7 @@ def changed(
     """
     with contextlib.ExitStack() as opened:
         readers = [opened.enter_context(_reader(one, timeout, emit)) for one in databases]
-        gap = _look(readers)
+        gap = _take_newest_commits(readers)
         yield [Changed(one.page_size, one.pages, one.journal_mode, one.changed()) for one in readers], gap
 
 
@@ -169,15 +169,15 @@ def _reader(known: Known, timeout: float, emit: EventListener) -> Iterator[_Read
         yield _Reader(known, held, child)
 
 
-def _look(readers: Sequence[_Reader]) -> float:
+def _take_newest_commits(readers: Sequence[_Reader]) -> float:
     """Make each reader take the newest commit; return the ms that this took, or 0 if nobody committed meanwhile."""
     gap = 0.0
-    for _ in range(_LOOKS if readers[1:] else 1):
+    for _ in range(_TRIES if readers[1:] else 1):
         began = time.monotonic()
         for one in readers:
-            one.tell(pages.LOOK)
+            one.send(pages.LOOK)
         for one in readers:
-            one.pages = int.from_bytes(one.answer(8), "big")
+            one.pages = int.from_bytes(one.receive(8), "big")
         gap = round((time.monotonic() - began) * 1000, 3)
         if not readers[1:] or _are_newest(readers):
             return 0.0
@@ -187,8 +187,8 @@ def _look(readers: Sequence[_Reader]) -> float:
 
 def _are_newest(readers: Sequence[_Reader]) -> bool:
     for one in readers:
-        one.tell(pages.ASK)
-    return [one.answer(1) for one in readers] == [pages.SAME] * len(readers)
+        one.send(pages.ASK)
+    return [one.receive(1) for one in readers] == [pages.SAME] * len(readers)
 
 
 LARGEST_PAGE = 65536  # bytes

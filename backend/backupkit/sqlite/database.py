@@ -39,7 +39,7 @@ _SEARCH_INDEX = re.compile(
 _PAGES = 2048  # a step small enough for a live bar and for Ctrl-C
 _POLL = 0.0002  # seconds between tries for a lock: a busy writer frees it only briefly, and SQLite polls less often
 _BUSY = ("locked", "busy")
-_LACKING = (
+_MISSING_IN_SQLITE = (
     "no such collation",
     "no such function",
     "no such module",
@@ -241,8 +241,8 @@ def inspect(sealed: Path, emit: EventListener = silence) -> Inspection:
 
     Raises `Damaged` if SQLite cannot read the file at all.
     """
-    with process.optional_worker(sealed.stat().st_size) as beside:
-        checksum = beside.submit(disk.hash_file, sealed)
+    with process.optional_worker(sealed.stat().st_size) as worker:
+        checksum = worker.submit(disk.hash_file, sealed)
         found = examine(sealed, check_for(sealed.stat().st_size), emit)
         return replace(found, facts=replace(found.facts, sha256=checksum.result()))
 
@@ -385,18 +385,18 @@ def _rows_of(connection: sqlite3.Connection, table: str) -> int | None:
     try:
         rows: int = connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchone()[0]
     except sqlite3.OperationalError as error:
-        if not _is_the_apps_own(error):
+        if not _needs_the_app(error):
             raise
         return None
     return rows
 
 
-def _is_the_apps_own(error: sqlite3.OperationalError) -> bool:
+def _needs_the_app(error: sqlite3.OperationalError) -> bool:
     """Return whether SQLite lacks a collation, function, module or tokenizer that the app registers.
 
     That is no reason to leave the database unprotected. From 3.44 on, SQLite does not say that a tokenizer is missing.
     """
-    return str(error).startswith(_LACKING)
+    return str(error).startswith(_MISSING_IN_SQLITE)
 
 
 def versions(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
@@ -511,7 +511,7 @@ def watching(live: Path) -> Iterator[Watch]:
     """Watch the live database while the block runs, and leave its files as they are."""
     file = file_of(live)
     try:
-        connection = _open_live(live, _mode_to_look(live))
+        connection = _open_live(live, _reading_mode(live))
     except sqlite3.Error:
         yield Watch(None, live, file)
         return
@@ -609,7 +609,7 @@ def is_optional_and_absent(settings: Settings) -> bool:
 
 def retry_while_locked(action: Callable[[], T], live: Path, timeout: float, emit: EventListener = silence) -> T:
     """Return the action's result; while the database is locked, retry, and raise `SourceLocked` after `timeout` s."""
-    deadline, said = time.monotonic() + timeout, False
+    deadline, has_reported = time.monotonic() + timeout, False
     while True:
         try:
             return action()
@@ -618,9 +618,9 @@ def retry_while_locked(action: Callable[[], T], live: Path, timeout: float, emit
                 raise
             if time.monotonic() >= deadline:
                 raise _locked(live, timeout) from error
-        if not said:
+        if not has_reported:
             emit(_waiting(live, timeout))
-            said = True
+            has_reported = True
         time.sleep(_POLL)
 
 
@@ -637,7 +637,7 @@ def _facts(path: Path) -> os.stat_result | None:
 
 def _open_for_reading(live: Path, timeout: float, emit: EventListener) -> sqlite3.Connection:
     """Return a connection that holds a read transaction, and that leaves the files as they were when it closes."""
-    if (mode := _mode_to_look(live)) == "ro":
+    if (mode := _reading_mode(live)) == "ro":
         try:
             return _reading(live, mode, timeout, emit)
         except sqlite3.OperationalError:
@@ -645,7 +645,7 @@ def _open_for_reading(live: Path, timeout: float, emit: EventListener) -> sqlite
     return _reading(live, "rw", timeout, emit)
 
 
-def _mode_to_look(live: Path) -> str:
+def _reading_mode(live: Path) -> str:
     """Return the mode, `ro` or `rw`, in which to open the database so that closing it leaves the files as they were.
 
     With a WAL: ro, because the last connection to close would checkpoint it, perhaps into a broken file.
@@ -709,7 +709,7 @@ def _problems(connection: sqlite3.Connection, emit: EventListener, check: str) -
     try:
         return _reported(connection, check)
     except sqlite3.OperationalError as error:
-        if not _is_the_apps_own(error):
+        if not _needs_the_app(error):
             raise
         emit(Notice(f"The database could only be checked in part: {error}."))
     names = [row[0] for row in connection.execute(_STORED_TABLES)]
@@ -721,7 +721,7 @@ def _problems_of(connection: sqlite3.Connection, check: str, table: str) -> list
     try:
         return _reported(connection, f"{check.partition('(')[0]}({quoted(table)})")
     except sqlite3.OperationalError as error:
-        if not _is_the_apps_own(error):
+        if not _needs_the_app(error):
             raise
         return []
 
@@ -761,10 +761,10 @@ def write_through(
                 _lock_out_writers(target, live, timeout, keep, emit)
             count = _number(source, "page_count")
             emit(Step("Restoring the database", count, "pages"))
-            copying = _Copying(live, timeout, keep if in_wal_mode else None, emit)
+            progress = _CopyProgress(live, timeout, keep if in_wal_mode else None, emit)
             before = _number(target, "data_version")  # commits of others change it, our own does not
             # The last step commits, so there must be a step before it.
-            source.backup(target, pages=max(1, min(_PAGES, count - 1)), progress=copying.hear, sleep=0)
+            source.backup(target, pages=max(1, min(_PAGES, count - 1)), progress=progress.on_step, sleep=0)
         except sqlite3.DatabaseError as error:
             raise _unreadable(live, error) from error
         return Comparison(_has_same_pages(target, live, staged, before, file), file)
@@ -817,30 +817,30 @@ def _lock_out_writers(
     target.execute("PRAGMA locking_mode=NORMAL")
 
 
-class _Copying:
+class _CopyProgress:
     """The progress handler of SQLite's copy. It calls `keep` after the first step, when the copy holds the write lock.
 
     CPython retries a locked target without end: this handler raises after `timeout` seconds.
     """
 
     def __init__(self, live: Path, timeout: float, keep: Callable[[], None] | None, emit: EventListener) -> None:
-        self._live, self._timeout, self._keep, self._tell = live, timeout, keep, emit
-        self._deadline, self._has_said = time.monotonic() + timeout, False
+        self._live, self._timeout, self._keep, self._emit = live, timeout, keep, emit
+        self._deadline, self._has_reported = time.monotonic() + timeout, False
 
-    def hear(self, status: int, remaining: int, total: int) -> None:
+    def on_step(self, status: int, remaining: int, total: int) -> None:
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return self._wait()
         if self._keep:
             keep, self._keep = self._keep, None
             keep()
-        self._tell(Progress(total - remaining))
+        self._emit(Progress(total - remaining))
 
     def _wait(self) -> None:
         if time.monotonic() >= self._deadline:
             raise _locked(self._live, self._timeout)
-        if not self._has_said:
-            self._has_said = True
-            self._tell(_waiting(self._live, self._timeout))
+        if not self._has_reported:
+            self._has_reported = True
+            self._emit(_waiting(self._live, self._timeout))
         time.sleep(_POLL)
 
 
@@ -850,14 +850,14 @@ def _put_in_place(staged: Path, folder: int, live: Path, wanted: DatabaseFacts) 
             connection.execute("PRAGMA journal_mode=WAL").fetchone()
     with descriptors.naming(live.parent), disk.Opened(live.parent, os.O_RDONLY | os.O_DIRECTORY) as home:
         with descriptors.opened_to_change(staged.name, folder) as handle:
-            owner, mode = _looks_of(live, wanted)
+            owner, mode = _owner_and_mode(live, wanted)
             descriptors.set_attributes(handle, owner, mode, os.fstat(handle).st_mtime_ns)
             os.fsync(handle)
         with _set_aside(sidecars(live), home, folder):  # or SQLite would replay them over the restored file
             _move(staged.name, folder, live.name, home)
 
 
-def _looks_of(live: Path, wanted: DatabaseFacts) -> tuple[tuple[int, int], int]:
+def _owner_and_mode(live: Path, wanted: DatabaseFacts) -> tuple[tuple[int, int], int]:
     """Return owner and mode of the live file; if it is missing, the folder's owner and the mode in the backup."""
     if facts := _facts(live):
         return (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode)

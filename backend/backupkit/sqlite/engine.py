@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 # Raised for text that is not UTF-8, for a name that cannot be text, for a value that is too large for Python.
-_NOT_OF_SQLITE = (ValueError, OverflowError, MemoryError)
-_MENDED_EARLIER = (((3, 44, 6), (3, 45)), ((3, 50, 7), (3, 51)))
+_PYTHON_ERRORS = (ValueError, OverflowError, MemoryError)
+_FIXED_EARLIER = (((3, 44, 6), (3, 45)), ((3, 50, 7), (3, 51)))
 _LOWER = str.maketrans({chr(code): chr(code + 32) for code in range(ord("A"), ord("Z") + 1)})
 _DAMAGE = ("not a database", "malformed", "disk image", "unsupported file format")
 
@@ -47,8 +47,8 @@ def folded(name: str) -> str:
 
 def has_wal_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
     """Return whether a simultaneous checkpoint and write can damage a database in WAL mode: sqlite.org/wal.html."""
-    is_mended = version >= (3, 51, 3) or any(first <= version < end for first, end in _MENDED_EARLIER)
-    return version >= (3, 7) and not is_mended
+    is_fixed = version >= (3, 51, 3) or any(first <= version < end for first, end in _FIXED_EARLIER)
+    return version >= (3, 7) and not is_fixed
 
 
 def is_damage(error: BaseException) -> bool:
@@ -61,15 +61,15 @@ def has_damage_code(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def _in_its_words(call: Callable[..., Any]) -> Any:
+def _raising_sqlite_errors(call: Callable[..., Any]) -> Any:
     """Wrap the call so that it raises only errors of SQLite."""
 
     @wraps(call)
     def calling(*arguments: Any, **named: Any) -> Any:
         try:
             return call(*arguments, **named)
-        except _NOT_OF_SQLITE as error:
-            raise _of_sqlite(error) from error
+        except _PYTHON_ERRORS as error:
+            raise _as_sqlite_error(error) from error
 
     return calling
 
@@ -77,22 +77,22 @@ def _in_its_words(call: Callable[..., Any]) -> Any:
 class Cursor(sqlite3.Cursor):
     """A cursor that raises only errors of SQLite."""
 
-    execute = _in_its_words(sqlite3.Cursor.execute)
-    executescript = _in_its_words(sqlite3.Cursor.executescript)
-    fetchone = _in_its_words(sqlite3.Cursor.fetchone)
-    fetchall = _in_its_words(sqlite3.Cursor.fetchall)
+    execute = _raising_sqlite_errors(sqlite3.Cursor.execute)
+    executescript = _raising_sqlite_errors(sqlite3.Cursor.executescript)
+    fetchone = _raising_sqlite_errors(sqlite3.Cursor.fetchone)
+    fetchall = _raising_sqlite_errors(sqlite3.Cursor.fetchall)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:  # one try for all rows: there may be millions
             yield from iter(super().fetchone, None)
-        except _NOT_OF_SQLITE as error:
-            raise _of_sqlite(error) from error
+        except _PYTHON_ERRORS as error:
+            raise _as_sqlite_error(error) from error
 
 
 class Connection(sqlite3.Connection):
     """A connection that raises only errors of SQLite, as do its cursors."""
 
-    backup = _in_its_words(sqlite3.Connection.backup)
+    backup = _raising_sqlite_errors(sqlite3.Connection.backup)
 
     def cursor(self, factory: Any = Cursor) -> Any:
         return super().cursor(factory)
@@ -106,7 +106,7 @@ class Connection(sqlite3.Connection):
         return cursor
 
 
-def _of_sqlite(error: Exception) -> sqlite3.DatabaseError:
+def _as_sqlite_error(error: Exception) -> sqlite3.DatabaseError:
     """Return the error that SQLite would have raised, with its message even if Python could not decode that."""
     message = str(error)
     if isinstance(error, UnicodeDecodeError):

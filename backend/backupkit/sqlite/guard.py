@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from backupkit.sqlite.allowance import Allowance
 
-_PULSE = 1_000_000  # steps of SQLite's VM between two checks for Ctrl-C and for too many steps
+_STEPS_PER_CALL = 1_000_000  # steps of SQLite's VM between two checks for Ctrl-C and for too many steps
 TOO_MUCH_WORK = "it asks for far more work than there is text"
 MODULES = {"fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "geopoly", "rtree", "rtree_i32"}
 
@@ -49,7 +49,7 @@ _CREATES = {
     "virtual table": (sqlite3.SQLITE_CREATE_VTABLE, r"CREATE\s+VIRTUAL\s+TABLE\s"),
 }
 _WITH_EFFECTS = "edit|fsdir|fts3_tokenizer|load_extension|lsmode|readfile|sqlite_dbpage|writefile|zipfile"
-_NO_CODE = re.compile(
+_NOT_CODE = re.compile(
     r"""'(?:[^']|'')*+(?:'|\Z)|--[^\n]*|/\*.*?(?:\*/|\Z)|("(?:[^"]|"")*+"|`(?:[^`]|``)*+`|\[[^\]]*\])""", re.DOTALL
 )
 _CALL = re.compile(
@@ -72,7 +72,7 @@ def call_with_effects(sql: str) -> str:
 
     SQLite resolves a trigger or a view only when it is used: until then the authorizer does not see what it calls.
     """
-    code = _NO_CODE.sub(lambda found: found[1] or " ", sql)
+    code = _NOT_CODE.sub(lambda found: found[1] or " ", sql)
     return next((found[2] for found in _CALL.finditer(code) if not found[1]), "")
 
 
@@ -88,7 +88,7 @@ class Meter:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._steps = self._most = 0
-        connection.set_progress_handler(self._count, _PULSE)  # Python handles signals at each call
+        connection.set_progress_handler(self._count, _STEPS_PER_CALL)  # Python handles signals at each call
 
     def allow(self, allowance: Allowance) -> None:
         """Start a statement with this allowance."""
@@ -96,7 +96,7 @@ class Meter:
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, allowance.value_bytes)
 
     def _count(self) -> bool:
-        self._steps += _PULSE
+        self._steps += _STEPS_PER_CALL
         return self._steps > self._most
 
     @property

@@ -21,7 +21,7 @@ from backupkit.sqlite.engine import folded, quoted
 
 _ALLOW = re.compile(r"^\s*--\s*allow:\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
 _UPLOADS = re.compile(r"^\s*--\s*uploads:\s*keep\s*$", re.MULTILINE | re.IGNORECASE)
-_DOES = {
+_ACTIONS = {
     sqlite3.SQLITE_SELECT,
     sqlite3.SQLITE_READ,
     sqlite3.SQLITE_RECURSIVE,
@@ -29,8 +29,8 @@ _DOES = {
     sqlite3.SQLITE_DELETE,
     sqlite3.SQLITE_INSERT,
 }
-_SEARCH = {"fts3", "fts4", "fts5"}  # their text is read and written through the virtual table
-_NUMBERS = {"rtree", "rtree_i32", "geopoly"}
+_SEARCH_MODULES = {"fts3", "fts4", "fts5"}  # their text is read and written through the virtual table
+_NUMBER_MODULES = {"rtree", "rtree_i32", "geopoly"}
 _SAMPLES = ("sqlite_stat3", "sqlite_stat4")  # they keep values of the original as samples of ANALYZE
 SECONDS = 3600.0
 _HINT = "Change every value of it in the mask, or allow it with a line of its own: -- allow: {name}"
@@ -80,19 +80,19 @@ def apply(copy: Path, original: Path, mask: Mask, seconds: float = SECONDS) -> N
         for pragma in ("journal_mode=DELETE", "secure_delete=ON", "foreign_keys=ON", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
         connection.execute("BEGIN IMMEDIATE")
-        triggers = _without_triggers(connection)  # or they could copy unmasked values to an audit table
+        triggers = _drop_triggers(connection)  # or they could copy unmasked values to an audit table
         for name in _virtual_tables(connection):  # open them before the authorizer denies what that takes
             with contextlib.suppress(sqlite3.Error):
                 connection.execute(f"SELECT 1 FROM main.{quoted(name)} LIMIT 0").fetchall()
         moved = _run(connection, mask, seconds)
-        _forget_samples(connection)
+        _delete_samples(connection)
         for search in _virtual_tables(connection):
-            _write_anew(connection, search)
+            _rebuild_search_index(connection, search)
         for sql in triggers:
             connection.execute(sql)
         connection.execute("COMMIT")
         with rows.attached_alike(connection, original):
-            _refuse_what_stayed(connection, mask, moved)
+            _refuse_unchanged(connection, mask, moved)
     with contextlib.closing(engine.connect(copy, "mode=rw", timeout=0)) as connection:
         connection.execute("VACUUM")
 
@@ -104,7 +104,7 @@ def _run(connection: sqlite3.Connection, mask: Mask, seconds: float) -> set[str]
     known = {folded(name) for (name,) in connection.execute("SELECT name FROM main.sqlite_master")}
 
     def decide(action: int, first: str | None, second: str | None, base: str | None, _in: str | None) -> int:
-        is_row = action in _DOES and (base in (None, "main")) and not str(first or "").lower().startswith("sqlite_")
+        is_row = action in _ACTIONS and (base in (None, "main")) and not str(first or "").lower().startswith("sqlite_")
         is_call = action == sqlite3.SQLITE_FUNCTION and str(second).lower() in functions
         # Search tables read these, and set nothing.
         is_asked = action == sqlite3.SQLITE_PRAGMA and first in ("data_version", "page_size") and second is None
@@ -140,7 +140,7 @@ def _keys(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
     return ("rowid", *(folded(name) for (name,) in found))
 
 
-def _without_triggers(connection: sqlite3.Connection) -> list[str]:
+def _drop_triggers(connection: sqlite3.Connection) -> list[str]:
     found = connection.execute("SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' ORDER BY rowid")
     triggers = found.fetchall()
     for name, _ in triggers:
@@ -148,7 +148,7 @@ def _without_triggers(connection: sqlite3.Connection) -> list[str]:
     return [sql for _, sql in triggers]
 
 
-def _forget_samples(connection: sqlite3.Connection) -> None:
+def _delete_samples(connection: sqlite3.Connection) -> None:
     for name in _SAMPLES:
         if connection.execute("SELECT 1 FROM main.sqlite_master WHERE name = ?", (name,)).fetchone():
             connection.execute(f"DELETE FROM main.{name}")
@@ -161,9 +161,9 @@ def _virtual_tables(connection: sqlite3.Connection) -> dict[str, str]:
     return {name: module[1].lower() if module else "" for name, module in modules.items()}
 
 
-def _write_anew(connection: sqlite3.Connection, table: str) -> None:
+def _rebuild_search_index(connection: sqlite3.Connection, table: str) -> None:
     """Rebuild a search index from its masked content, because it still has the words of the original."""
-    if _virtual_tables(connection)[table] not in _SEARCH:
+    if _virtual_tables(connection)[table] not in _SEARCH_MODULES:
         return
     try:
         connection.execute(f"INSERT INTO main.{quoted(table)} ({quoted(table)}) VALUES ('rebuild')")
@@ -175,8 +175,8 @@ def _write_anew(connection: sqlite3.Connection, table: str) -> None:
         ) from error
 
 
-def _refuse_what_stayed(connection: sqlite3.Connection, mask: Mask, moved: Set[str]) -> None:
-    found = list(_stayed(connection, mask, moved))
+def _refuse_unchanged(connection: sqlite3.Connection, mask: Mask, moved: Set[str]) -> None:
+    found = list(_unchanged_columns(connection, mask, moved))
     if found:
         names = [name for name, _ in found]
         name, count = found[0]
@@ -187,17 +187,18 @@ def _refuse_what_stayed(connection: sqlite3.Connection, mask: Mask, moved: Set[s
         )
 
 
-def _stayed(connection: sqlite3.Connection, mask: Mask, moved: Set[str]) -> Iterator[tuple[str, int]]:
+def _unchanged_columns(connection: sqlite3.Connection, mask: Mask, moved: Set[str]) -> Iterator[tuple[str, int]]:
     """Yield each column with unchanged values, as `table.column`, and their number."""
     modules = _virtual_tables(connection)
     for table, module in modules.items():
-        if module not in (*_SEARCH, *_NUMBERS) and f"{folded(table)}.*" not in mask.allowed:
+        if module not in (*_SEARCH_MODULES, *_NUMBER_MODULES) and f"{folded(table)}.*" not in mask.allowed:
             raise Refused(
                 f"{printable(table)} is a virtual table of the module {printable(module)}: whether it is masked is "
                 "not known.",
                 hint=_HINT.format(name=f"{printable(table)}.*"),
             )
-    virtual = (one for one, module in modules.items() if module in (*_SEARCH, *_NUMBERS))  # some have text columns too
+    # Some R-Tree tables have text columns too.
+    virtual = (one for one, module in modules.items() if module in (*_SEARCH_MODULES, *_NUMBER_MODULES))
     tables = [*database.ordinary_tables(connection), *virtual]
     for table in tables:
         columns = [one for one in rows.columns_of(connection, table) if not mask.allows(table, one)]

@@ -70,7 +70,7 @@ class _Wal:
         self._parts: list[memoryview] = []
         self._file = os.open(f"{live}-wal", os.O_RDONLY) if self.frames else -1
         self.of_page = array("I", bytes(4 * (self.pages + 1)))
-        for frame, page in enumerate(_listed(index, self.frames), 1):
+        for frame, page in enumerate(_page_numbers(index, self.frames), 1):
             if page <= self.pages:
                 self.of_page[page] = frame
 
@@ -103,12 +103,12 @@ class _Wal:
         return self._content if len(pages) == _AT_ONCE else bytes(self._content[: len(pages) * size])
 
 
-def _in_use(wal: _Wal | None) -> _Wal | None:
+def _unless_empty(wal: _Wal | None) -> _Wal | None:
     """Return the WAL, or None while it is empty."""
     return wal if wal and wal.frames else None
 
 
-def _listed(index: bytes, frames: int) -> Iterator[int]:
+def _page_numbers(index: bytes, frames: int) -> Iterator[int]:
     """Yield the page of each frame, in order."""
     start, left, room = _INDEX_HEADER, frames, _IN_BLOCK - _INDEX_HEADER // 4
     block = 0
@@ -143,7 +143,7 @@ def _compare(live: str, sealed: str, has_wal: bool) -> str:
         size = 65536 if size == 1 else size
         if size < 512 or pages * size != os.fstat(wanted.fileno()).st_size:
             raise _Unknown
-        wal = _in_use(_Wal(live) if has_wal else None)
+        wal = _unless_empty(_Wal(live) if has_wal else None)
         of_page = wal.of_page if wal else array("I", bytes(4 * (pages + 1)))
         if (wal.pages if wal else os.fstat(file.fileno()).st_size // size) != pages:
             return "other"
@@ -162,7 +162,7 @@ def _compare(live: str, sealed: str, has_wal: bool) -> str:
     return "same"
 
 
-class _Moment:
+class _Commit:
     """One commit of the live database; `look` moves to the newest."""
 
     def __init__(self, live: str, size: int, file: BinaryIO, has_wal: bool) -> None:
@@ -175,7 +175,7 @@ class _Moment:
         if self._wal:
             self._wal.close()
         self._wal = _Wal(self._live) if self._has_wal else None
-        wal = _in_use(self._wal)
+        wal = _unless_empty(self._wal)
         self.pages = wal.pages if wal else os.fstat(self.file.fileno()).st_size // self.size
         return self.pages
 
@@ -188,7 +188,7 @@ class _Moment:
 
     def runs(self) -> Iterator[tuple[int, int, bytes | bytearray]]:
         """Yield first page, number of pages and content of each run of contiguous pages."""
-        wal = _in_use(self._wal)
+        wal = _unless_empty(self._wal)
         of_page = wal.of_page if wal else array("I", bytes(4 * (self.pages + 1)))
         for first, count, frame in _runs(of_page, self.pages, _LOCKED // self.size + 1):
             if frame and wal:
@@ -200,20 +200,20 @@ class _Moment:
             yield first, count, found
 
 
-def _serve(moment: _Moment, length: int, out: BinaryIO) -> None:
+def _serve(commit: _Commit, length: int, out: BinaryIO) -> None:
     """Obey each byte of the standard input, until the pages are written or the input ends."""
     hashes = sys.stdin.buffer.read(length)
     for command in iter(lambda: sys.stdin.buffer.read(1), b""):
         if command == READ:
-            return _write_changed(moment, hashes, out)
-        out.write(moment.look().to_bytes(8, "big") if command == LOOK else SAME if moment.is_newest() else b"!")
+            return _write_changed(commit, hashes, out)
+        out.write(commit.look().to_bytes(8, "big") if command == LOOK else SAME if commit.is_newest() else b"!")
         out.flush()
 
 
-def _write_changed(moment: _Moment, hashes: bytes, out: BinaryIO) -> None:
+def _write_changed(commit: _Commit, hashes: bytes, out: BinaryIO) -> None:
     """Write each page whose hash differs from that in the list, or is not in it."""
-    size = moment.size
-    for first, count, found in moment.runs():
+    size = commit.size
+    for first, count, found in commit.runs():
         view, known = memoryview(found), hashes[(first - 1) * HASH : (first - 1 + count) * HASH]
         for page in range(count):
             content = view[page * size : (page + 1) * size]
@@ -233,7 +233,7 @@ def _main(live: str, other: str, kind: str, length: str = "") -> None:
     try:
         if length:
             with os.fdopen(os.dup(1), "wb", 1 << 16) as out, open(live, "rb", 0) as file:
-                return _serve(_Moment(live, int(other), file, kind == "wal"), int(length), out)
+                return _serve(_Commit(live, int(other), file, kind == "wal"), int(length), out)
         print(_compare(live, other, kind == "wal"))
     except (OSError, ValueError, IndexError, MemoryError, _Unknown):
         if not length:  # a caller that expects pages sees that `END` is missing

@@ -61,7 +61,7 @@ def select(
 
     Raises `NoSuchBackup` for a missing table or column, `Refused` for an invalid condition.
     """
-    names = columns_meant(connection, table, columns)
+    names = named_columns(connection, table, columns)
     condition = f"WHERE ({where}\n)" if where else ""
     keys = () if _is_view(connection, table) else rows.key_of(connection, table)
     order, wanted = ", ".join(keys) or "1", ", ".join([*keys, *map(quoted, names)])
@@ -71,12 +71,12 @@ def select(
             f"SELECT {wanted} FROM main.{quoted(table)} {condition} ORDER BY {order} LIMIT ?", (most + 1,)
         )
         chosen = tuple(map(tuple, found.fetchall()))
-    told = chosen[:most]
+    shown = chosen[:most]
     return Selection(
         names,
-        tuple(one[len(keys) :] for one in told),
+        tuple(one[len(keys) :] for one in shown),
         len(chosen) > most,
-        tuple(one[: len(keys)] for one in told) if keys else (),
+        tuple(one[: len(keys)] for one in shown) if keys else (),
     )
 
 
@@ -101,7 +101,7 @@ def differences(
             raise Refused(f"{printable(table)} is a view: its rows have no key to compare them by.", "Name a table.")
         keys = rows.identity(connection, table, theirs)
         named = [key for key in map(unquoted, keys) if key in ours]
-        wanted = columns_meant(connection, table, [*dict.fromkeys((*named, *columns))] if columns else ())
+        wanted = named_columns(connection, table, [*dict.fromkeys((*named, *columns))] if columns else ())
         known = set(map(folded, theirs))
         common = tuple(name for name in wanted if folded(name) in known)
         row_id = rows.row_id_of(connection, table)
@@ -112,15 +112,15 @@ def differences(
             raise Refused(f"The table {printable(table)} has no column in common with the backup's.", "See `rows`.")
         _check_condition_on_both(connection, table, where, seconds)
         with reading_only(connection, seconds):
-            found = [_some(connection.execute(sql), most) for sql in (query.gone, query.came, query.changed)]
+            found = [_first_rows(connection.execute(sql), most) for sql in (query.gone, query.came, query.changed)]
     (gone, _), (came, _), (changed, _) = found
     half = len(common)
-    told = (
+    shown = (
         *(RowDifference("only in backup", one, None) for one in gone),
         *(RowDifference("only live", None, one) for one in came),
         *(RowDifference("changed", one[:half], one[half:]) for one in changed),
     )
-    return RowDifferences(tuple(map(unquoted, keys)), common, told, any(is_cut for _, is_cut in found))
+    return RowDifferences(tuple(map(unquoted, keys)), common, shown, any(is_cut for _, is_cut in found))
 
 
 def _check_condition_on_both(connection: sqlite3.Connection, table: str, where: str, seconds: float) -> None:
@@ -128,20 +128,20 @@ def _check_condition_on_both(connection: sqlite3.Connection, table: str, where: 
     with reading_only(connection, seconds):
         check_condition(connection, table, where)
     try:
-        with reading_only(connection, seconds, is_alone=True):
+        with reading_only(connection, seconds, without_subqueries=True):
             check_condition(connection, table, where)
     except Refused as error:
         message = f"With --diff a condition with a query in it has no one meaning: {printable_text(where)}."
         raise Refused(message, "Leave out --diff, or the query.") from error
 
 
-def _some(found: sqlite3.Cursor, most: int) -> tuple[list[Values], bool]:
+def _first_rows(found: sqlite3.Cursor, most: int) -> tuple[list[Values], bool]:
     chosen = list(islice(found, most + 1))
     found.close()
     return chosen[:most], len(chosen) > most
 
 
-def columns_meant(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> tuple[str, ...]:
+def named_columns(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> tuple[str, ...]:
     """Return these columns, or all of the table, spelled as in the table; raise `NoSuchBackup` for a missing one."""
     there = {folded(name): name for name in rows.columns_of(connection, table)}
     if not there:
@@ -186,8 +186,8 @@ def _no_condition(where: str, reason: str) -> Refused:
 
 
 @contextmanager
-def reading_only(connection: sqlite3.Connection, seconds: float, is_alone: bool = False) -> Iterator[None]:
-    """Allow only reading and computing in the block, for at most `seconds`; with `is_alone`, no subqueries either.
+def reading_only(connection: sqlite3.Connection, seconds: float, without_subqueries: bool = False) -> Iterator[None]:
+    """Allow only reading and computing in the block, for at most `seconds`, optionally `without_subqueries`.
 
     Raises `BackupError` when the time is over, `Refused` for what SQLite cannot compute; damage is raised as by SQLite.
     """
@@ -196,7 +196,7 @@ def reading_only(connection: sqlite3.Connection, seconds: float, is_alone: bool 
     def decide(action: int, _first: str | None, second: str | None, _base: str | None, _in: str | None) -> int:
         nonlocal queries
         queries += action == sqlite3.SQLITE_SELECT
-        if is_alone and queries > 1:  # a subquery would read the live table on both sides
+        if without_subqueries and queries > 1:  # a subquery would read the live table on both sides
             return sqlite3.SQLITE_DENY
         is_allowed = action in _ALLOWED or (action == sqlite3.SQLITE_FUNCTION and str(second).lower() in functions)
         return sqlite3.SQLITE_OK if is_allowed else sqlite3.SQLITE_DENY

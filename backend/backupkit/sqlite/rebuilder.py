@@ -87,11 +87,11 @@ def _rebuild_and_check(
     if not found.is_whole:
         return found
     emit(Step("Checking the database"))
-    note = _said_by_sqlite(broken)
+    note = _sqlite_check_note(broken)
     return replace(found, notes=(note,)) if note else found
 
 
-def _said_by_sqlite(file: Path) -> str:
+def _sqlite_check_note(file: Path) -> str:
     """Return a sentence on the first damage that SQLite's own check finds, or on why it fails; empty if sound."""
     try:
         with contextlib.closing(engine.connect(file)) as connection:

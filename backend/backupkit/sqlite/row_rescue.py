@@ -156,7 +156,7 @@ class _Search:
             query.check_condition(alone, table.name, choice.where)
             wanted = ", ".join(map(quoted, table.keys))
             found = alone.execute(f"SELECT {wanted} FROM main.{quoted(table.name)} WHERE ({choice.where}\n)")
-            return self._few([tuple(one) for one in found.fetchmany(MOST + 1)])
+            return self._limited([tuple(one) for one in found.fetchmany(MOST + 1)])
 
     def take(self, name: str, keys: Sequence[Values]) -> None:
         """Take the rows of these keys, then their parents and children."""
@@ -171,7 +171,7 @@ class _Search:
     def found(self) -> Found:
         inserts = tuple(one for one in self._rows.values() if one.live is None)
         for one in inserts:
-            self._refuse_twins(one)
+            self._refuse_unique_conflict(one)
         tables = [self._tables[name] for name in sorted({folded(one.table) for one in self._rows.values()})]
         for table in tables:
             self._note_what_is_lost(table)
@@ -208,7 +208,7 @@ class _Search:
                 f"A row of {printable(table.name)} is found by {few(table.keys)}: one key is not enough.",
                 "Use --where.",
             )
-        for value in _readings(text):
+        for value in _possible_values(text):
             wanted = f"SELECT {quoted(table.keys[0])} FROM {table.where(rows.OTHER)}"
             if found := self._connection.execute(wanted, (value,)).fetchone():
                 return tuple(found)
@@ -226,12 +226,12 @@ class _Search:
             raise NoSuchBackup(
                 f"The backup does not have each of these rows of {printable(table.name)}.", "See `rows`."
             )
-        return self._few(found)
+        return self._limited(found)
 
     def _keys(self, sql: str, values: Values = ()) -> list[Values]:
-        return self._few([tuple(one) for one in self._connection.execute(sql, values).fetchmany(MOST + 1)])
+        return self._limited([tuple(one) for one in self._connection.execute(sql, values).fetchmany(MOST + 1)])
 
-    def _few(self, found: list[Values]) -> list[Values]:
+    def _limited(self, found: list[Values]) -> list[Values]:
         self._refuse_too_many(len(found))
         return found
 
@@ -250,7 +250,7 @@ class _Search:
         assert backup is not None
         self._count_bytes(backup, live or ())
         if live is not None:
-            self._refuse_twice(table, key)
+            self._refuse_shared_live_row(table, key)
         if live is not None and is_same(self._connection, table, key):
             self._same.add(place)
             is_followed = self._with_children and why != "referred to"
@@ -273,7 +273,7 @@ class _Search:
                 f"These rows hold more than {_MOST_BYTES >> 20} MB.", "Choose fewer, or restore all: `restore`."
             )
 
-    def _refuse_twice(self, table: KeyedTable, key: Values) -> None:
+    def _refuse_shared_live_row(self, table: KeyedTable, key: Values) -> None:
         """Raise `Refused` if two rows of the backup have the same live row: the live key may distinguish less."""
         wanted = ", ".join(map(quoted, table.keys))
         place = (
@@ -344,7 +344,7 @@ class _Search:
             self._children[table.name] = [one for one in found if folded(one.parent) == folded(table.name)]
         return self._children[table.name]
 
-    def _refuse_twins(self, row: RescuedRow) -> None:
+    def _refuse_unique_conflict(self, row: RescuedRow) -> None:
         """Raise `Refused` if a live row has the same values in columns that must be unique."""
         table = self._table(row.table)
         values = dict(zip(map(folded, table.columns), row.backup, strict=True))
@@ -353,12 +353,12 @@ class _Search:
             if None in wanted or any(isinstance(one, str) and _is_no_text(one) for one in wanted):
                 continue
             keys = ", ".join(map(quoted, table.keys))
-            if twin := self._connection.execute(
+            if conflict := self._connection.execute(
                 f"SELECT {keys} FROM {table.where('main', columns)}", wanted
             ).fetchone():
                 place = f"{printable(row.table)} {key_text(row.key)}"
                 raise Refused(
-                    f"{place} cannot come back: the live row {key_text(tuple(twin))} has the same {few(columns)}.",
+                    f"{place} cannot come back: the live row {key_text(tuple(conflict))} has the same {few(columns)}.",
                     "That may be there only once: change the live row in the app first.",
                 )
 
@@ -377,7 +377,7 @@ class _Search:
             self._notes[text] = None
 
 
-def _readings(text: str) -> Iterator[Value]:
+def _possible_values(text: str) -> Iterator[Value]:
     """Yield the values that a typed key may mean: the column's type decides, or the row that exists if it has none."""
     if _is_no_text(text):
         return

@@ -73,7 +73,7 @@ def _write(connection: sqlite3.Connection, found: Found, tables: dict[str, Keyed
     replaced = {row.table for row in found.writes if row.live is not None}
     checked = [*names, *_others_that_refer_to(connection, replaced, names)]
     before = Counter(_broken_keys(connection, checked))
-    triggers = _taken_off(connection, names)
+    triggers = _drop_triggers(connection, names)
     for row in found.writes:
         _put_back(connection, tables[row.table], row)
         _refuse_other_values(connection, tables[row.table], row)
@@ -158,7 +158,7 @@ def _broken_keys(connection: sqlite3.Connection, tables: Sequence[str]) -> Itera
                     yield folded(child), row, folded(parent), number
 
 
-def _taken_off(connection: sqlite3.Connection, tables: Sequence[str]) -> list[str]:
+def _drop_triggers(connection: sqlite3.Connection, tables: Sequence[str]) -> list[str]:
     """Drop the triggers of these tables, and return their SQL, which must run again in the same transaction."""
     found = []
     for table in tables:

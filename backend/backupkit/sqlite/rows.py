@@ -254,13 +254,13 @@ class DifferenceQuery:
         """Return the SQL after FROM."""
         if kind == "changed":
             found = f"{self._common} WHERE {self._is_changed}"
-            return f"{found} AND ({self._is_meant('now')} OR {self._is_meant('past')})" if self.where else found
+            return f"{found} AND ({self._meets('now')} OR {self._meets('past')})" if self.where else found
         main, other = self.sides
         here, there = (other, main) if kind == "gone" else (main, other)
         found = f"{here} AS here WHERE NOT EXISTS (SELECT 1 FROM {there} AS there WHERE {self._same('there', 'here')})"
         return f"{found} AND ({self.where}\n)" if self.where else found
 
-    def _is_meant(self, side: str) -> str:
+    def _meets(self, side: str) -> str:
         """Return the SQL that tests the row of that side: the condition names columns without a side."""
         table = self.sides[side == "past"]
         return f"EXISTS (SELECT 1 FROM {table} AS one WHERE {self._same('one', side)} AND ({self.where}\n))"

@@ -97,7 +97,7 @@ def write_dump(live: sqlite3.Connection, out: BinaryIO, emit: EventListener = si
     Raises SourceUnreadable if the database cannot be read, has no tables, or has a row that is too long for SQL text.
     """
     try:
-        with _one_moment(live), closing(_Dump(live, out, emit)) as dump:
+        with _hold_snapshot(live), closing(_Dump(live, out, emit)) as dump:
             return dump.write()
     except sqlite3.Error as error:
         if "user-defined function raised" in str(error):
@@ -113,7 +113,7 @@ def refusal(live: sqlite3.Connection) -> str:
     Loads a trial dump of the schema with one row of each table; for a virtual table, only checks the module.
     """
     text = io.BytesIO()
-    with _one_moment(live), closing(_Dump(live, text, limit=" LIMIT 1")) as dump:
+    with _hold_snapshot(live), closing(_Dump(live, text, limit=" LIMIT 1")) as dump:
         if unknown := dump.unknown_modules():
             return f"A virtual table of the module {', '.join(unknown)} is not allowed in a dump."
         try:
@@ -131,7 +131,7 @@ def refusal(live: sqlite3.Connection) -> str:
 
 
 @contextmanager
-def _one_moment(live: sqlite3.Connection) -> Iterator[None]:
+def _hold_snapshot(live: sqlite3.Connection) -> Iterator[None]:
     """Hold one snapshot while the block runs; afterwards the connection is as it was, except for one pure function."""
     text_factory, began = live.text_factory, not live.in_transaction
     prepare(live)
@@ -161,7 +161,7 @@ class _Dump:
         self._cursor = live.cursor()
         self._cursor.row_factory = None
         self._out = out
-        self._tell = emit
+        self._emit = emit
         self._path = _path_of(live)
         self._bytes = 0
         self._rows = 0
@@ -182,7 +182,7 @@ class _Dump:
         for entry in tables:
             self._stand_in_for_collations(entry.name)
         if not self._limit:
-            self._tell(Step("Dumping the database", sum(self._count(entry.name) for entry in tables), "rows"))
+            self._emit(Step("Dumping the database", sum(self._count(entry.name) for entry in tables), "rows"))
         self._write_head()
         for entry in tables:
             self._statement(_terminated(entry.sql))
@@ -280,13 +280,13 @@ class _Dump:
     def _write_rows(self, table: str) -> None:
         """Write every row, in the order of the table, as INSERTs of many rows."""
         rows, before = self._rows_of(table), self._rows
-        if usual := self._usual(rows):
+        if usual := self._usual_rows(rows):
             with closing(usual.read(rows.source, self._limit or " LIMIT -1")) as chunks:
                 self._write_inserts(rows, chunks)
         if not usual or not usual.is_complete:
             rest = self._limit or f" LIMIT -1 OFFSET {self._rows - before}"
             lines = self._cursor.execute(f"SELECT {any_row(rows.columns)} FROM {rows.source}{rest}")
-            self._write_inserts(rows, _one_by_one(table, lines))
+            self._write_inserts(rows, _single_rows(table, lines))
 
     def _write_inserts(self, rows: _Rows, chunks: Iterable[tuple[bytes, int]]) -> None:
         """Write the INSERTs of `chunks`: the text of some rows, and their number."""
@@ -305,7 +305,7 @@ class _Dump:
         self._rows += count
         if self._rows >= self._reported + _PROGRESS_ROWS:
             self._reported = self._rows
-            self._tell(Progress(self._rows))
+            self._emit(Progress(self._rows))
 
     def _rows_of(self, table: str) -> _Rows:
         columns, rowid = self._columns(table)
@@ -314,7 +314,7 @@ class _Dump:
         # NOT INDEXED, or SQLite would read an index that covers the table instead, in the order of the index.
         return _Rows(target, f"main.{quoted(table)} NOT INDEXED", values, len(values) > _MOST_COLUMNS)
 
-    def _usual(self, rows: _Rows) -> UsualRows | None:
+    def _usual_rows(self, rows: _Rows) -> UsualRows | None:
         """Return the layout of the table's first rows, or None if it has no rows or cannot have a layout."""
         if self._encoding != "UTF-8" or len(rows.columns) > _FEW_COLUMNS:
             return None
@@ -359,7 +359,7 @@ def _by_bytes(one: str, two: str) -> int:
     return (one > two) - (one < two)
 
 
-def _one_by_one(table: str, lines: Iterable[tuple[bytes | None]]) -> Iterator[tuple[bytes, int]]:
+def _single_rows(table: str, lines: Iterable[tuple[bytes | None]]) -> Iterator[tuple[bytes, int]]:
     for (line,) in lines:
         if line is None:
             raise sqlite3.DataError(f"a row of {table} is too long for SQL text")

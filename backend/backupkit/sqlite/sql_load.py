@@ -72,7 +72,7 @@ _VIRTUAL_ROW = re.compile(
 
 _WORDS = {"ALTER", "ANALYZE", "CREATE", "DELETE", "DROP", "INSERT", "REINDEX", "REPLACE", "UPDATE"}
 _WORDS_WITH_VALUES = {"INSERT", "REPLACE", "UPDATE"}
-_WORDS_OF_OUR_OWN = {"BEGIN", "COMMIT", "END", "PRAGMA", "ROLLBACK"}
+_WORDS_PARSED = {"BEGIN", "COMMIT", "END", "PRAGMA", "ROLLBACK"}
 _WORDS_REFUSED = {"ATTACH", "DETACH", "EXPLAIN", "RELEASE", "SAVEPOINT", "SELECT", "VACUUM", "VALUES", "WITH"}
 
 Confine = Callable[[Allowance, int], None]
@@ -173,7 +173,7 @@ class _Load:
         self.allowance = Allowance()
         confine(self.allowance, 0)  # before the first byte is read; the page size counts only with statements
         self._text = _Text(stream, name, connection.getlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH), self._allow)
-        self._tell = emit
+        self._emit = emit
         self._confine = confine
         self._statements = self._made = self._longest = 0
         self._open = False
@@ -181,14 +181,14 @@ class _Load:
         self._virtual: dict[str, tuple[str, str]] = {}
 
     def run(self) -> None:
-        while self._text.comes_to_a_statement():
+        while self._text.skip_to_statement():
             line = self._text.line
             if inserts := self._text.take_inserts():
                 self._insert(inserts, line)
             else:
                 self._refuse_unknown_word(self._text.first_word(), line)
                 self._statement(self._text.take_statement(), line)
-            self._tell(Progress(self._text.bytes_read))
+            self._emit(Progress(self._text.bytes_read))
         if not self._complete:
             self._damaged(self._text.line, "it ends in the middle, without COMMIT")
         self._write_virtual_tables()
@@ -222,14 +222,14 @@ class _Load:
         self._made += word == "CREATE"
         self._allow(len(statement))
         self._complete = self._complete and word == "PRAGMA"
-        if word in _WORDS_OF_OUR_OWN:
-            self._settle(word, sql, line)
+        if word in _WORDS_PARSED:
+            self._handle_control_statement(word, sql, line)
         elif row := _VIRTUAL_ROW.fullmatch(sql):
             self._keep_virtual_table(*(part.replace("''", "'") for part in row.groups()), line=line)
         else:
             self._execute(sql, line)
 
-    def _settle(self, word: str, sql: str, line: int) -> None:
+    def _handle_control_statement(self, word: str, sql: str, line: int) -> None:
         """Apply a transaction statement or a pragma without running it as written."""
         if word == "PRAGMA":
             self._set_pragma(sql, line)
@@ -280,7 +280,7 @@ class _Load:
             if str(error) == "no such table: sqlite_sequence":
                 self._make_sequence_table()
                 self._execute(sql, line)
-            elif not self._can_do_without(str(error)):
+            elif not self._may_be_ignored(str(error)):
                 denied = self._guard.denied
                 reason = f"{denied} is not allowed in a dump" if denied else self._meter.excess(error)
                 raise _translated(error, self._sentence(line), reason) from error
@@ -300,7 +300,7 @@ class _Load:
         self._connection.execute("CREATE TABLE backupkit_sequence(id INTEGER PRIMARY KEY AUTOINCREMENT)")
         self._connection.execute("DROP TABLE backupkit_sequence")
 
-    def _can_do_without(self, error: str) -> bool:
+    def _may_be_ignored(self, error: str) -> bool:
         """Return whether the missing table only has statistics, or is virtual: its shadow tables hold the rows too."""
         found, _no, missing = error.partition("no such table: ")
         return error in _OPTIONAL_TABLES or (not found and missing.lower() in self._virtual)
@@ -310,7 +310,7 @@ class _Load:
             self._damaged(line, f"{word} is a command of the sqlite3 shell, which is not allowed in a dump")
         if word in _WORDS_REFUSED:
             self._damaged(line, f"{word} is not allowed in a dump")
-        if word not in _WORDS and word not in _WORDS_OF_OUR_OWN:
+        if word not in _WORDS and word not in _WORDS_PARSED:
             self._damaged(line, "this is not SQL")
 
     def _sentence(self, line: int) -> str:
@@ -336,7 +336,7 @@ class _Text:
         if self._buffer.startswith(b"\xef\xbb\xbf"):
             del self._buffer[:3]
 
-    def comes_to_a_statement(self) -> bool:
+    def skip_to_statement(self) -> bool:
         """Skip space, comments and empty statements; return False at the end of the text."""
         while True:
             self._take(self._matched(_BETWEEN))
@@ -444,7 +444,7 @@ def is_one_statement(sql: str) -> bool:
     text = _Text(io.BytesIO(f"{sql}\n;".encode()), "", len(sql), lambda _length: None)
     try:
         text.take_statement()
-        return not text.comes_to_a_statement()
+        return not text.skip_to_statement()
     except Damaged:
         return False
 

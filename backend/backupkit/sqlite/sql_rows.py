@@ -18,7 +18,7 @@ _LONGEST = 256 * 1024  # bytes of a row that is still read together with others
 _CHUNK = 64  # rows
 _FORMAT_ARGUMENTS = 100  # SQLite allows a function 127
 _LITERAL = re.compile(rb"'(?:[^']|'')*'")
-_NO_RULE = (AttributeError, TypeError, ValueError)  # raised for a storage class that is not the column's usual one
+_WRONG_CLASS = (AttributeError, TypeError, ValueError)  # raised for a storage class that is not the column's usual one
 
 Row = tuple[Any, ...]
 # How Python writes a column's usual values. Each raises an error for a value of another storage class.
@@ -80,11 +80,11 @@ class UsualRows:
     def _text(self, rows: list[Row]) -> str:
         try:
             text = ",\n".join(self._format(rows))
-        except _NO_RULE:
+        except _WRONG_CLASS:
             text = "\0"
-        return text if "\0" not in text else ",\n".join(map(self._any_row, rows))
+        return text if "\0" not in text else ",\n".join(map(self._row_text, rows))
 
-    def _any_row(self, row: Row) -> str:
+    def _row_text(self, row: Row) -> str:
         literals = [self._literal(value) if own else value for value, own in zip(row, self._by_python, strict=True)]
         if None in literals:
             raise sqlite3.DataError("a literal is too long")
