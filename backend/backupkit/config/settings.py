@@ -99,6 +99,11 @@ class Settings(BaseModel):
     dir: Path = Field(
         default=Path(), description="The backups folder. It cannot be inside the uploads folder, nor contain it."
     )
+    separate_disk: bool = Field(
+        default=False,
+        description="The backups folder is on another disk than the database. While it is not, because that disk is "
+        "not mounted, nothing is written.",
+    )
     exclude: tuple[str, ...] = Field(
         default=(),
         description="Uploads that are in no backup, and that no restore touches: patterns as in .gitignore, with a "

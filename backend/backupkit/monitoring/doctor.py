@@ -29,7 +29,7 @@ from backupkit.model.names import few, printable
 from backupkit.monitoring.likely_databases import likely_databases
 from backupkit.remotes import listing_cache
 from backupkit.remotes.probe import old_restic, try_remotes
-from backupkit.repository import flags, hooks, lock, store
+from backupkit.repository import flags, hooks, lock, separate_disk, store
 from backupkit.repository.reliable import CLOCKS_DIFFER
 from backupkit.restore import journal, unfinished
 from backupkit.rewind import moments, take
@@ -182,6 +182,7 @@ def _preserved_attributes(settings: Settings) -> Iterator[Finding]:
 
 def _backups(settings: Settings) -> Iterator[Finding]:
     refuse_overlap(settings)
+    separate_disk.require(settings)
     if not settings.dir.exists():
         yield Finding("warning", f"The backups folder {settings.dir} is not there yet; the first backup makes it.")
         yield from _left_beside(settings)

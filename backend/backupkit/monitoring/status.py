@@ -24,7 +24,7 @@ from backupkit.model.names import few, printable
 from backupkit.model.operation import Operation
 from backupkit.remotes import listing_cache
 from backupkit.remotes.copies import Copies, RemoteState, known_copies
-from backupkit.repository import history, reliable, sizes, store
+from backupkit.repository import history, reliable, separate_disk, sizes, store
 from backupkit.repository.history import History
 from backupkit.repository.reliable import CLOCKS_DIFFER
 from backupkit.restore import unfinished
@@ -193,6 +193,8 @@ def _with_live_data(settings: Settings, facts: Facts) -> Facts:
 
 
 def _with_backups(settings: Settings, facts: Facts) -> Facts:
+    if text := separate_disk.why_missing(settings):
+        return replace(facts, error=text)
     try:
         found = sizes.with_unique_bytes(settings, store.all_backups(settings))
     except OSError as error:

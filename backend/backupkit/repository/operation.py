@@ -27,7 +27,7 @@ from backupkit.model.errors import BackupError, ExitCode, Refused, explained
 from backupkit.model.events import Event, EventListener, Finished, Step, Warned, silence
 from backupkit.model.names import STAMP
 from backupkit.model.operation import Operation, Outcome, Through, TimedStep, Who
-from backupkit.repository import history, lock
+from backupkit.repository import history, lock, separate_disk
 
 _WARNINGS, _STEPS, _LENGTH = 20, 30, 1000  # limits of one entry (the last in characters); the log has all warnings
 
@@ -110,9 +110,10 @@ def locked_operation(
 ) -> Iterator[Work]:
     """Hold the lock while the block runs, and record the block as an operation named by the first word of `command`.
 
-    Raise `Locked`, which is recorded too.
+    Raise `Locked`, which is recorded too, and `Refused` if the backups folder's own disk is not mounted.
     """
     trust.require_roots(settings.dir)
+    separate_disk.require(settings)
     work = Work(settings, command.split()[0], emit, clock)
     work.concerning(*names)
     with (

@@ -22,7 +22,7 @@ from backupkit.model.backup import APART, CHECKSUM_FILE, GUIDE_FILE, METADATA_FI
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, silence
 from backupkit.model.names import check_name
-from backupkit.repository import flags, lock, manifest, reliable, verification
+from backupkit.repository import flags, lock, manifest, reliable, separate_disk, verification
 
 LATEST = "latest"
 
@@ -175,7 +175,9 @@ def newest(settings: Settings) -> Backup:
 
 
 def none_yet(settings: Settings) -> str:
-    """Return the hint for an empty backups folder: make a backup, or use the default folder of an earlier version."""
+    """Return the hint for an empty folder: mount its disk, use the default of an earlier version, or make a backup."""
+    if missing := separate_disk.why_missing(settings):
+        return f"{missing} Mount it."
     if there := left_beside(settings):
         return f"There are backups in {there}, where an earlier version kept them: set BACKUP_DIR to that."
     return "Make one: `backup`"

@@ -1,0 +1,60 @@
+"""A backups folder on a disk of its own: nothing is written while that disk is not mounted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from backupkit.monitoring.status import status
+from refusals import refused, run_here
+from small_app import SmallApp
+
+WANTED = {"BACKUP_SEPARATE_DISK": "true"}
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "none", place], capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@contextmanager
+def mounted(disk: Path, place: Path) -> Iterator[None]:
+    subprocess.run(["mount", "--bind", disk, place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_nothing_is_written_while_the_disk_is_not_mounted(app: SmallApp, disk: Path) -> None:
+    with mounted(disk, app.backups):
+        run_here(app, "backup", "first", env=WANTED, check=0)
+    for command in (["backup", "second"], ["dump"]):
+        result = refused(app, *command, code=2, names="is not mounted", hint="Mount it", env=WANTED)
+        assert "Nothing was changed" in result.err
+    refused(app, "restore", "first", "--yes", code=10, names="no backup named first", hint="is not mounted", env=WANTED)
+    assert "is not mounted" in run_here(app, "run", env=WANTED, check=2).out
+    assert os.listdir(app.backups) == []
+    found = run_here(app, "status", env=WANTED)
+    assert found.code == 2 and "at risk" in found.out and "is not mounted" in found.out
+    assert "is not mounted" in run_here(app, "doctor", env=WANTED).out
+    with mounted(disk, app.backups):
+        run_here(app, "restore", "first", "--yes", env=WANTED, check=0)
+
+
+def test_the_folder_of_a_disk_that_is_not_there_is_on_the_disk_of_its_parent(app: SmallApp) -> None:
+    for place in (app.backups / "missing" / "deeper", app.backups):
+        settings = app.settings.model_copy(update={"separate_disk": True, "dir": place})
+        (first, *_) = status(settings).reasons
+        assert first.level == "critical" and first.text.endswith("the folder is on the disk of the database.")
