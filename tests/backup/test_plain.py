@@ -907,7 +907,7 @@ def test_a_record_that_cannot_be_read_fails_no_backup_and_loses_none(
         made(program, max_backups=1)
     assert only.exists() and len(program.names()) == 4
     assert len(program.listed()) == 4  # nobody knows better
-    assert caplog.text.count("Of which database this backup is could not be recorded") == 3
+    assert caplog.text.count("The database of this backup could not be recorded") == 3
     assert facts(program.record) == before
     assert contacts.plain().restore_backup(only) is True
 

@@ -385,7 +385,7 @@ def test_a_folder_where_a_record_should_be_is_said_and_the_check_counts(app: Sma
     make(app)
     (app.backups / ".state" / "proofs" / "one").mkdir(parents=True)
     result = run_here(app, "verify", "one", check=3)
-    assert "could not be kept" in result.err and "one: sound" in result.out
+    assert "could not be saved" in result.err and "one: sound" in result.out
 
 
 def test_two_who_write_a_record_at_once_leave_a_whole_one(app: SmallApp) -> None:
@@ -614,7 +614,7 @@ def test_a_backups_folder_that_cannot_be_written_to_is_no_hindrance(app: SmallAp
     finally:
         app.backups.chmod(0o755)
     assert result.code == 3, result.err
-    assert "one: sound" in result.out and "could not be kept" in result.err
+    assert "one: sound" in result.out and "could not be saved" in result.err
 
 
 def test_an_interrupt_ends_it_at_once_and_leaves_no_record(app: SmallApp) -> None:

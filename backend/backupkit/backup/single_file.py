@@ -159,7 +159,7 @@ def _record(config: SingleFileConfig, name: str, emit: EventListener) -> None:
     try:
         plain_files.record(config.backups, name, config.database)
     except (BackupError, OSError) as error:
-        emit(Warned(f"Of which database this backup is could not be recorded: {error}"))
+        emit(Warned(f"The database of this backup could not be recorded: {error}"))
 
 
 def _record_time(config: SingleFileConfig, at: datetime, emit: EventListener) -> None:

@@ -1,7 +1,7 @@
 """Operations: each one is recorded in the history, whatever called it, and ends with a `Finished` event.
 
     with locked_operation(settings, "backup", emit, clock) as work:
-        created = make_backup(settings, order, work.emit, clock)
+        created = make_backup(settings, request, work.emit, clock)
         work.about(created.backup)
 
 If the history cannot be written, that is a warning; the operation goes on.
@@ -44,15 +44,15 @@ class Work:
         self._steps: list[tuple[str, float]] = []  # name and start time of each
         self._is_writable = True
         at = clock()
-        mark = f"{at.strftime(STAMP)}_{secrets.token_hex(4)}"
-        self.operation = Operation(mark, command, at, who_is_at_work(os.environ, sys.argv))
+        identifier = f"{at.strftime(STAMP)}_{secrets.token_hex(4)}"
+        self.operation = Operation(identifier, command, at, who_is_at_work(os.environ, sys.argv))
 
     def emit(self, event: Event) -> None:
         """Pass an event on to the listener, and keep warnings and steps for the history."""
         if isinstance(event, Step) and len(self._steps) < _STEPS:
-            self._steps.append((_kept(event.name), time.monotonic()))
+            self._steps.append((_shortened(event.name), time.monotonic()))
         if isinstance(event, Warned) and len(self.operation.warnings) < _WARNINGS:
-            self.operation = replace(self.operation, warnings=(*self.operation.warnings, _kept(event.text)))
+            self.operation = replace(self.operation, warnings=(*self.operation.warnings, _shortened(event.text)))
         self._listener(event)
 
     def about(self, *backups: Backup) -> None:
@@ -66,8 +66,8 @@ class Work:
         known = self.operation
         self.operation = replace(
             known,
-            backups=tuple(map(_kept, names)),
-            note=_kept(note) or known.note,
+            backups=tuple(map(_shortened, names)),
+            note=_shortened(note) or known.note,
             size_bytes=known.size_bytes if size_bytes is None else size_bytes,
         )
 
@@ -117,12 +117,12 @@ def locked_operation(
     work = Work(settings, command.split()[0], emit, clock)
     work.concerning(*names)
     with (
-        _reported(work, emit),
-        _ended(work),
+        _emitting_finish(work, emit),
+        _recording_end(work),
         lock.held(settings.dir, command, settings.lock_timeout, emit) as work.handle,
     ):
         work.write()
-        with _ended(work):  # written before the lock is released, or readers would take the operation for a killed one
+        with _recording_end(work):  # before the lock is released, or a reader would think it was killed
             yield work
 
 
@@ -134,13 +134,13 @@ def recorded(
     trust.require_roots(settings.dir)
     work = Work(settings, command, emit, clock)
     work.concerning(*names)
-    with _reported(work, emit), _ended(work):
+    with _emitting_finish(work, emit), _recording_end(work):
         work.write()
         yield work
 
 
 @contextlib.contextmanager
-def _ended(work: Work) -> Iterator[None]:
+def _recording_end(work: Work) -> Iterator[None]:
     error: BaseException | None = None
     try:
         yield
@@ -153,7 +153,7 @@ def _ended(work: Work) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _reported(work: Work, emit: EventListener) -> Iterator[None]:
+def _emitting_finish(work: Work, emit: EventListener) -> Iterator[None]:
     try:
         yield
     finally:
@@ -177,9 +177,9 @@ def who_is_at_work(environment: Mapping[str, str], arguments: Sequence[str]) -> 
     """Return this process and its user: the browser's user, else the host's user from the wrapper, else its own."""
     pid = os.getpid()
     if actor := _actor.get():
-        return Who(_kept(actor), pid, process.host(), "web", process.born(pid))
+        return Who(_shortened(actor), pid, process.host(), "web", process.born(pid))
     person = environment.get("BACKUP_HOST_USER") or process.user()
-    return Who(_kept(person), pid, process.host(), _through(environment, arguments), process.born(pid))
+    return Who(_shortened(person), pid, process.host(), _through(environment, arguments), process.born(pid))
 
 
 def _through(environment: Mapping[str, str], arguments: Sequence[str]) -> Through:
@@ -210,8 +210,8 @@ def exit_code_of(error: BaseException | None, warnings: Sequence[str]) -> int:
 def error_of(error: BaseException | None) -> str:
     """Return the message of the error, or an empty string."""
     if isinstance(error, KeyboardInterrupt):
-        return _kept(str(error))
-    return _kept(_explained(error).message) if isinstance(error, Exception) else ""
+        return _shortened(str(error))
+    return _shortened(_explained(error).message) if isinstance(error, Exception) else ""
 
 
 def _explained(error: Exception) -> BackupError:
@@ -225,7 +225,7 @@ def _free_space(folder: Path) -> int | None:
         return None
 
 
-def _kept(text: str) -> str:
+def _shortened(text: str) -> str:
     """Return the text as valid UTF-8 of at most `_LENGTH` characters, since a file name may hold any bytes."""
     plain = text.encode("utf-8", "backslashreplace").decode()
     return plain if len(plain) <= _LENGTH else f"{plain[:_LENGTH]}…"

@@ -36,10 +36,10 @@ def require(backups: Path) -> None:
         disk.make_folder(backups)
     except OSError as error:
         raise BackupError(
-            f"The backups folder {backups} cannot be made: {error.strerror}.", _writable(backups)
+            f"The backups folder {backups} cannot be made: {error.strerror}.", _writable_hint(backups)
         ) from error
     if not os.access(backups, os.W_OK | os.X_OK) or os.statvfs(backups).f_flag & os.ST_RDONLY:
-        raise BackupError(f"The backups folder {backups} cannot be written to.", _writable(backups))
+        raise BackupError(f"The backups folder {backups} cannot be written to.", _writable_hint(backups))
 
 
 def all_backups(settings: Settings) -> list[Backup]:
@@ -382,7 +382,7 @@ def _file_sizes(path: Path) -> Iterator[int]:
                 yield entry.facts.st_size
 
 
-def _writable(backups: Path) -> str:
+def _writable_hint(backups: Path) -> str:
     if backups.exists() and os.statvfs(backups).f_flag & os.ST_RDONLY:
         return "It is mounted read-only: mount it so that it can be written to, or set BACKUP_DIR."
     return f"{as_root('chown', '-R', f'{os.geteuid()}:{os.getegid()}', str(backups))} (or set BACKUP_DIR)"

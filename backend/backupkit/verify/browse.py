@@ -92,7 +92,7 @@ def write_out(
     chosen = choice.choose(top, patterns, backup.name)
     if len(chosen.leaves) != 1:
         raise Refused(
-            f"{len(chosen.leaves)} files of {backup.name} are meant, and one goes to stdout.",
+            f"{len(chosen.leaves)} files of {backup.name} match, but only one can go to stdout.",
             hint=f"`files {backup.name}` lists them. --to DIR takes out several.",
         )
     (path,) = chosen.leaves

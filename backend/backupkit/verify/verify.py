@@ -242,7 +242,11 @@ class _Run:
         for path in integrity.writable_by_others(backup.path, backup.metadata):
             listen(Warned(f"{path} can be written by others than its owner."))
         if backup.metadata and backup.metadata.is_raw:
-            listen(Warned(f"{backup.path} keeps a database that could not be read, as raw files: no restore of it."))
+            listen(
+                Warned(
+                    f"{backup.path} keeps a database that could not be read, as raw files: only salvage can read it."
+                )
+            )
         found_named = None if flaws else self._references(backup, listen)
         hint = self._live_advice if check.sealed_damage else ""
         return Verified(backup, flaws, more, tuple(warnings), hint, references=found_named)
@@ -325,7 +329,7 @@ class _Run:
         except OSError as error:
             warnings = list(verified.warnings)
             listen = collecting(self.emit, warnings)
-            listen(Warned(f"What was found of {backup.name} could not be kept: {error.strerror}."))
+            listen(Warned(f"The result for {backup.name} could not be saved: {error.strerror}."))
             return replace(verified, warnings=tuple(warnings))
         return replace(verified, backup=store.read(self._settings, backup.name))
 
