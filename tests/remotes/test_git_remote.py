@@ -392,8 +392,8 @@ def test_a_database_whose_text_cannot_be_loaded_is_pushed_as_a_file_too_and_come
     make_unloadable(place.app.database, kind)
     backup = place.backup("own")
     assert warnings(place.push(backup)) == [
-        f"dump.sql of own does not make the database again: {kind.reason} So the database file is pushed to git too. "
-        "To have it so without a warning, add database to `include`."
+        f"dump.sql of own does not restore the database: {kind.reason} So the database file is pushed to git too. "
+        "To avoid this warning, add database to `include`."
     ]
     names = git(place.host, "ls-tree", "-r", "--name-only", "backup").split()
     assert names == ["RESTORE.md", "backup_metadata.json", "database/pats.db", "dump.sql", "uploads.tree"]
@@ -450,7 +450,7 @@ def test_a_file_that_must_come_along_and_is_beyond_the_limit_is_refused_with_the
     make_unloadable(place.app.database, UNLOADABLE["function in index"])
     backup = place.backup("own")
     expected = (
-        r"^dump.sql of own does not make the database again: No such function: own\. The git remote git takes files"
+        r"^dump.sql of own does not restore the database: No such function: own\. The git remote git takes files"
     )
     with pytest.raises(Refused, match=expected) as raised:
         place.push(backup, file_limit_mb=1)
@@ -472,7 +472,7 @@ def test_a_text_that_makes_another_database_is_found_when_it_is_pushed(
         return facts
 
     monkeypatch.setattr(sql, "write_dump", without_a_row)
-    assert "dump.sql of own does not make the database again: It makes other rows than were backed up. So" in str(
+    assert "dump.sql of own does not restore the database: It makes other rows than were backed up. So" in str(
         warnings(place.push(backup))
     )
     assert (place.pull("own", other) / "pats.db").read_bytes() == (backup.path / "pats.db").read_bytes()

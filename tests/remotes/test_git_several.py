@@ -142,7 +142,7 @@ def test_one_database_whose_text_cannot_be_loaded_brings_the_files_of_all(
     backup = place.backup("one")
     (warning,) = warnings(place.push(backup))
     assert warning.startswith(
-        "dump.cache.sql of one does not make the database again: No such collation sequence: own."
+        "dump.cache.sql of one does not restore the database: No such collation sequence: own."
     )
     assert "dump.sql" not in warning and "dump.queue.sql" not in warning
     pulled = place.pull("one", other)
@@ -184,7 +184,7 @@ def test_as_text_every_row_of_every_database_comes_back_and_no_folder_is_touched
     assert metadata.note == "made from its SQL text"
     assert [event.text for event in heard if isinstance(event, Notice)] == [
         "The folders uploads, media of text are not in the git remote.",
-        "text is made from its SQL text: all rows are there, its files are others.",
+        "text was rebuilt from its SQL text: it has all rows, but its database files differ.",
     ]
     restored(other, "text")
     assert databases(other) == databases(several)

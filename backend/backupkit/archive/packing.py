@@ -41,7 +41,7 @@ _BESIDE_UPLOADS = 16  # entries: the database in up to four files, three of ours
 # Errors for a name that the file system cannot create, such as the second of two that differ only in case.
 _UNFIT = {errno.EEXIST, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 _SETUID_OR_SETGID = stat.S_ISUID | stat.S_ISGID
-VOUCH = "If you made it yourself, and mean that"
+VOUCH = "If you made it yourself and accept this"
 _OLDER = "Try an older backup: `list`."
 _OTHER = "Copy it again from where it was made, or take another one."
 
@@ -201,9 +201,9 @@ def surprise(path: str, form: str, mode: int, target: str, extra: Collection[str
     if form == "link" and not _stays_inside(path, target):
         return "is a link that leads out of the uploads"
     if form == "file" and mode & _SETUID_OR_SETGID:
-        return "runs as its owner or group whoever starts it (setuid)"
+        return "is a setuid or setgid file"
     if attributes.CAPABILITY in extra:
-        return "has rights of the system whoever starts it (file capabilities)"
+        return "has file capabilities"
     return ""
 
 

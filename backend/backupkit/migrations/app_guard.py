@@ -31,7 +31,7 @@ def _install(forbidden: list[str]) -> None:
 def _refuse(path: str, forbidden: list[str]) -> None:
     for one in forbidden:
         if path and _is_same(path, one):
-            raise PermissionError(f"it {REFUSAL} {one} while a copy was to be migrated")
+            raise PermissionError(f"it {REFUSAL} {one}, which is forbidden here")
 
 
 def _path_of(database: object) -> str:

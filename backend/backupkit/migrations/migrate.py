@@ -186,7 +186,7 @@ def _migrate_copy(
     try:
         return upgrade.migrate_copy(settings, copy, revision, wanted, emit)
     except upgrade.MigrationFailed as error:
-        message = f"In the rehearsal on a copy, and so the live database was not touched: {error.message}"
+        message = f"The rehearsal on a copy failed; the live database was not touched: {error.message}"
         raise upgrade.MigrationFailed(message, error.hint) from error
 
 
@@ -208,7 +208,7 @@ def _go_live(
         flags.remember_restore(settings.dir, backup.name, settings.part or None)
         journal.remove(settings.dir)
     except BaseException as error:
-        emit(Warned(f"The migration failed on the live database, and is taken back: {error}"))
+        emit(Warned(f"The migration failed on the live database and is rolled back: {error}"))
         recovery.finish(settings, rollback, emit, clock)
         emit(Notice("The live database is as it was before the migration."))
         raise

@@ -58,8 +58,8 @@ def migrate_copy(
         way = _upgrade(settings, shop, target, alembic_child.WAYS, emit)
     if version is not None and _schema_version(settings) not in (version, None):
         raise MigrationFailed(
-            f"The migration changed the live database {settings.database} while a copy was to be migrated.",
-            hint=f"Put the backup made before it back: `list`. {_HINT_ON_URL}",
+            f"The migration changed the live database {settings.database} instead of the copy.",
+            hint=f"Restore the backup made before it: `list`. {_HINT_ON_URL}",
         )
     found = _inspect_migrated(settings, copy, wanted)
     lost = loss.losses(filled, loss.measure(copy))
@@ -117,7 +117,7 @@ def _upgrade(
         answer = schema.answer_of(settings, request, shop.environment, settings.migrate_timeout, emit, lock)
         return str(answer["way"])
     except AppCodeFailed as error:
-        hint = _HINT_ON_URL if error.is_refused else "Mend that migration, then try again."
+        hint = _HINT_ON_URL if error.is_refused else "Correct that migration, then try again."
         raise MigrationFailed(f"The migration to {target} failed: {error}", hint) from error
 
 
@@ -157,7 +157,7 @@ def _inspect_migrated(settings: Settings, copy: Path, wanted: Iterable[str] | No
         return found
     if left := tree.missing_from(version_table.at(settings, found), wanted):
         raise MigrationFailed(
-            f"The migrations ran, and {len(left)} are still to be run on the copy: env.py took another database.",
+            f"The migrations ran, but {len(left)} are missing on the copy: env.py used another database.",
             hint=_HINT_ON_URL,
         )
     return found

@@ -24,11 +24,11 @@ from backupkit.rewind.copies import Copied
 T = TypeVar("T")
 _FIRST, _LONGEST = 2.0, 60.0  # seconds between two attempts
 NOT_COPIED = "Points of rewind after {backup} were left out of the copy: {why}."
-KEEPS_NO_OWNERS = "The remote {name} keeps no owners, modes and times: what is pulled from it has lost them."
+KEEPS_NO_OWNERS = "The remote {name} cannot keep owners, modes and times: backups pulled from it lack them."
 
 KEEPS_NO_ATTRIBUTES = (
-    "The remote {name} cannot keep {lost} ACLs, extended attributes, file capabilities or hard links: what is pulled "
-    "from it has lost them."
+    "The remote {name} cannot keep {lost} ACLs, extended attributes, file capabilities or hard links: backups pulled "
+    "from it lack them."
 )
 
 

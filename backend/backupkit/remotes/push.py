@@ -27,7 +27,7 @@ from backupkit.retention import rules
 from backupkit.retention.rules import Policy, RetentionContext, Verdict
 from backupkit.rewind import chain
 
-_APART = "Give each app an id of its own (BACKUP_APP_ID), and each machine a place of its own."
+_APART = "Give each app its own BACKUP_APP_ID, and each machine its own place on the remote."
 _HINT = "The backups here are not touched by that. `remotes` shows how things stand; the next run tries again."
 
 
@@ -138,7 +138,8 @@ def judged(
 def context_of(settings: Settings, remote: str, clock: Clock = utc_now, takes_all: bool = False) -> RetentionContext:
     """Return the context of a decision on the copies there; it sets strangers apart unless `takes_all`."""
     strangers = () if takes_all else listing_cache.recall(settings.dir, remote).strangers
-    apart = dict.fromkeys((one.name for one in strangers), "it was never here; --force takes it for this app's")
+    reason = "it was never in this backups folder; --force treats it as this app's"
+    apart = dict.fromkeys((one.name for one in strangers), reason)
     return RetentionContext(app_id=settings.app_id, now=clock(), zone=settings.zone, apart=apart)
 
 
@@ -252,7 +253,7 @@ def _warn_of_arrivals(settings: Settings, remote: str, emit: EventListener) -> N
     if not (arrivals := listing_cache.recall(settings.dir, remote).arrivals):
         return
     said = (
-        f"The remote {remote} gets backups from elsewhere too, with the same app id {settings.app_id}: "
+        f"The remote {remote} also gets backups from another app or machine with the app id {settings.app_id}: "
         f"{few([one.name for one in arrivals], 2)}."
     )
     if settings.remotes[remote].newest_only:

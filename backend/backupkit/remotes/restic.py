@@ -159,8 +159,9 @@ class ResticRemote:
             left = {str(one["id"]) for one in self._snapshots(_MARK, _MARK_OF_POINTS)}
             if kept := set(ids) & left:  # later versions of restic exit with 0 then
                 raise RemoteFailed(
-                    f"The remote {self.name} let {len(kept)} of {len(ids)} not be removed: {self._words_of(done)}.",
-                    hint="Is it one that only grows? Then prune it from the other side.",
+                    f"The remote {self.name} did not remove {len(kept)} of {len(ids)} snapshots: "
+                    f"{self._words_of(done)}.",
+                    hint="If it is append-only, prune it from a machine that may delete there.",
                 )
 
     def tidy(self, emit: EventListener) -> None:
@@ -340,7 +341,7 @@ class ResticRemote:
         if "already locked" in said:
             return RemoteAway(
                 f"The repository of the remote {self.name} is locked: {_lock_of(said)}.",
-                hint="Another restic is at work there; a lock whose owner was killed elsewhere lasts for 30 minutes.",
+                hint="Wait for the other restic; a lock left by one that was killed elsewhere expires in 30 minutes.",
             )
         if _LOGIN_FAILED.search(said):
             return RemoteFailed(

@@ -35,9 +35,7 @@ from backupkit.sqlite import database
 _ATTEMPTS = 5  # to push to a branch that others push to as well
 _INHERITED = "^(credential|http|https|url|core\\.sshcommand)"
 _SECTION_ON_UPLOADS = re.compile(r"\n## 3\. The (?:uploads|files of [^\n]*)\n.*?(?=\n## )", re.DOTALL)
-_FILE_TOO = (
-    "So the database file is pushed to {remote} too. To have it so without a warning, add database to `include`."
-)
+_FILE_TOO = "So the database file is pushed to {remote} too. To avoid this warning, add database to `include`."
 _Members = Iterator[tuple[Member, Iterator[bytes]]]
 
 
@@ -291,7 +289,7 @@ def _required_files(holds: frozenset[str]) -> set[str]:
 def _unusable_dumps(backup: str, dumps: Sequence[tuple[Metadata, Stored]], emit: EventListener) -> str:
     """Return sentences that say which dumps a pull could not use, and why; empty if it could use all."""
     found = [(dump.name, sql_text.refusal(dump.source, recorded, emit)) for recorded, dump in dumps]
-    return " ".join(f"{name} of {backup} does not make the database again: {why}" for name, why in found if why)
+    return " ".join(f"{name} of {backup} does not restore the database: {why}" for name, why in found if why)
 
 
 def _size(files: Iterable[Stored]) -> int:
@@ -362,8 +360,8 @@ class _Pull:
         for name, alone in rebuilt.items():
             metadata = metadata.remade(name, *self._rebuild_database(name, alone, made / sql_text.name_of(name)))
         if rebuilt:
-            files = "its files are others" if len(rebuilt) > 1 else "its file is another"
-            self._tell(Notice(f"{self._name} is made from its SQL text: all rows are there, {files}."))
+            files = "database files differ" if len(rebuilt) > 1 else "database file differs"
+            self._tell(Notice(f"{self._name} was rebuilt from its SQL text: it has all rows, but its {files}."))
             metadata = replace(metadata, note=_rebuilt_note(metadata.note))
         manifest.write_metadata(made, metadata)
         yield self._file(METADATA_FILE, made / METADATA_FILE)
