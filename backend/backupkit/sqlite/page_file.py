@@ -73,7 +73,7 @@ class PageFile:
         self.count = -(-self._length // self.size)
         self.end = 0
         if with_newer:
-            self._lay_over(path)
+            self._apply_newer(path)
         self.end = min(self.end or self.count, self.count)
         head = self.page(1)[:HEADER]
         self.header = _header(head)
@@ -115,8 +115,8 @@ class PageFile:
     def recorded_pages(self) -> int:
         """The number of pages that page 1 records, or `end` if that number is out of date or broken."""
         head = self.page(1)[:HEADER]
-        (told,) = struct.unpack_from(">I", head, 28) if self.header.is_sound else (0,)
-        return told if 0 < told <= self.end and head[24:28] == head[92:96] else self.end
+        (recorded,) = struct.unpack_from(">I", head, 28) if self.header.is_sound else (0,)
+        return recorded if 0 < recorded <= self.end and head[24:28] == head[92:96] else self.end
 
     def is_special(self, number: int) -> bool:
         """Return whether this is the page with the lock byte, or a page of the pointer map."""
@@ -198,14 +198,14 @@ class PageFile:
         said = _ENCODINGS.get(head[59], "") if self.header.is_sound and head[56:59] == b"\0\0\0" else ""
         return said or _NAMES.get(hints.encoding.upper(), "utf-8")
 
-    def _lay_over(self, path: Path) -> None:
+    def _apply_newer(self, path: Path) -> None:
         wal, journal = (path.with_name(path.name + suffix) for suffix in ("-wal", "-journal"))
         if _has_content(wal):
-            self._lay_wal(self._opened(wal))
+            self._apply_wal(self._opened(wal))
         if not self._newer and _has_content(journal):
-            self._lay_journal(self._opened(journal))
+            self._apply_journal(self._opened(journal))
 
-    def _lay_wal(self, file: int) -> None:
+    def _apply_wal(self, file: int) -> None:
         """Apply the frames up to the last commit, except those with a wrong checksum."""
         pending: dict[int, tuple[int, int]] = {}
         broken, end = 0, self.count
@@ -250,7 +250,7 @@ class PageFile:
             yield (number, commit, place + _FRAME_HEADER) if is_whole and number <= highest else (0, 0, 0)
             before = found
 
-    def _lay_journal(self, file: int) -> None:
+    def _apply_journal(self, file: int) -> None:
         """Restore the pages from before the transaction of a killed process, as SQLite itself would."""
         length, place = os.fstat(file).st_size, 0
         record = self.size + 8

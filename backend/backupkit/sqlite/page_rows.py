@@ -27,7 +27,7 @@ from backupkit.sqlite.page_file import HEADER, PageFile
 Value = None | int | float | str | bytes
 _SIZES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)  # bytes of a value, by its serial type below 10
 _CHANGED_IN_UTF_16 = re.compile("^\ufeff|[\ufffe\uffff]")  # when SQLite converts UTF-8 to UTF-16
-_LOOKS = 20  # reads of overflow pages that may lead nowhere, for each page of the file
+_READS_PER_PAGE = 20  # reads of overflow pages that may lead nowhere, for each page of the file
 
 
 class OddText(bytes):
@@ -74,7 +74,7 @@ class RowReader:
 
     def __post_init__(self) -> None:
         self.owner = [0] * (self.file.count + 1)
-        self._looks = _LOOKS * self.file.count + 1000
+        self._reads_left = _READS_PER_PAGE * self.file.count + 1000
         self._follows = True
 
     def pages_of(self, root: int, mark: int, losses: Losses, in_index: bool = False) -> Iterator[int]:
@@ -183,8 +183,8 @@ class RowReader:
         parts, pages = [], dict[int, None]()
         while size > 0:
             data = self.file.stored(number)
-            self._looks -= 1
-            if len(data) < 4 + min(size, step) or self.owner[number] or number in pages or self._looks < 0:
+            self._reads_left -= 1
+            if len(data) < 4 + min(size, step) or self.owner[number] or number in pages or self._reads_left < 0:
                 return None
             pages[number] = None
             parts.append(data[4 : 4 + min(size, step)])
@@ -192,7 +192,7 @@ class RowReader:
             number = int.from_bytes(data[:4], "big")
         for page in pages:
             self.owner[page] = -1
-        self._looks += len(pages)
+        self._reads_left += len(pages)
         return b"".join(parts)
 
     def _values(self, record: bytes, size: int) -> tuple[Value, ...] | None:

@@ -63,11 +63,11 @@ def read_schema(reader: RowReader, known: Sequence[Entry], known_revisions: Iter
     own = {(one.kind, one.name): one for one in _own(reader, losses)}
     is_whole = not losses.pages and not losses.rows and any(one.is_table for one in own.values())
     if not is_whole:
-        for one in _adrift(reader):
+        for one in _entries_outside_tree(reader):
             own.setdefault((one.kind, one.name), one)
     theirs = {(one.kind, one.name): one for one in known}
     is_same = _revisions(reader, own.values()) == set(known_revisions) != set()
-    entries = [_mended(one, theirs.get(key), is_same) for key, one in own.items()]
+    entries = [_repaired(one, theirs.get(key), is_same) for key, one in own.items()]
     missing = [one for key, one in theirs.items() if key not in own]
     entries += [replace(one, other_root=one.root, from_backup=True, is_guess=is_whole) for one in missing]
     return Schema(tuple(entries), is_whole)
@@ -84,7 +84,7 @@ def _own(reader: RowReader, losses: Losses) -> Iterator[Entry]:
         yield from _entries(reader.rows_of(page, losses), losses)
 
 
-def _adrift(reader: RowReader) -> Iterator[Entry]:
+def _entries_outside_tree(reader: RowReader) -> Iterator[Entry]:
     """Yield the entries in schema pages that lost their tree, from pages without an owner.
 
     Rows of the app may look like definitions: a page counts only if most of its rows do, and other rows are skipped.
@@ -125,17 +125,17 @@ def _is_plain(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def _mended(own: Entry, known: Entry | None, is_same: bool) -> Entry:
+def _repaired(own: Entry, known: Entry | None, is_same: bool) -> Entry:
     """Return the entry with the root and text that the backup has.
 
     At the same revision, a text that differs in one character was damaged, not migrated.
     """
     if known is None:
         return own
-    mended = replace(own, other_root=known.root, other_sql=known.sql)
+    repaired = replace(own, other_root=known.root, other_sql=known.sql)
     if is_same and len(own.sql) == len(known.sql) and sum(map(str.__ne__, own.sql, known.sql)) == 1:
-        return replace(mended, sql=known.sql, other_sql=own.sql, from_backup=True)
-    return mended
+        return replace(repaired, sql=known.sql, other_sql=own.sql, from_backup=True)
+    return repaired
 
 
 def _revisions(reader: RowReader, entries: Iterable[Entry]) -> set[str]:

@@ -35,10 +35,10 @@ _BATCH = 500  # rows in one transaction
 _ROWID_NAMES = ("_rowid_", "rowid", "oid")
 INDEXES, OWN, _FIRST_MARK = 2, 3, 4  # owners of pages; 1 is the schema
 _LOOKED_AT = 5  # rows of a page that are compared with rows elsewhere
-_MOST_LACKING = 20  # functions and collations that only the app has, in one definition
+_MOST_STAND_INS = 20  # functions and collations that only the app has, in one definition
 _BATCH_BYTES = 4 << 20
-_LACKING = re.compile(r"no such (collation sequence|function): (\S+)|unknown (function): (\S+)\(\)")
-_LAST = {"index": 0, "view": 1, "trigger": 2}  # a trigger may be on a view
+_MISSING_IN_SQLITE = re.compile(r"no such (collation sequence|function): (\S+)|unknown (function): (\S+)\(\)")
+_LATE_ORDER = {"index": 0, "view": 1, "trigger": 2}  # a trigger may be on a view
 _SEARCH_TABLE = re.compile(r"\bUSING\s+[\"'`\[]?fts[345]\b", re.IGNORECASE)
 _MADE = "SELECT 1 FROM sqlite_master WHERE name = ? AND type = 'table' AND rootpage > 0"
 _STATISTICS = "sqlite_stat"
@@ -112,7 +112,7 @@ def rebuild(
     # A WAL or a journal that belongs to another database hides all of this one.
     again = target.with_name(f"{target.name}-without-newer")
     without = _rebuild(broken, again, known, include_free, emit, with_newer=False)
-    if found.known_rows >= without.known_rows / 2 or (found.hidden and _are_of_one(found, without)):
+    if found.known_rows >= without.known_rows / 2 or (found.hidden and _share_tables(found, without)):
         again.unlink()
         return found
     os.replace(again, target)
@@ -120,7 +120,7 @@ def rebuild(
     return replace(without, notes=(*without.notes, said))
 
 
-def _are_of_one(found: Rebuilt, without: Rebuilt) -> bool:
+def _share_tables(found: Rebuilt, without: Rebuilt) -> bool:
     """Return whether both share most of their tables: then there are fewer rows because some were deleted."""
     names, others = {one.name for one in found.tables}, {one.name for one in without.tables}
     return len(names & others) * 2 > len(names | others)
@@ -292,18 +292,18 @@ class _Rebuild:
         for table in sorted(self._tables, key=lambda one: not one.has_rowid):  # their rows show what is an index entry
             if not table.entry.is_guess:
                 self._take_tree(table)
-        sequences = self._take_own(schema)
-        self._take_indexes()
+        sequences = self._claim_sqlite_tables(schema)
+        self._claim_indexes()
         is_all = schema.is_whole and self._is_all_reached()
         if not is_all:
             for table in self._tables:
                 if table.entry.is_guess:
                     self._take_tree(table)
         if not is_all or self._include_free:
-            self._take_adrift()
+            self._take_pages_outside_trees()
         self._drop_guesses()
         if not is_all:
-            self._drop_strangers()
+            self._drop_other_database()
         self._set_sequences(sequences)
         self._finish(schema)
         from_backup = tuple(sorted(one.entry.name for one in self._tables if one.entry.from_backup))
@@ -362,14 +362,14 @@ class _Rebuild:
 
         The text is untrusted: it creates this one object or fails.
         """
-        for attempt in range(_MOST_LACKING + 1):
+        for attempt in range(_MOST_STAND_INS + 1):
             try:
                 with self._guard.defining(entry.kind, entry.name, entry.sql):
                     self._execute(entry.sql)
                 return
             except sqlite3.OperationalError as error:
-                found = _LACKING.search(str(error))
-                if not found or attempt == _MOST_LACKING:
+                found = _MISSING_IN_SQLITE.search(str(error))
+                if not found or attempt == _MOST_STAND_INS:
                     raise
                 self._stand_in(*[one for one in found.groups() if one])
 
@@ -417,14 +417,14 @@ class _Rebuild:
         pages = self._reader.pages_of(root, table.mark, table.found.lost, not table.has_rowid)
         self._insert(table, self._rows_in(table, pages))
 
-    def _take_own(self, schema: Schema) -> list[int]:
+    def _claim_sqlite_tables(self, schema: Schema) -> list[int]:
         """Mark the pages of SQLite's own tables as taken, and return those of `sqlite_sequence`."""
         found, losses = list[int](), Losses()
         for entry in schema.entries:
             if not entry.is_table or not entry.name.startswith("sqlite_"):
                 continue
             for page in list(self._reader.pages_of(entry.root, OWN, losses)):
-                if self._is_own(entry, page, schema):
+                if self._may_belong_to_sqlite(entry, page, schema):
                     self._reader.claim(page)
                     found += [page] if entry.name == _SEQUENCE else []
                 else:
@@ -433,7 +433,7 @@ class _Rebuild:
             self._note(f"Pages of SQLite's own tables that cannot be read: {losses.pages}.")
         return found + self._misplaced_sequences()
 
-    def _is_own(self, entry: Entry, page: int, schema: Schema) -> bool:
+    def _may_belong_to_sqlite(self, entry: Entry, page: int, schema: Schema) -> bool:
         """Return whether the page may belong to that SQLite table: half of its rows begin with a table's name."""
         rows, names = self._reader.peek(page), {one.name for one in schema.entries if one.kind == "table"}
         width = _OWN_WIDTHS.get(entry.name)
@@ -445,7 +445,9 @@ class _Rebuild:
         for entry in schema.entries:
             if entry.name == _SEQUENCE and entry.is_table:
                 kind = self._file.kind(entry.root)
-                if kind == TABLE_INTERIOR or (kind == TABLE_LEAF and self._is_own(entry, entry.root, schema)):
+                if kind == TABLE_INTERIOR or (
+                    kind == TABLE_LEAF and self._may_belong_to_sqlite(entry, entry.root, schema)
+                ):
                     return set()
                 self._note("The sequences of AUTOINCREMENT are not where the schema says.")
                 return {one.name for one in schema.entries if one.is_table and "AUTOINCREMENT" in one.sql.upper()}
@@ -473,11 +475,11 @@ class _Rebuild:
             if is_there and self._has_lost_sequences(root):
                 continue
             is_dropped = table.entry.from_backup and is_there and self._free[root]
-            if is_there and not is_dropped and self._is_of(table, root) and not self._is_of_index(table, root):
+            if is_there and not is_dropped and self._may_belong_to(table, root) and not self._may_be_index(table, root):
                 return root
         return None
 
-    def _is_of(self, table: _Table, page: int) -> bool:
+    def _may_belong_to(self, table: _Table, page: int) -> bool:
         """Return whether the page may belong to the table, judged by its first rows."""
         kind = self._file.kind(page)
         if table.has_rowid and kind == TABLE_INTERIOR:
@@ -492,7 +494,7 @@ class _Rebuild:
             self._done += 1
             if self._done % 256 == 0:
                 self._emit(Progress(self._done))
-            if not self._is_of(table, page):
+            if not self._may_belong_to(table, page):
                 self._reader.owner[page] = 0
                 table.found.lost.pages += 1
                 continue
@@ -566,7 +568,7 @@ class _Rebuild:
 
     # Pages outside any tree
 
-    def _take_adrift(self) -> None:
+    def _take_pages_outside_trees(self) -> None:
         candidates = self._tables
         if not self._is_free_known and not self._include_free:
             candidates = [one for one in candidates if one.found.lost.pages or one.entry.is_guess]
@@ -618,9 +620,9 @@ class _Rebuild:
             for name, origin in self._execute(names, (table.entry.name,)).fetchall():
                 if name in entries and (table.has_rowid or origin != "pk"):
                     found.append(self._shape(entries.pop(name)))
-        return found + [self._defined(one) for one in entries.values()]
+        return found + [self._shape_by_trial(one) for one in entries.values()]
 
-    def _defined(self, entry: Entry) -> _Index:
+    def _shape_by_trial(self, entry: Entry) -> _Index:
         """Return the shape of an index by creating it and rolling back; without columns if that fails."""
         self._execute("BEGIN")
         try:
@@ -640,12 +642,12 @@ class _Rebuild:
         columns = tuple(_Column("", types.get(cid, "BLOB"), False, False, False) for (cid,) in stored)
         return _Index(entry, columns, (-1,) in stored)
 
-    def _take_indexes(self) -> None:
+    def _claim_indexes(self) -> None:
         """Mark the pages of indexes as taken, so that no table gets them."""
         lost = 0
         for index in self._indexes:
             root = index.entry.root
-            if index.entry.from_backup and not (0 < root <= self._file.count and self._is_entries(index, root)):
+            if index.entry.from_backup and not (0 < root <= self._file.count and self._may_hold_entries(index, root)):
                 continue
             losses = Losses()
             for page in self._reader.pages_of(root, INDEXES, losses, in_index=True):
@@ -655,14 +657,14 @@ class _Rebuild:
         if lost:
             self._note(f"Pages of indexes that cannot be read: {lost}. The indexes are made anew, of the rows.")
 
-    def _is_entries(self, index: _Index, page: int) -> bool:
+    def _may_hold_entries(self, index: _Index, page: int) -> bool:
         """Return whether the page may hold entries of the index."""
         if self._file.kind(page) not in (INDEX_LEAF, INDEX_INTERIOR):
             return False
         rows = self._reader.peek(page)
         return bool(rows) and index.fits_all(rows)
 
-    def _is_of_index(self, table: _Table, page: int) -> bool:
+    def _may_be_index(self, table: _Table, page: int) -> bool:
         """Return whether the page may as well hold index entries as rows of a table that only the backup has."""
         if table.has_rowid or not table.entry.from_backup:
             return False
@@ -690,7 +692,7 @@ class _Rebuild:
         if not rows:
             return
         fitting = [one for one in candidates if all(map(one.fits, rows))]
-        table = self._parent_table(page, fitting) or self._likeliest(fitting, rows)
+        table = self._parent_table(page, fitting) or self._best_fit(fitting, rows)
         if table and not table.has_rowid and self._may_be_entries(table, rows):
             table = None
         if table:
@@ -709,7 +711,7 @@ class _Rebuild:
                     return table
         return None
 
-    def _likeliest(self, fitting: list[_Table], rows: list[StoredRow]) -> _Table | None:
+    def _best_fit(self, fitting: list[_Table], rows: list[StoredRow]) -> _Table | None:
         """Return the table that the rows fit best, or None if none fits or two are equally likely."""
 
         def rank(table: _Table) -> tuple[int, bool, bool, float]:
@@ -742,16 +744,16 @@ class _Rebuild:
         """Remove the tables that only the backup has and that got no row: they were dropped."""
         self._drop(one for one in self._tables if one.entry.is_guess and not one.found.rows)
 
-    def _drop_strangers(self) -> None:
+    def _drop_other_database(self) -> None:
         """Remove the tables of another program's database that was written over the beginning of this one."""
         guessed = [one for one in self._tables if one.entry.is_guess]
-        strangers = [one for one in self._tables if not one.entry.from_backup]
-        if guessed and not any(one.is_known for one in strangers):
-            names = ", ".join(printable_text(one.entry.name) for one in strangers)
+        others = [one for one in self._tables if not one.entry.from_backup]
+        if guessed and not any(one.is_known for one in others):
+            names = ", ".join(printable_text(one.entry.name) for one in others)
             self._note(
                 f"Another database was written over the beginning of this one; its tables are left out: {names}."
             )
-            self._drop(strangers)
+            self._drop(others)
 
     def _drop(self, tables: Iterable[_Table]) -> None:
         for table in list(tables):
@@ -762,7 +764,7 @@ class _Rebuild:
     # Objects that are added after the rows
 
     def _finish(self, schema: Schema) -> None:
-        for entry in sorted(filter(self._is_later, schema.entries), key=lambda one: _LAST.get(one.kind, -1)):
+        for entry in sorted(filter(self._is_later, schema.entries), key=lambda one: _LATE_ORDER.get(one.kind, -1)):
             if entry.is_virtual:
                 self._add_virtual(entry)
             else:
