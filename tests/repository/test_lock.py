@@ -105,12 +105,15 @@ def test_two_threads_do_not_hold_it_together(app: SmallApp) -> None:
 def test_a_worker_forked_meanwhile_does_not_keep_the_lock(app: SmallApp) -> None:
     """Servers fork: a worker may live for days."""
     forking = """
+reading, writing = os.pipe()
 with lock.claimed([Path(sys.argv[2])], 0):
     worker = os.fork()
     if worker:
+        os.read(reading, 1)  # it has begun
         held.__exit__(None, None, None)
         assert not lock.is_held(Path(sys.argv[1])), "while the worker lives"
     else:
+        os.write(writing, b"1")
         time.sleep(60)
         os._exit(0)
 assert not lock.is_claimed(Path(sys.argv[2])), "the worker claims the live folder"
