@@ -17,7 +17,7 @@ RESERVED = (UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE)
 
 
 class DatabaseTable(BaseModel):
-    """Another database of the app, in one moment with the first."""
+    """Another database of the app, copied at the same moment as the first."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

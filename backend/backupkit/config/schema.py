@@ -16,10 +16,10 @@ SCHEMA_FILE = "backup.schema.json"
 _WIDTH = 120
 # These defaults are found out, or follow from another setting.
 _DEFAULT_IN_WORDS = {
-    "dir": "backups in the app's folder; where it has none, ../backups if .. is the project's folder",
+    "dir": "backups in the app's folder; if it has none, ../backups if .. is the project's folder",
     "app_id": "the database's name",
     "warning_age": "1.25 x expected_interval",
-    "critical_age": "2 x warning_age where that is set, else 2.25 x expected_interval",
+    "critical_age": "2 x warning_age if that is set, else 2.25 x expected_interval",
     "proven_within": "2.25 x the interval of test_schedule while a scheduler runs, else never",
     "carried_within": "2.25 x expected_interval",
 }

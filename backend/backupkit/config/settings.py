@@ -237,7 +237,7 @@ class Settings(BaseModel):
     )
     before_backup: tuple[str, ...] = Field(
         default=(),
-        description="A command that runs before a backup; where it fails there is none. Not in the environment.",
+        description="A command that runs before a backup; if it fails, no backup is made. Not in the environment.",
     )
     after_backup: tuple[str, ...] = Field(
         default=(), description="A command that runs after a backup. Not in the environment."
@@ -245,19 +245,19 @@ class Settings(BaseModel):
     before_restore: tuple[str, ...] = Field(
         default=(),
         description="A command that runs before live data is changed: by restore, undo, extract, rescue, restore-dump, "
-        "migrate. Where it fails nothing is changed. Not in the environment.",
+        "migrate. If it fails, nothing is changed. Not in the environment.",
     )
     after_restore: tuple[str, ...] = Field(
         default=(), description="A command that runs after those. Not in the environment."
     )
     on_error: tuple[str, ...] = Field(
-        default=(), description="A command that runs when one of all these failed. Not in the environment."
+        default=(), description="A command that runs when one of these operations failed. Not in the environment."
     )
     hook_timeout: float = Field(
         default=600, gt=0, le=86400, description="Seconds that each of those five commands may take."
     )
     service: str = Field(default="backend", description="The Compose service that commands run in.")
-    app_service: str = Field(default="", description="The app's service, where it is another one; `--stop` stops it.")
+    app_service: str = Field(default="", description="The app's service, if it is another one; `--stop` stops it.")
     runner: Literal["auto", "docker", "local"] = Field(default="auto", description="How backup.sh runs the commands.")
     notify_urls: tuple[SecretUrl, ...] = Field(
         default=(), description="Where messages about unattended runs go: Apprise URLs."
@@ -275,7 +275,9 @@ class Settings(BaseModel):
     web_password: Secret | None = Field(
         default=None, description="The password of the pages of `web`. Or set one with `web --set-password`."
     )
-    web_viewer_password: Secret | None = Field(default=None, description="The password of an account that only looks.")
+    web_viewer_password: Secret | None = Field(
+        default=None, description="The password of an account that can only view."
+    )
     web_host: str = Field(
         default="", description="The name by which browsers come to the pages of `web` through a proxy. Empty: none."
     )
@@ -328,7 +330,7 @@ class Settings(BaseModel):
         description="How far back every minute can be restored: 7d. The scheduler takes the points. Empty: off.",
     )
     rewind_interval: float = Field(
-        default=60, ge=5, le=3600, description="Seconds from one look for changes to the next, of rewind."
+        default=60, ge=5, le=3600, description="Seconds between two checks for changes, for rewind."
     )
     rewind_max_bytes: int = Field(
         default=10 << 30,
