@@ -32,7 +32,7 @@ from backupkit.restore import journal, recovery, restore
 from backupkit.restore.recovery import recover as finish
 from backupkit.restore.restore import plan_restore, restore_backup
 from backupkit.sqlite import database
-from backupkit.upload_files import diff
+from backupkit.upload_files import apply
 from refusals import run_here
 from small_app import BACKEND, COMMAND, Contents, SmallApp, clean_environment
 
@@ -187,12 +187,13 @@ def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_word(app: SmallApp
 # Ctrl-C strikes between two instructions: at each line that a restore comes by, once.
 
 WATCHED = {
-    restore.__file__: {"_apply"},
-    recovery.__file__: None,
-    journal.__file__: {"write", "remove"},
-    database.__file__: {"replace_live", "_write_through", "watch", "prove"},
-    diff.__file__: {"apply", "_remove", "_put", "_place", "_dress_folder"},
-}
+    restore: {"_apply"},
+    recovery: None,
+    journal: {"write", "remove"},
+    database: {"replace_live", "watching", "prove"},
+    apply: None,
+}  # by module: the functions that are watched, None for all
+FUNCTIONS = {module.__file__: names for module, names in WATCHED.items()}
 Line = tuple[str, int]
 
 
@@ -234,7 +235,7 @@ def traced(action: Callable[[], None], at_line: Callable[[Line], None]) -> None:
 
 
 def is_watched(code: CodeType) -> bool:
-    functions = WATCHED.get(code.co_filename, set())
+    functions = FUNCTIONS.get(code.co_filename, set())
     return functions is None or code.co_name in functions
 
 
@@ -247,7 +248,8 @@ def test_a_restore_interrupted_at_any_line_is_all_old_or_all_new(
     plan = plan_restore(app.settings, "a", force=True)
     traced(lambda: void(restore_backup(app.settings, plan)), lambda line: void(lines.setdefault(line)))
     there = "a"
-    assert len(lines) > 40
+    assert {file for file, _ in lines} == set(FUNCTIONS)
+    assert all(hasattr(module, name) for module, names in WATCHED.items() for name in names or ())
     for line in chance.some(list(lines), 120, "a restore interrupted"):
         other = "b" if there == "a" else "a"
         plan = plan_restore(app.settings, other, force=True)

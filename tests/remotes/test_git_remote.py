@@ -449,9 +449,7 @@ def test_a_file_that_must_come_along_and_is_beyond_the_limit_is_refused_with_the
     place.app.execute("DROP TABLE spare")  # its pages stay in the file, and are in no text
     make_unloadable(place.app.database, UNLOADABLE["function in index"])
     backup = place.backup("own")
-    expected = (
-        r"^dump.sql of own does not restore the database: No such function: own\. The git remote git takes files"
-    )
+    expected = r"^dump.sql of own does not restore the database: No such function: own\. The git remote git takes files"
     with pytest.raises(Refused, match=expected) as raised:
         place.push(backup, file_limit_mb=1)
     assert "pats.db (" in raised.value.message and "include" not in raised.value.hint

@@ -141,9 +141,7 @@ def test_one_database_whose_text_cannot_be_loaded_brings_the_files_of_all(
     make_unloadable(several.cache, UNLOADABLE["collation"])
     backup = place.backup("one")
     (warning,) = warnings(place.push(backup))
-    assert warning.startswith(
-        "dump.cache.sql of one does not restore the database: No such collation sequence: own."
-    )
+    assert warning.startswith("dump.cache.sql of one does not restore the database: No such collation sequence: own.")
     assert "dump.sql" not in warning and "dump.queue.sql" not in warning
     pulled = place.pull("one", other)
     for name in ("pats.db", "cache.sqlite3", "queue.sqlite3"):
