@@ -531,6 +531,21 @@ def test_rows_as_large_as_a_page_are_all_got_back(tmp_path: Path) -> None:
     assert rebuild(path, tmp_path / "new.db", None).rows == 299
 
 
+def test_rows_whose_tables_nobody_knows_are_kept_in_one(case: Case) -> None:
+    def without_schema(data: bytearray, _: random.Random) -> None:
+        for place in range(0, len(data), PAGE):
+            if place == 0 or b"CREATE " in data[place : place + PAGE]:
+                data[place : place + PAGE] = bytes(PAGE)
+
+    case.damage(without_schema)
+    found = case.rebuild(known=False)
+    assert [one.name for one in found.tables] == ["lost_and_found"] and not found.is_whole
+    rows = case.result()["lost_and_found"]
+    people = {(row[2], row[4]) for row in rows if row[1] == 5}
+    assert {(number, name) for number, name, *_ in case.rows["people"]} <= people
+    assert {(None, *row[1:]) for row in case.rows["people"]} <= {row[3:8] for row in rows if row[1] == 5}
+
+
 def test_rows_that_a_page_no_longer_counts_are_told_of(case: Case) -> None:
     place = leaf_of(case, "people")
 

@@ -30,7 +30,7 @@ from backupkit.repository import store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.sqlite import database, rows
-from backupkit.sqlite.rebuild import Rebuilt, TableRows
+from backupkit.sqlite.rebuild import LOST_AND_FOUND, Rebuilt, TableRows
 from backupkit.sqlite.rebuilder import rebuild
 
 _TRIES = 3  # attempts to copy files that the app may be writing
@@ -38,6 +38,10 @@ _SECONDS = 60  # limit for comparing rows with the newest backup
 _NOTHING_TO_RESTORE = (
     "The database is not damaged: nothing needs to be restored. Rows that were deleted are in backups:"
     " `rows NAME TABLE --diff`."
+)
+_NO_DEFINITIONS = (
+    f"The definitions of all tables are lost, and no backup has them: every row that was found is in {LOST_AND_FOUND}. "
+    f"The app cannot use it. Look at the rows: `rows NAME {LOST_AND_FOUND}`"
 )
 _MAKE_ROOM = "Make room there, then try again."
 
@@ -392,6 +396,8 @@ def _is_poorer(table: SalvagedTable) -> bool:
 
 def _advice(name: str, known: str, tables: tuple[SalvagedTable, ...]) -> tuple[str, str]:
     """Return the backup to restore, and why. A salvage with fewer rows than the last backup is never recommended."""
+    if [one.name for one in tables] == [LOST_AND_FOUND]:
+        return "", _NO_DEFINITIONS
     if not known:
         return name, f"There is no good backup to compare with: `restore {name}`"
     here, there = sum(one.found for one in tables), sum(one.in_backup or 0 for one in tables)

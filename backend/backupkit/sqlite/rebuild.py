@@ -15,7 +15,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +43,9 @@ _SEARCH_TABLE = re.compile(r"\bUSING\s+[\"'`\[]?fts[345]\b", re.IGNORECASE)
 _MADE = "SELECT 1 FROM sqlite_master WHERE name = ? AND type = 'table' AND rootpage > 0"
 _STATISTICS = "sqlite_stat"
 _SEQUENCE = "sqlite_sequence"
+LOST_AND_FOUND = "lost_and_found"  # the table that `sqlite3 .recover` makes for rows without a definition
+_MOST_COLUMNS = 1000  # of it
+_MAY_BE_DELETED = "Which pages were free cannot be read: deleted rows may be among those that came back."
 _OWN_WIDTHS = {_SEQUENCE: 2, "sqlite_stat1": 3}  # columns
 _Origin = Literal["tree", "adrift", "free"]  # what leads to a page
 
@@ -301,6 +304,8 @@ class _Rebuild:
                     self._take_tree(table)
         if not is_all or self._include_free:
             self._take_pages_outside_trees()
+        if not self._tables and not self._past:
+            self._keep_lost_rows()
         self._drop_guesses()
         if not is_all:
             self._drop_other_database()
@@ -581,7 +586,33 @@ class _Rebuild:
                 if self._file.kind(page) in kinds and not is_taken and (self._include_free or not is_free):
                     self._take_page(page, candidates, is_free)
         if not self._is_free_known and any(one.found.adrift for one in candidates):
-            self._note("Which pages were free cannot be read: deleted rows may be among those that came back.")
+            self._note(_MAY_BE_DELETED)
+
+    def _keep_lost_rows(self) -> None:
+        """Put the rows of all tables into one, as `sqlite3 .recover` does: no definition of a table is left."""
+        pages = [page for page in range(2, self._file.count + 1) if self._is_lost_table_page(page)]
+        widths = [len(row.values) for page in pages for row in self._reader.peek(page, self._file.size)]
+        if not widths:
+            return
+        names = ("pgno", "nfield", "id", *(f"c{number}" for number in range(min(max(widths), _MOST_COLUMNS))))
+        sql = f"CREATE TABLE {LOST_AND_FOUND} ({', '.join(names)})"
+        self._make_table(Entry("table", LOST_AND_FOUND, LOST_AND_FOUND, 0, sql))
+        self._insert(self._tables[0], self._lost_rows(pages, len(names)), "adrift")
+        if not self._is_free_known:
+            self._note(_MAY_BE_DELETED)
+
+    def _is_lost_table_page(self, page: int) -> bool:
+        is_left_out = self._reader.owner[page] or self._file.is_special(page)
+        is_wanted = self._include_free or not self._free[page]
+        return self._file.kind(page) == TABLE_LEAF and is_wanted and not is_left_out
+
+    def _lost_rows(self, pages: Iterable[int], width: int) -> Iterator[StoredRow]:
+        """Yield each row as one of `lost_and_found`: its page, how many values it has, its number, and the values."""
+        lost, numbers = self._tables[0].found.lost, count(1)
+        for page in pages:
+            for row in self._reader.rows_of(page, lost):
+                values = (page, len(row.values), row.number, *row.values)
+                yield StoredRow(next(numbers), values[:width])
 
     def _is_all_reached(self) -> bool:
         """Return whether a tree or the free list leads to each page: then no row can be anywhere else.
