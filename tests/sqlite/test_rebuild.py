@@ -531,12 +531,13 @@ def test_rows_as_large_as_a_page_are_all_got_back(tmp_path: Path) -> None:
     assert rebuild(path, tmp_path / "new.db", None).rows == 299
 
 
-def test_rows_whose_tables_nobody_knows_are_kept_in_one(case: Case) -> None:
-    def without_schema(data: bytearray, _: random.Random) -> None:
-        for place in range(0, len(data), PAGE):
-            if place == 0 or b"CREATE " in data[place : place + PAGE]:
-                data[place : place + PAGE] = bytes(PAGE)
+def without_schema(data: bytearray, _: random.Random) -> None:
+    for place in range(0, len(data), PAGE):
+        if place == 0 or b"CREATE " in data[place : place + PAGE]:
+            data[place : place + PAGE] = bytes(PAGE)
 
+
+def test_rows_whose_tables_nobody_knows_are_kept_in_one(case: Case) -> None:
     case.damage(without_schema)
     found = case.rebuild(known=False)
     assert [one.name for one in found.tables] == ["lost_and_found"] and not found.is_whole
@@ -560,11 +561,6 @@ def test_rows_that_a_page_no_longer_counts_are_told_of(case: Case) -> None:
 
 
 def test_a_schema_that_is_lost_is_taken_from_the_backup(case: Case) -> None:
-    def without_schema(data: bytearray, _: random.Random) -> None:
-        for place in range(0, len(data), PAGE):
-            if place == 0 or b"CREATE " in data[place : place + PAGE]:
-                data[place : place + PAGE] = bytes(PAGE)
-
     case.damage(without_schema)
     found = case.rebuild()
     assert not found.is_whole_schema and "people" in found.from_backup
