@@ -290,7 +290,7 @@ def test_what_root_made_with_an_earlier_version_is_named_with_its_chown(project:
     assert b"/app/backups/.state belongs to another user, and this is user 1000." in done.stderr
     assert b"As root: chown -R 1000:1000 /app/backups" in done.stderr
     found = json.loads(project.backup_sh("doctor", "--json", code=1).stdout)
-    (finding,) = [one for one in found if "Another user" in one["text"]]
+    (finding,) = [one for one in found if "belong to another user" in one["text"]]
     assert finding["mend"].endswith(" --user root --entrypoint chown backend -R 1000:1000 /app/backups")
     project.compose(*finding["mend"].partition("compose ")[2].split())
     project.backup_sh("pin", "mine")

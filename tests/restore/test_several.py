@@ -141,7 +141,7 @@ def test_an_error_in_the_second_database_takes_the_first_back(several: SeveralAp
             if found and not found.database and not seen:
                 other.execute("BEGIN IMMEDIATE")
                 seen.extend(one.name for one in found.others if one.database)
-            if "going back" in getattr(event, "text", ""):
+            if "rolling back" in getattr(event, "text", ""):
                 other.execute("ROLLBACK")
 
         with pytest.raises(SourceUnreadable, match="stayed locked"):

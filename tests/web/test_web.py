@@ -780,7 +780,7 @@ def test_schedule_and_retention_show_what_an_edit_brings_before_it_is_saved(app:
         create_backup(app.settings, BackupRequest(f"daily_{number}", kind="scheduled"))
     form = {"enabled": "true", "automatic_daily": "true", "backup_time": "03:30", "keep_last": "3", "min_keep": "1"}
     rules = {name: "0" for name in ("keep_daily", "keep_weekly", "keep_monthly", "keep_yearly")} | {"keep_within": ""}
-    assert "not saved" not in owner.post("/schedule/look", **form, **rules).words
+    assert "Saved in" not in owner.post("/schedule/look", **form, **rules).words
     before = load_settings(app.folder)
     assert before.keep_last != 3
     asked = owner.post("/schedule", **form, **rules)
