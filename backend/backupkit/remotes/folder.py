@@ -52,7 +52,7 @@ class FolderRemote:
             if owner is None:
                 raise RemoteFailed(
                     f"{self._path} is not prepared as the remote {self.name}: there is no {MARKER} in it.",
-                    hint=f"Is the disk mounted? If it is the right folder: `remotes --init {self.name}`",
+                    hint=f"Mount its disk, or: `remotes --init {self.name}`",
                 )
             if owner != self._settings.app_id:
                 raise RemoteFailed(
