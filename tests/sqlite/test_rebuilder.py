@@ -23,8 +23,11 @@ from backupkit.sqlite.allowance import Allowance
 
 __all__ = ["case"]
 
-IMPORTS = "import os, signal, sys; from pathlib import Path; from backupkit.sqlite import allowance, rebuilder"
+IMPORTS = (
+    "import os, signal, sys; from pathlib import Path; from backupkit.sqlite import allowance, page_file, rebuilder"
+)
 SERVE = "rebuilder._serve(Path(sys.argv[1]), Path(sys.argv[2]), None, False)"
+HOG = "page_file._size_of_wal = lambda _: 0 * len(bytearray(64 << 20))"
 
 
 @pytest.mark.parametrize("damage", [None, flipped(30), cut(0.5)], ids=["whole", "flipped", "cut"])
@@ -61,7 +64,7 @@ def test_it_is_bound_before_it_reads(case: Case) -> None:
     ("program", "error", "message"),
     [
         (f"allowance._FILE = 20_000; allowance._FILE_A_BYTE = 0; {SERVE}", SourceBroken, "asks for more disk space"),
-        (f"allowance._MEMORY = 1 << 20; allowance._MEMORY_A_BYTE = 0; {SERVE}", SourceBroken, "asks for more memory"),
+        (f"allowance._MEMORY = 1 << 20; allowance._MEMORY_A_BYTE = 0; {HOG}; {SERVE}", SourceBroken, "more memory"),
         ("os.kill(os.getpid(), signal.SIGXCPU)", SourceBroken, "asks for more processor time than a file of its size"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", BackupError, f"signal {int(signal.SIGSEGV)}"),
         ("os.kill(os.getpid(), signal.SIGSTOP)", BackupError, "did nothing for 2 seconds"),
