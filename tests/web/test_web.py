@@ -1178,7 +1178,7 @@ sys.addaudithook(heard)
 for place in ("", "backups", "restore", "schedule", "history", "settings"):
     now.clear()
     request = SimpleNamespace(remote="here", match_info={}, query={}, method="GET")
-    answer = made._made(server.GET[place], request, found, {}, False)
+    answer = made._answer(server.GET[place], request, found, {}, False)
     assert answer.status == 200, answer.text
     opened[place] = list(now)
 print(json.dumps(opened))
