@@ -45,7 +45,9 @@ class Person:
         lines = ["".join(segment.text for segment in strip) for strip in strips]
         if not isinstance(screen, ModalScreen):
             return "\n".join(lines)
-        box = screen.query("*").first().region
+        if not (inside := screen.query("*")):  # it is not mounted yet
+            return ""
+        box = inside.first().region
         return "\n".join(line[box.x : box.right] for line in lines[box.y : box.bottom])
 
     async def until(self, claim: Callable[[], object], what: str = "") -> None:
