@@ -477,8 +477,11 @@ def record(known: lab.Known, place: Path) -> tuple[list[tuple[str, str, State]],
     with lab.fresh(known.template, place / f"{known.scenario.name}-power") as world:
         times: set[int] = set()
         for path in sorted(world.uploads.rglob("*")):
-            while len(times) == len(times := times | {_touched(path)}):
+            while (changed := _touched(path)) in times:
                 time.sleep(0.001)  # each is to have a time of change of its own
+            times.add(changed)
+        for path in sorted(world.uploads.rglob("*"), reverse=True):
+            assert sum(one.lstat().st_ctime_ns == path.lstat().st_ctime_ns for one in world.uploads.rglob("*")) == 1
         disk, trace = Disk(world.app), world.root / "trace"
         ran = lab.run(world, known.scenario.argv, known.scenario.environment, strace=TRACE, trace=trace)
         assert ran.code == known.code, ran.err

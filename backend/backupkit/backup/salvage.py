@@ -106,6 +106,7 @@ class _Rebuilding:
     known: _GoodBackup | None
     warnings: tuple[str, ...]
     is_undamaged: bool
+    has_lost_definitions: bool
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,8 @@ def _rebuild_copy(
         is_undamaged = rebuilt.is_whole and not any(map(_is_altered, tables))
         if is_undamaged:
             emit(Notice(f"No damage was found in {source.file}: use `backup`, which copies the pages as they are."))
-        yield _Rebuilding(target, tables, known, (*said, *_warnings(source, rebuilt, tables, known)), is_undamaged)
+        warnings = (*said, *_warnings(source, rebuilt, tables, known))
+        yield _Rebuilding(target, tables, known, warnings, is_undamaged, rebuilt.has_lost_definitions)
 
 
 def _write_error(folder: Path, error: sqlite3.DatabaseError) -> BackupError:
@@ -376,7 +378,10 @@ def _lost(table: TableRows) -> str:
 def _result(source: _Source, found: _Rebuilding, created: Created | None) -> Salvaged:
     name = created.backup.name if created else "the salvaged backup"
     known = found.known.name if found.known else ""
-    recommended, advice = ("", _NOTHING_TO_RESTORE) if found.is_undamaged else _advice(name, known, found.tables)
+    if found.is_undamaged or found.has_lost_definitions:
+        recommended, advice = "", _NOTHING_TO_RESTORE if found.is_undamaged else _NO_DEFINITIONS
+    else:
+        recommended, advice = _advice(name, known, found.tables)
     warnings = created.warnings if created else found.warnings
     only = _part(source.settings) if source.settings.whole.databases else None
     advice += f" With `--only {only}`: the other databases stay as they are." if only and recommended else ""
@@ -396,8 +401,6 @@ def _is_poorer(table: SalvagedTable) -> bool:
 
 def _advice(name: str, known: str, tables: tuple[SalvagedTable, ...]) -> tuple[str, str]:
     """Return the backup to restore, and why. A salvage with fewer rows than the last backup is never recommended."""
-    if [one.name for one in tables] == [LOST_AND_FOUND]:
-        return "", _NO_DEFINITIONS
     if not known:
         return name, f"There is no good backup to compare with: `restore {name}`"
     here, there = sum(one.found for one in tables), sum(one.in_backup or 0 for one in tables)

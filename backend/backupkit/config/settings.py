@@ -355,8 +355,8 @@ class Settings(BaseModel):
         """Return the values, overridden by those of the environment."""
         if not cls.reads_environment:
             return given
-        variables = {name.lower(): value for name, value in os.environ.items()}
-        values = {name: variables[key] for name in cls.model_fields if (key := _variable(name).lower()) in variables}
+        variables = _variables_upper_case()
+        values = {name: variables[key] for name in cls.model_fields if (key := _variable(name)) in variables}
         raw = {name: os.environ.get(_variable(name)) for one in secret_names() for name in (one, one + IN_FILE)}
         # The app folder is known already, and its variable may be empty or relative.
         folder = given["app_dir"]
@@ -736,7 +736,7 @@ def load_settings(app_dir: Path, **overrides: object) -> Settings:
 
 def database_as_given(folder: Path) -> Path:
     """Return the database's path as it is set, its links not followed; the default, if what is set is no path."""
-    variables = {name.upper(): value for name, value in os.environ.items()}
+    variables = _variables_upper_case()
     raw = variables.get(_variable("database"), read_file(folder).get("database", ""))
     try:
         return _absolute_path(folder, Path(str(_path_of(raw, folder))))
@@ -875,6 +875,11 @@ def _variables_set(name: str) -> list[str]:
 
 def _names_a_secret(name: str) -> bool:
     return name.endswith(IN_FILE) and name.removesuffix(IN_FILE) in secret_names()
+
+
+def _variables_upper_case() -> dict[str, str]:
+    """Return the environment: a setting's variable may be written in any case."""
+    return {name.upper(): value for name, value in os.environ.items()}
 
 
 def _variable(name: str) -> str:

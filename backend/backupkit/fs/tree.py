@@ -227,10 +227,8 @@ def look(root: str | Path, path: str) -> Entry | None:
     try:
         with closing(Parents(root)) as parents:
             return parents.look(path)
-    except OSError as error:
-        if error.errno in _IS_NOT_THERE:
-            return None
-        raise
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def walk(

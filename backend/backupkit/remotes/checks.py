@@ -73,30 +73,33 @@ def check(
     clock: Clock = utc_now,
 ) -> None:
     """Have the remote check these copies, or all if none is named, and store the result. Raises `DamagedThere`."""
-    known = recall(settings, remote.name)
     try:
         retry_while_away(lambda: remote.verify(emit, names), settings.remotes[remote.name].retry_for, emit)
     except DamagedThere as error:
-        sound = {name: at for name, at in known.sound_at.items() if names and name not in error.flaws}
-        _write(settings, remote.name, Checks(sound, {**(known.flaws if names else {}), **error.flaws}))
+        known = recall(settings, remote.name)
+        if not names:  # nothing is known to be sound any more; what only a fetch finds remains damaged
+            known = Checks(flaws={} if remote.reads_copies else known.flaws)
+        remember_damaged(settings, remote.name, error.flaws, known)
         raise
     checked = names or [one.name for one in listing_cache.recall(settings.dir, remote.name).backups]
-    looked_at = (*checked, WHOLE) if remote.reads_copies else (WHOLE,)
-    left = {name: text for name, text in known.flaws.items() if name not in looked_at}
-    sound = dict.fromkeys((name for name in checked if name not in left), clock())
-    _write(settings, remote.name, Checks({**known.sound_at, **sound}, left))
+    remember_sound(settings, remote.name, checked, (*checked, WHOLE) if remote.reads_copies else (WHOLE,), clock)
 
 
-def remember_fetched(settings: Settings, remote: str, name: str, flaw: str, clock: Clock = utc_now) -> None:
-    """Store what fetching a whole copy showed: what is wrong with it, or an empty `flaw` if it is sound."""
+def remember_damaged(settings: Settings, remote: str, flaws: Mapping[str, str], known: Checks | None = None) -> None:
+    """Store what is wrong with these copies, beside what is `known` of the others: the last results, if not given."""
+    known = known or recall(settings, remote)
+    sound_at = {name: at for name, at in known.sound_at.items() if name not in flaws}
+    _write(settings, remote, Checks(sound_at, {**known.flaws, **flaws}))
+
+
+def remember_sound(
+    settings: Settings, remote: str, names: Collection[str], read: Collection[str], clock: Clock = utc_now
+) -> None:
+    """Store that these copies are sound, and drop the flaws of those that were `read`; other flaws remain."""
     known = recall(settings, remote)
-    sound = {one: at for one, at in known.sound_at.items() if one != name}
-    flaws = {one: text for one, text in known.flaws.items() if one != name}
-    if flaw:
-        flaws[name] = flaw
-    else:
-        sound[name] = clock()
-    _write(settings, remote, Checks(sound, flaws))
+    flaws = {name: text for name, text in known.flaws.items() if name not in read}
+    sound_at = dict.fromkeys((name for name in names if name not in flaws), clock())
+    _write(settings, remote, Checks({**known.sound_at, **sound_at}, flaws))
 
 
 def ask(

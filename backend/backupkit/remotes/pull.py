@@ -237,9 +237,9 @@ def _fetch(
     try:
         _fetch_checked(settings, remote, found, draft, trust, emit)
     except DamagedThere as error:
-        checks.remember_fetched(settings, remote.name, found.name, error.flaws[found.name])
+        checks.remember_damaged(settings, remote.name, error.flaws)
         raise
-    checks.remember_fetched(settings, remote.name, found.name, "", clock)
+    checks.remember_sound(settings, remote.name, [found.name], [found.name], clock)
 
 
 def _fetch_checked(

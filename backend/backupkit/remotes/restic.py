@@ -145,10 +145,7 @@ class ResticRemote:
 
     def pull(self, name: str, target: Path, emit: EventListener) -> None:
         emit(Step(f"Fetching {name} from {self.name}"))
-        try:
-            self._run(["restore", self._snapshot(name), "--target", str(target)], emit, stall=_LONG_STALL)
-        except DamagedThere as error:
-            raise DamagedThere(error.message, error.hint, {name: error.flaws[WHOLE]}) from error
+        self._run(["restore", self._snapshot(name), "--target", str(target)], emit, stall=_LONG_STALL, about=name)
 
     def remove(self, names: Sequence[str]) -> None:
         snapshots = self._snapshots(_MARK, _MARK_OF_POINTS)
@@ -287,8 +284,12 @@ class ResticRemote:
         folder: Path | None = None,
         allowed: Sequence[int] = (0,),
         stall: float | None = None,
+        about: str = WHOLE,
     ) -> Done:
-        """Run restic and return its result; remove a stale lock once and retry. `stall`: seconds without progress."""
+        """Run restic and return its result; remove a stale lock once and retry. `stall`: seconds without progress.
+
+        `about` is the copy that it reads, and that `DamagedThere` names.
+        """
         wait = stall or self._table.stall
         with self._environment() as environment:
             done = run(words, environment, folder, emit, wait, self.name)
@@ -296,7 +297,7 @@ class ResticRemote:
                 run(["unlock"], environment, None, silence, wait, self.name)
                 done = run(words, environment, folder, emit, wait, self.name)
         if done.code not in allowed:
-            raise self._failure(words[0], done)
+            raise self._failure(words[0], done, about)
         return done
 
     @contextlib.contextmanager
@@ -329,7 +330,7 @@ class ResticRemote:
         """Return why it failed, in restic's own words without secrets."""
         return reason_in(scrubbed(done.said, self._table.secrets)).rstrip(".")
 
-    def _failure(self, command: str, done: Done) -> BackupError:
+    def _failure(self, command: str, done: Done, about: str = WHOLE) -> BackupError:
         """Return restic's failure as one of our errors."""
         said, place, reason = done.said, str(self._table.repository), self._words_of(done)
         if "wrong password" in said:
@@ -364,7 +365,7 @@ class ResticRemote:
             return DamagedThere(
                 f"The remote {self.name} holds something damaged: {reason}.",
                 "`restic check --read-data` there says more. The backups here are not touched by that.",
-                {WHOLE: reason},
+                {about: reason},
             )
         return RemoteFailed(
             f"The remote {self.name} failed: restic {command}: {reason}.",

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from backupkit.sqlite.cells import INDEX_INTERIOR, INDEX_LEAF, INTERIOR, TABLE_INTERIOR, TABLE_LEAF, end_of_cell
+from backupkit.sqlite.cells import INDEX_INTERIOR, INDEX_LEAF, INTERIOR, TABLE_INTERIOR, TABLE_LEAF, cell_at
 
 MAGIC = b"SQLite format 3\0"
 HEADER = 100  # bytes at the beginning of page 1
@@ -77,8 +77,7 @@ class PageFile:
         self.end = min(self.end or self.count, self.count)
         head = self.page(1)[:HEADER]
         self.header = _header(head)
-        reserved = head[20] if self.header.is_sound else 0
-        reserved = reserved if hints.reserved is None else hints.reserved
+        reserved = _reserved_bytes(head, hints)
         self.usable = self.size - (reserved if self.size - reserved >= _LEAST_USABLE else 0)
         self.encoding = self._encoding(head, hints)
 
@@ -177,13 +176,11 @@ class PageFile:
             said = 65536 if said == 1 else said
         if said in _SIZES and (said == wal or said * recorded == self._length):
             return said  # no damage makes two numbers agree
-        reserved = head[20] if said and hints.reserved is None else hints.reserved or 0
-        fits = _pages_by_size(self._file, self._length, reserved)
-        likely = [size for size in _SIZES if fits[size] > 0.5 * max(fits.values(), default=0)]
-        guesses = (said, hints.page_size, wal)
-        if likely:
-            return next((size for size in guesses if size in likely), max(likely, key=fits.__getitem__))
-        return next((size for size in guesses if size in _SIZES), 4096)
+        fits = _pages_by_size(self._file, self._length, _reserved_bytes(head, hints))
+        best = max(fits.values(), default=0)
+        likely = [size for size in _SIZES if 2 * fits[size] > best]
+        guesses = (size for size in (said, hints.page_size, wal) if size in (likely or _SIZES))
+        return next(guesses, max(likely, key=fits.__getitem__, default=4096))
 
     def _encoding(self, head: bytes, hints: Hints) -> str:
         """Return the text encoding that the schema shows, else that of the header or the hints."""
@@ -294,6 +291,13 @@ def _header(head: bytes) -> Header:
     return Header(True, user_version, application_id, largest_root > 0, incremental > 0)
 
 
+def _reserved_bytes(head: bytes, hints: Hints) -> int:
+    """Return how many bytes at the end of each page hold no data, by the hints or else by the header."""
+    if hints.reserved is not None:
+        return hints.reserved
+    return head[20] if _header(head).is_sound else 0
+
+
 def _pages_by_size(file: int, length: int, reserved: int) -> Counter[int]:
     """Count for each page size the b-tree pages that have it exactly, in parts of the file spread over it."""
     found: Counter[int] = Counter()
@@ -321,7 +325,7 @@ def _is_page(data: bytes, start: int, usable: int) -> bool:
         return False
     places = struct.unpack_from(f">{cells}H", data, pointers)
     try:
-        return (content or 65536) <= min(places) and end_of_cell(data, max(places), data[start], usable) == usable
+        return (content or 65536) <= min(places) and cell_at(data, max(places), data[start], usable).end == usable
     except IndexError:
         return False
 

@@ -19,7 +19,7 @@ from backupkit.sqlite.cells import (
     LEAST_CELL,
     TABLE_INTERIOR,
     TABLE_LEAF,
-    local_bytes,
+    cell_at,
     varint,
 )
 from backupkit.sqlite.page_file import HEADER, PageFile
@@ -134,9 +134,9 @@ class RowReader:
         return list(dict.fromkeys(struct.unpack_from(f">{cells}H", data, start + header)))
 
     def _cells(self, number: int, losses: Losses) -> Iterator[_Cell]:
-        data, start = self.file.page(number), HEADER if number == 1 else 0
-        kind, stored = data[start], self.file.stored(number)
-        taken = 0
+        stored, start = self.file.stored(number), HEADER if number == 1 else 0
+        data = stored.ljust(self.file.size, b"\0")
+        kind, taken = data[start], 0
         for place in self._places(data, start, 12 if kind == INDEX_INTERIOR else 8):
             if taken > 2 * self.file.size:
                 losses.rows += 1  # more rows than a page can hold
@@ -153,16 +153,8 @@ class RowReader:
     def _cell(self, data: bytes, place: int, kind: int) -> _Cell:
         if place < 8:
             raise IndexError
-        begin, number = place, None
-        if kind == INDEX_INTERIOR:
-            place += 4  # skip the number of the child page to the left
-        size, place = varint(data, place)
-        if kind == TABLE_LEAF:
-            number, place = varint(data, place)
-            number -= (1 << 64) if number >> 63 else 0
-        local = local_bytes(size, kind, self.file.usable)
-        length = max(LEAST_CELL, place + local + (4 if local < size else 0) - begin)
-        return _Cell(number, self._record(data, place, size, local), size, length)
+        cell = cell_at(data, place, kind, self.file.usable)
+        return _Cell(cell.number, self._record(data, cell.place, cell.size, cell.local), cell.size, cell.end - place)
 
     def _record(self, data: bytes, place: int, size: int, local: int) -> bytes | None:
         """Return the whole record, or None if a part of it is missing; for `peek`, only the part in its page."""

@@ -75,8 +75,9 @@ class Rebuilt:
     """The new database: its tables, and `notes` of a sentence each.
 
     `known_rows` are in tables that the newest backup has too; all rows if there is no backup. `is_whole_schema`: all
-    definitions are the file's own. `no_place` rows fit no table. `newer` pages came from the WAL or the journal, in
-    which `lost_frames` could not be trusted. `hidden` pages are behind the end that the WAL sets.
+    definitions are the file's own. `no_place` rows fit no table. `has_lost_definitions`: all rows are in
+    `LOST_AND_FOUND`. `newer` pages came from the WAL or the journal, in which `lost_frames` could not be trusted.
+    `hidden` pages are behind the end that the WAL sets.
     """
 
     tables: tuple[TableRows, ...]
@@ -84,6 +85,7 @@ class Rebuilt:
     is_whole_schema: bool
     from_backup: tuple[str, ...]
     no_place: int
+    has_lost_definitions: bool
     newer: int
     lost_frames: int
     hidden: int
@@ -280,6 +282,7 @@ class _Rebuild:
         self._lost_sequences: set[str] = set()
         self._dropped: list[Entry] = []
         self._no_place = 0
+        self._has_lost_definitions = False
         self._done = 0
 
     def run(self) -> Rebuilt:
@@ -318,6 +321,7 @@ class _Rebuild:
             is_whole_schema=schema.is_whole and not from_backup,
             from_backup=from_backup,
             no_place=self._no_place,
+            has_lost_definitions=self._has_lost_definitions,
             newer=self._file.newer,
             lost_frames=self._file.lost_frames,
             hidden=self._file.count - self._file.end,
@@ -580,31 +584,31 @@ class _Rebuild:
         if not candidates:
             return
         for kinds in ((TABLE_LEAF,), (INDEX_LEAF, INDEX_INTERIOR)):
-            for page in range(2, self._file.count + 1):
-                is_free = bool(self._free[page])
-                is_taken = self._reader.owner[page] or self._file.is_special(page)
-                if self._file.kind(page) in kinds and not is_taken and (self._include_free or not is_free):
-                    self._take_page(page, candidates, is_free)
+            for page in self._pages_outside_trees(*kinds):
+                self._take_page(page, candidates, bool(self._free[page]))
         if not self._is_free_known and any(one.found.adrift for one in candidates):
             self._note(_MAY_BE_DELETED)
 
+    def _pages_outside_trees(self, *kinds: int) -> Iterator[int]:
+        """Yield the pages of these kinds that nothing owns; free ones only if deleted rows are wanted."""
+        for page in range(2, self._file.count + 1):
+            is_taken = self._reader.owner[page] or self._file.is_special(page)
+            if self._file.kind(page) in kinds and not is_taken and (self._include_free or not self._free[page]):
+                yield page
+
     def _keep_lost_rows(self) -> None:
         """Put the rows of all tables into one, as `sqlite3 .recover` does: no definition of a table is left."""
-        pages = [page for page in range(2, self._file.count + 1) if self._is_lost_table_page(page)]
+        pages = list(self._pages_outside_trees(TABLE_LEAF))
         widths = [len(row.values) for page in pages for row in self._reader.peek(page, self._file.size)]
         if not widths:
             return
         names = ("pgno", "nfield", "id", *(f"c{number}" for number in range(min(max(widths), _MOST_COLUMNS))))
         sql = f"CREATE TABLE {LOST_AND_FOUND} ({', '.join(names)})"
         self._make_table(Entry("table", LOST_AND_FOUND, LOST_AND_FOUND, 0, sql))
+        self._has_lost_definitions = True
         self._insert(self._tables[0], self._lost_rows(pages, len(names)), "adrift")
         if not self._is_free_known:
             self._note(_MAY_BE_DELETED)
-
-    def _is_lost_table_page(self, page: int) -> bool:
-        is_left_out = self._reader.owner[page] or self._file.is_special(page)
-        is_wanted = self._include_free or not self._free[page]
-        return self._file.kind(page) == TABLE_LEAF and is_wanted and not is_left_out
 
     def _lost_rows(self, pages: Iterable[int], width: int) -> Iterator[StoredRow]:
         """Yield each row as one of `lost_and_found`: its page, how many values it has, its number, and the values."""
