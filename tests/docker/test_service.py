@@ -421,7 +421,7 @@ def test_an_interrupted_restore_stop_starts_the_service_again(project: Project, 
     assert wait_until(lambda: project.state() == "exited")
     os.killpg(restore.pid, number)
     assert restore.wait(60) == 130
-    assert project.containers("True") == []
+    assert wait_until(lambda: project.containers("True") == [])  # the engine may still be removing it
     assert wait_until(lambda: project.state() == "running")
 
 
@@ -466,7 +466,7 @@ def test_the_pages_are_served_to_a_browser_from_a_container_of_its_own(project: 
         finally:
             os.killpg(served.pid, signal.SIGINT)  # as Ctrl-C does
         assert served.wait(120) == 130
-    assert project.containers("True") == []
+    assert wait_until(lambda: project.containers("True") == [])  # the engine may still be removing it
 
 
 SIGN_IN = """
