@@ -19,7 +19,6 @@ T = TypeVar("T")
 THOROUGH = "BACKUP_TESTS_THOROUGH"
 SEED = "BACKUP_TESTS_SEED"
 SHARE = "BACKUP_TESTS_SHARE"
-REQUIRE_ALL = "BACKUP_TESTS_REQUIRE_ALL"
 
 
 def is_thorough() -> bool:
@@ -31,10 +30,6 @@ def share(most: int) -> int:
     """How many tries are enough in one run of many: a third, or that `SHARE`; all of them in a thorough one."""
     usual = 1.0 if is_thorough() else 1 / 3
     return math.ceil(most * float(os.environ.get(SHARE, usual)))
-
-
-def _leaves_nothing_out() -> bool:
-    return os.environ.get(REQUIRE_ALL) == "1"
 
 
 @cache
@@ -55,10 +50,10 @@ def chance(what: str) -> random.Random:
 def some(points: Sequence[T], most: int | None, what: str) -> list[T]:
     """At most that `share` of the points, in order, first and last among them; all of them in a thorough run.
 
-    None: all where a run may leave nothing out, else a third.
+    None: that share of all there are.
     """
     number = share(len(points) if most is None else most)
-    if is_thorough() or (most is None and _leaves_nothing_out()) or len(points) <= number or len(points) < 3:
+    if is_thorough() or len(points) <= number or len(points) < 3:
         return list(points)
     between = chance(what).sample(range(1, len(points) - 1), max(1, number - 2))
     return [points[number] for number in sorted((0, *between, len(points) - 1))]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import atexit
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -55,10 +56,15 @@ def run(
     input: str = "",
     timeout: float = 120,
     program: str = "",
+    strace: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run the toolkit's command, or the text of a program, to its end; return its exit code and what it printed."""
+    """Run the toolkit's command, or the text of a program, to its end; return its exit code and what it printed.
+
+    With `strace`, its options, that follows the process from where it begins its work.
+    """
     typed = [sys.executable, *(("-c", program) if program else (str(COMMAND),)), *arguments]
     if not _is_as_warmed(env):
+        typed = [*(("strace", "-f", "-qq", *strace) if strace else ()), *typed]
         return subprocess.run(
             typed, env=env, cwd=cwd, input=input, capture_output=True, text=True, timeout=timeout, check=False
         )
@@ -66,7 +72,7 @@ def run(
         given.write(os.fsencode(input))
         given.seek(0)
         place = {"cwd": os.fspath(cwd or os.getcwd()), "umask": umask()}
-        wanted = {"arguments": list(arguments), "env": dict(env), "text": program, **place}
+        wanted = {"arguments": list(arguments), "env": dict(env), "text": program, "strace": list(strace), **place}
         code = _fork(wanted, [given.fileno(), out.fileno(), err.fileno()], timeout)
         if code is None:
             raise subprocess.TimeoutExpired(typed, timeout)
@@ -170,16 +176,28 @@ def _look_after(connection: socket.socket, streams: list[int]) -> None:
     """Start one command; send its process id, then, when it has ended, how."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     message = _receive(connection, LENGTH.unpack(_receive(connection, LENGTH.size))[0])
+    wanted = json.loads(message.decode("utf-8", "surrogateescape"))
+    if wanted["strace"]:
+        ctypes.CDLL(None).prctl(36, 1)  # strace, when it has lost its parent, becomes a child of this process
     child = os.fork()
     if not child:
         connection.close()
-        _become(json.loads(message.decode("utf-8", "surrogateescape")), streams)
+        _become(wanted, streams)
     for stream in streams:
         os.close(stream)
     with contextlib.suppress(OSError):  # the test may have gone
         connection.sendall(LENGTH.pack(child))
-        connection.sendall(LENGTH.pack(os.waitpid(child, 0)[1]))
+        ended = os.waitpid(child, 0)[1]
+        if wanted["strace"]:
+            _wait_for_all()  # then its file is complete
+        connection.sendall(LENGTH.pack(ended))
     os._exit(0)
+
+
+def _wait_for_all() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
 
 
 def _become(wanted: dict[str, Any], streams: list[int]) -> None:
@@ -191,11 +209,24 @@ def _become(wanted: dict[str, Any], streams: list[int]) -> None:
     os.chdir(wanted["cwd"])
     os.umask(wanted["umask"])
     sys.argv = ["-c" if wanted["text"] else str(COMMAND), *wanted["arguments"]]
-    raise _Start(wanted["text"])
+    raise _Start(wanted["text"], wanted["strace"])
 
 
 class _Start(BaseException):
     """Unwind the serving process, so that the command starts with an empty stack."""
+
+
+def _be_traced(options: list[str]) -> None:
+    """Go on when strace is there, which is a child of this process."""
+    ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)  # where the kernel asks who may trace it
+    typed = ["strace", "-f", *options, "-p", str(os.getpid())]
+    out, said = os.open(os.devnull, os.O_WRONLY), os.pipe()
+    actions = [(os.POSIX_SPAWN_DUP2, out, 1), (os.POSIX_SPAWN_DUP2, said[1], 2)]
+    os.posix_spawnp("strace", typed, os.environ, file_actions=actions)
+    os.close(said[1])
+    line = os.read(said[0], 4096)  # left open: strace ends when it cannot say that it has attached to another
+    assert b"attached" in line, line
+    os.close(out)
 
 
 def _import_everything() -> None:
@@ -214,7 +245,9 @@ def _main() -> None:
     try:
         _serve(socket.socket(fileno=int(sys.argv[1])))
     except _Start as start:
-        text = str(start)
+        text, options = start.args
+    if options:
+        _be_traced(options)
     signal.signal(signal.SIGINT, signal.default_int_handler if text else signal.SIG_DFL)  # as backup_restore.py has it
     code = 0
     try:

@@ -159,6 +159,7 @@ class Known:
     earlier_after: dict[str, Tree]
     appeared: dict[str, Tree]
     events: int
+    """How many changing events its run comes to; one that fails on purpose goes back as well."""
 
 
 # Running a command.
@@ -506,10 +507,15 @@ def learn(scenario: Scenario, place: Path) -> Known:
         ran = run(after, scenario.argv, scenario.environment, no_event)
         assert ran.code in (0, 3), f"{scenario.argv} ended with {ran.code}: {ran.err}"
         there, new = visible(after), live(after)
+    events = ran.events
+    if scenario.fails_at:
+        with fresh(folder, folder.with_name(f"{folder.name}-failed"), scenario.disks) as failed:
+            at = failing(scenario.fails_at(), no_event)
+            events = run(failed, scenario.argv, scenario.environment, at).events
     appeared = {name: found for name, found in there.items() if name not in earlier}
     kept = {name: found for name, found in there.items() if name in earlier}
     assert len(earlier) - len(kept) == scenario.removes, f"{scenario.argv} left {sorted(kept)} of {sorted(earlier)}"
-    return Known(scenario, folder, old, new, ran.code, earlier, kept, appeared, ran.events)
+    return Known(scenario, folder, old, new, ran.code, earlier, kept, appeared, events)
 
 
 @contextlib.contextmanager

@@ -46,8 +46,10 @@ def test_a_disk_without_room_for_another_file_leaves_the_old_until_it_has_enough
     template = known(scenario)
     too_few, wrong = 0, []
     for first in count(0, STRIDE):
-        visits = [crew.submit(disks.visit_inodes, template, place, folder, first + step) for step in range(STRIDE)]
-        results = [visit.result() for visit in visits]
+        numbers = chance.some(range(first, first + STRIDE), None, f"{scenario.name} {folder} inodes {first}")
+        results = [
+            one.result() for one in [crew.submit(disks.visit_inodes, template, place, folder, one) for one in numbers]
+        ]
         too_few += sum(full for full, _ in results)
         wrong += [one for _, problems in results for one in problems]
         if not results[-1][0] or first > 200:
@@ -63,6 +65,7 @@ def test_a_disk_that_is_too_small_is_refused_and_one_just_large_enough_will_do(
 ) -> None:
     template = known(scenario)
     sizes = [*range(0, 128, 8), *range(128, 6144, 512)]
+    sizes = chance.some(sizes, None, f"{scenario.name} {folder} sizes")
     results = list(crew.map(disks.visit_size, *zip(*((template, place, folder, size) for size in sizes), strict=True)))
     points.visited(f"disks of another size: {scenario.name}, {folder}", len(sizes))
     codes = [code for code, _ in results]

@@ -1,4 +1,4 @@
-"""Killed before a change of a file that Python makes: before each of them in the commands of `WHOLE`.
+"""Killed before a change of a file that Python makes: before a third of them in the commands of `WHOLE`.
 
 Whatever the command: the next one leaves the state before or the state after, of database and uploads together, no
 litter, every earlier backup as it was, and every visible backup complete.
@@ -18,12 +18,8 @@ import scenarios
 import chance
 from crash.points import Points
 
-WHOLE = (
-    "backup",
-    "restore",
-    "restore-several",
-    "prune",
-)  # at every event; what the other commands change, they change by the same code
+# A third of all their events; what the other commands change, they change by the same code.
+WHOLE = ("backup", "restore", "restore-several", "prune")
 MOST = 20
 STRIDE = 4  # visits beyond the last event of the clean run: some runs make a few more
 

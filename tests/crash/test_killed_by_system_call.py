@@ -21,7 +21,7 @@ from crash.points import Points
 Know = Callable[[lab.Scenario], lab.Known]
 MOST_ALIKE = 40  # a rollback journal differs from a WAL in what SQLite does, which is the smaller part of these calls
 MOST_FURTHER = 12  # of what takes its steps by the same code
-MOST_ERRORS = 120
+MOST_ERRORS = 75
 pytestmark = [pytest.mark.slow, pytest.mark.needs("strace")]
 
 

@@ -20,7 +20,7 @@ from crash.points import Points
 
 OTHERS = ("restore-missing", "restore-corrupt", "restore-database")
 CHOSEN = [*scenarios.SMALL, *(one for one in scenarios.SCENARIOS if one.name in OTHERS), *scenarios.FURTHER]
-WHOLE = ("small-backup", "small-restore")  # every state; the others make their changes in the same code
+WHOLE = ("small-backup", "small-restore")  # a third of all states; the others make their changes in the same code
 MOST, MOST_FURTHER = 50, 12
 pytestmark = [pytest.mark.slow, pytest.mark.needs("strace")]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,12 +13,13 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import chance
+import warm
 from backupkit.model.backup import Backup
 from backupkit.repository import store
 from backupkit.rewind import moments, thin
 from backupkit.rewind.take import Rewinder
 from rewind.a_day import START, Uploads, assert_restores, rewinding, true_copy
-from small_app import BACKEND, SmallApp, clean_environment, tree
+from small_app import SmallApp, clean_environment, tree
 
 CALLS = "write pwrite64 ftruncate fsync rename unlink unlinkat mkdir mkdirat openat rmdir"
 WORK = """
@@ -65,16 +65,15 @@ def world(app: SmallApp) -> tuple[Kept, Rewinder, datetime]:
 
 
 def run(app: Path, what: str, at: datetime, *strace: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", WORK, str(app), what, at.isoformat()]
-    environment = {**clean_environment(), "PYTHONPATH": str(BACKEND)}
-    return subprocess.run([*strace, *command], env=environment, capture_output=True, text=True, check=False)
+    """Do one thing of `WORK` in a process of its own, followed by strace with these options."""
+    return warm.run([str(app), what, at.isoformat()], clean_environment(), program=WORK, strace=strace)
 
 
 def calls_of(app: Path, what: str, at: datetime, place: Path, below: str = "/backups") -> list[tuple[str, int]]:
     """The calls in such a folder that a run makes, each by its name and its number among those of that name."""
     trace = place / "trace"
     traced = ",".join(f"?{name}" for name in CALLS.split())
-    done = run(app, what, at, "strace", "-f", "-y", "-qq", "-o", str(trace), "-e", f"trace={traced}")
+    done = run(app, what, at, "-y", "-o", str(trace), "-e", f"trace={traced}")
     assert done.returncode == 0, done.stderr
     found, counted = [], Counter[tuple[str, str]]()
     for line in trace.read_text(errors="replace").splitlines():
@@ -115,7 +114,7 @@ def test_nothing_is_torn_at_any_call(app: SmallApp, tmp_path: Path, what: str, f
     for name, number in chance.some(calls, 30, f"{what} {fault}"):
         fresh()
         inject = f"inject={name}:{fault}:when={number}"
-        done = run(home, what, at, "strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", inject)
+        done = run(home, what, at, "-o", "/dev/null", "-e", f"trace={name}", "-e", inject)
         assert fault != "signal=KILL" or done.returncode != 0, (name, number)
         assert_whole(app, kept, at, what == "thin")
         assert run(home, what, at).returncode == 0, (name, number)
@@ -137,10 +136,7 @@ def test_a_point_that_is_restored_is_live_whole_or_not_at_all(app: SmallApp, tmp
         shutil.rmtree(home)
         shutil.copytree(template, home, symlinks=True)
         inject = ("-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}")
-        assert run(home, "restore", at, "strace", "-f", "-qq", "-o", "/dev/null", *inject).returncode != 0, (
-            name,
-            number,
-        )
+        assert run(home, "restore", at, "-o", "/dev/null", *inject).returncode != 0, (name, number)
         assert run(home, "recover", at).returncode == 0, (name, number)
         assert (true_copy(app), tree(app.uploads)) in (before, wanted), (name, number)
         assert not moments.check(app.settings) and not list(app.folder.rglob(".draft*")), (name, number)

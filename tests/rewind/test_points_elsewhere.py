@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import chance
+import warm
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings
 from backupkit.model.backup import BackupRequest
@@ -27,7 +26,7 @@ from backupkit.rewind import moments, thin
 from quick_restic import put_repository
 from refusals import run_here
 from rewind.a_day import Uploads, assert_restores, rewinding, true_copy
-from small_app import BACKEND, SmallApp, clean_environment, tree
+from small_app import SmallApp, clean_environment, tree
 
 COPY = """
 import sys
@@ -189,9 +188,8 @@ def test_a_copy_that_is_cut_off_at_any_call_is_no_point(two: Two, tmp_path: Path
     (name,) = (path.name for path in (two.app.backups / ".rewind").iterdir())
 
     def run(*strace: str) -> int:
-        environment = {**clean_environment(), "PYTHONPATH": str(BACKEND)}
-        command = [*strace, sys.executable, "-c", COPY, str(two.app.backups), str(there)]
-        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+        words = [str(two.app.backups), str(there)]
+        return warm.run(words, clean_environment(), program=COPY, strace=strace).returncode
 
     def fresh() -> None:
         shutil.rmtree(there, ignore_errors=True)
@@ -199,11 +197,11 @@ def test_a_copy_that_is_cut_off_at_any_call_is_no_point(two: Two, tmp_path: Path
 
     fresh()
     traced = ",".join(f"?{one}" for one in calls.split())
-    assert run("strace", "-y", "-qq", "-o", str(trace), "-e", f"trace={traced}") == 0
+    assert run("-y", "-o", str(trace), "-e", f"trace={traced}") == 0
     counted: dict[str, int] = {}
     found: list[tuple[str, int]] = []
     for line in trace.read_text(errors="replace").splitlines():
-        call = line.partition("(")[0]
+        call = line.partition("(")[0].split()[-1]
         counted[call] = counted.get(call, 0) + 1
         if f"{there}/" in line or f"{there}>" in line:
             found.append((call, counted[call]))
@@ -212,7 +210,7 @@ def test_a_copy_that_is_cut_off_at_any_call_is_no_point(two: Two, tmp_path: Path
     assert len(whole) == 2
     for call, number in chance.some(found, 20, f"copied points {fault}"):
         fresh()
-        run("strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={number}")
+        run("-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={number}")
         for path in there.glob(".rewind/*/*.point"):
             assert path.read_bytes() == whole[path.name], (call, number)
         assert run() == 0, (call, number)

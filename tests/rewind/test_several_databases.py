@@ -399,7 +399,7 @@ def test_no_point_is_torn_at_any_call(past: Past, tmp_path: Path, what: str, fau
         shutil.rmtree(home)
         shutil.copytree(template, home, symlinks=True)
         inject = f"inject={name}:{fault}:when={number}"
-        done = run(home, what, at, "strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", inject)
+        done = run(home, what, at, "-o", "/dev/null", "-e", f"trace={name}", "-e", inject)
         assert fault != "signal=KILL" or done.returncode != 0, (name, number)
         past.assert_all()
         assert run(home, what, at).returncode == 0, (name, number)
@@ -419,7 +419,7 @@ def test_a_restore_to_a_point_leaves_all_databases_and_trees_old_or_new(past: Pa
         shutil.rmtree(home)
         shutil.copytree(template, home, symlinks=True)
         inject = ("-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}")
-        done = run(home, "restore", at, "strace", "-f", "-qq", "-o", "/dev/null", *inject)
+        done = run(home, "restore", at, "-o", "/dev/null", *inject)
         assert done.returncode != 0, (name, number)
         assert run(home, "recover", at).returncode == 0, (name, number)
         assert past.now() in (before, wanted), (name, number)
