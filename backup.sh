@@ -530,13 +530,15 @@ slowest_start=900 # seconds, for a container that is neither healthy nor unhealt
 
 note_step() {
   step=$1
-  printf '%s\n' "$step" "$old" "$was_named" "$tag" "$services" "$point" >"$ledger.new"
+  printf '%s\n' "$step" "$old" "$was_named" "$tag" "$services" "$point" "${new:-}" >"$ledger.new"
   mv "$ledger.new" "$ledger"
   sync
 }
 
 read_ledger() {
-  { read -r step && read -r old && read -r was_named && read -r tag && read -r services && read -r point; } <"$ledger" || true
+  {
+    read -r step && read -r old && read -r was_named && read -r tag && read -r services && read -r point && read -r new
+  } <"$ledger" || true
 }
 
 start_of() { LC_ALL=C TZ=UTC ps -p "$1" -o lstart= 2>/dev/null || true; }
@@ -583,7 +585,14 @@ image_name() {
   case $found in *"image: "*) found=${found#*image: } && printf '%s\n' "${found%%$'\n'*}" ;; esac
 }
 
-# Sets `old`, `was_named`, `tag`, `services`, and `kept`: the name that the old image keeps.
+# Sets `kept`, the name that the old image keeps once the update is through, and `held`, the one it has until then.
+name_old_image() {
+  local name
+  case ${tag##*:} in */*) name=$tag ;; *) name=${tag%:*} ;; esac
+  kept=$name:before-update held=$name:updating
+}
+
+# Sets `old`, `was_named`, `tag`, `services`, `kept` and `held`.
 find_image() {
   local found owner status image name
   old="" services="" point=""
@@ -598,7 +607,7 @@ find_image() {
   tag=$(image_name "$app_service")
   tag=${tag:-$was_named}
   case $tag in *@*) die 2 "The compose file pins $tag: no other image can have that name. Pin a tag, not a digest." ;; esac
-  case ${tag##*:} in */*) kept=$tag:before-update ;; *) kept=${tag%:*}:before-update ;; esac
+  name_old_image
   if [ "$service" != "$app_service" ] && [ "$(image_name "$service")" != "$tag" ]; then
     die 2 "Commands run in '$service', on another image than '$app_service': the new migrations cannot be run from there."
   fi
@@ -681,7 +690,22 @@ go_back() {
     say "Not all of it is back. When the cause above is gone, type: ./backup.sh recover"
     die "$code" "${why:-The update could not be taken back.}"
   fi
+  end_update
+}
+
+end_update() {
+  name_old_image
+  "$engine" image rm "$held" >/dev/null 2>&1 || true
   rm -f "$ledger"
+}
+
+# The update is through: its backup stays pinned, and the old image named, until the next one is.
+keep_way_back() {
+  local last=${ledger%/*}/last
+  name_old_image
+  "$engine" tag "$old" "$kept"
+  if [ -s "$last" ]; then as_it_runs unpin "$(head -n 1 "$last")" >/dev/null 2>&1 || true; fi
+  printf '%s\n' "$point" >"$last"
 }
 
 bring_back() {
@@ -702,6 +726,8 @@ bring_back() {
       ;;
   esac
   start_on "$old" || { why="The data is as before, but on the old image $why." && return 1; }
+  why="The engine does not give the new image its name back."
+  give_name_back
 }
 
 # An update that was killed: `recover` and `update` end it. It is done where the new image runs, and goes back elsewhere.
@@ -721,7 +747,8 @@ end_interrupted_update() {
   read_ledger
   if [ "$step" = starting ] && runs_on_another && comes_up; then
     say "The interrupted update is done: '$services' runs on the new image, and $point has the data of before."
-    rm -f "$ledger"
+    keep_way_back
+    end_update
     return
   fi
   go_back
@@ -789,7 +816,7 @@ update() {
   claim_update
   find_image
   trap 'give_up 130 "Interrupted."' INT TERM HUP PIPE
-  "$engine" tag "$old" "$kept"
+  "$engine" tag "$old" "$held"
   note_step building
   say_notice "1/5 A new image for $services."
   make_image || give_up 1 "No new image: it could not be built or pulled (see above)."
@@ -800,7 +827,7 @@ update() {
     rehearse_update || give_up $? "The new image cannot migrate the data (see above)."
   fi
   if [ "$new" != "$old" ] && ! asked_for --dry-run; then put_live; fi
-  rm -f "$ledger"
+  end_update
   if asked_for --json; then
     printf '{"schema_version": 1, "from": "%s", "to": "%s", "backup": "%s"}\n' "$old" "$new" "$point"
   elif [ -n "$point" ]; then
@@ -810,7 +837,7 @@ update() {
 
 # The first backup is made while the app runs, so that the one which it has to stand still for has little left to copy.
 put_live() {
-  local code=0 last=${ledger%/*}/last
+  local code=0
   say_notice "3/5 A backup; then '$services' stops, and what was written meanwhile is backed up too."
   make_backup as_it_runs auto-backup || give_up $? "There is no backup, so there is no update (see above)."
   note_step stopping
@@ -827,9 +854,7 @@ put_live() {
     "${compose[@]}" logs --tail 20 "$app_service" >&2 </dev/null || true
     give_up 1 "The new image does not come up: $code."
   fi
-  # The backup stays pinned until the next update is through.
-  if [ -s "$last" ]; then as_it_runs unpin "$(head -n 1 "$last")" >/dev/null 2>&1 || true; fi
-  printf '%s\n' "$point" >"$last"
+  keep_way_back
 }
 
 # --- without a container ----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from hypothesis import strategies as some
 from backupkit.archive import age_keys, encryption
 from backupkit.archive.encryption import Identities, Recipients
 from backupkit.model.errors import Damaged, Refused
+from small_app import SmallApp
 
 PIECE = 1 << 16
 SIZES = [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 200_000]
@@ -148,8 +149,18 @@ def test_an_error_while_writing_leaves_no_file_that_looks_whole() -> None:
 
 @pytest.mark.parametrize("text", ["", PUBLIC[:-1], PUBLIC[:-1] + "q", SECRET, "age1", "age1pq" + "q" * 60, PUBLIC[1:]])
 def test_what_is_no_recipient_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match="is not a recipient of age"):
+    with pytest.raises(Refused, match="is not a recipient of age") as refusal:
         age_keys.recipient(text)
+    assert "AGE-SECRET" not in refusal.value.message
+
+
+def test_a_secret_key_in_the_place_of_the_public_one_is_shown_nowhere(app: SmallApp) -> None:
+    for command in (["config"], ["export", "x", "y.age"], ["recovery-kit", "-"]):
+        done = app.command(*command, env={"BACKUP_EXPORT_RECIPIENTS": SECRET}, check=2)
+        assert "holds a secret key of age" in done.err and SECRET[15:] not in done.out + done.err
+    done = app.command("config", "set", "export_recipients", SECRET, check=2)
+    assert "holds a secret key of age" in done.err and SECRET[15:] not in done.out + done.err
+    assert not any(SECRET[15:] in path.read_text() for path in app.folder.glob("*.toml"))
 
 
 @pytest.mark.parametrize("text", ["", PUBLIC, SECRET[:-1], "age-encryption.org/v1\n"])

@@ -157,6 +157,16 @@ def test_a_file_anywhere_is_read_without_its_uploads(broken: SmallApp, tmp_path:
     assert done["source"] == str(file) and done["backup"]["uploads_included"] is False
 
 
+def test_a_table_that_the_app_itself_calls_lost_and_found_is_an_ordinary_one(app: SmallApp, tmp_path: Path) -> None:
+    file = tmp_path / "office.sqlite"
+    with contextlib.closing(sqlite3.connect(file)) as office, office:
+        office.execute("CREATE TABLE lost_and_found (id INTEGER PRIMARY KEY, thing TEXT)")
+        office.executemany("INSERT INTO lost_and_found (thing) VALUES (?)", (("umbrella " * 9,) for _ in range(ROWS)))
+    file.write_bytes(file.read_bytes()[:-4096])
+    done = app.command("salvage", str(file), "--json", check=3).json
+    assert done["recommended"] == done["backup"]["backup_name"] and "definitions" not in done["advice"]
+
+
 @pytest.mark.parametrize("content", [b"", b"SQLite format 3\0" + bytes(5000), b"no database" * 999], ids=len)
 def test_nothing_to_read_is_an_error_and_leaves_nothing(app: SmallApp, content: bytes) -> None:
     create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)

@@ -119,6 +119,13 @@ def test_a_good_image_goes_live_with_its_migrations_and_leaves_a_way_back(app: U
     assert app.image_named(f"{app.image}:before-update") == app.old
     again = app.project.backup_sh("update")
     assert b"nothing to update" in again.stderr and app.runs_on() == done["to"]
+    # What did not become an update leaves the way back to before the last one that did.
+    app.next_image(last='LABEL new="again"')
+    app.project.backup_sh("update", "--dry-run")
+    app.next_image(last="RUN false")
+    app.project.backup_sh("update", code=1)
+    assert app.image_named(f"{app.image}:before-update") == app.old and app.runs_on() == done["to"]
+    assert "updating" not in app.project.engine.docker("image", "ls", "--format", "{{.Tag}}").stdout.split()
 
 
 def test_an_image_that_cannot_go_live_stops_nothing(app: Updatable) -> None:
@@ -139,11 +146,13 @@ def test_an_image_that_cannot_go_live_stops_nothing(app: Updatable) -> None:
 
 @pytest.mark.parametrize("new", [CRASHES, SICK], ids=["crashes", "sick"])
 def test_a_container_that_does_not_come_up_gives_way_to_the_old_image_and_data(app: Updatable, new: str) -> None:
-    app.project.override(healthcheck={**QUICK, "start_period": "1s", "retries": 20})
+    named = f"{app.image}:2" if new == CRASHES else app.image  # the compose file may have got a new name with it
+    app.project.override(image=named, healthcheck={**QUICK, "start_period": "1s", "retries": 20})
     app.next_image(ADDS, new)
     done = app.project.backup_sh("update", code=1)
     assert "The new image does not come up" in done.stderr.decode()
     assert app.is_as_before()
+    assert (app.image_named(named) == app.old) == (named == app.image)
     (kept,) = [one for one in app.project.json("list") if one["kind"] == "pre_restore"]
     with closing(sqlite3.connect(app.project.backups / kept["backup_name"] / "pats.db")) as connection:
         assert ("Written by the new image",) in connection.execute("SELECT name FROM companies").fetchall()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from backupkit.fs import tree
 from small_app import SmallApp
 
 DEEP = 2_200
@@ -144,3 +145,9 @@ def tidy(tmp_path: Path) -> Iterator[None]:
     yield
     for path in tmp_path.iterdir():
         remove(path)
+
+
+def test_a_name_that_is_too_long_is_not_there_but_a_root_that_is_too_long_is_an_error(tmp_path: Path) -> None:
+    assert tree.look(tmp_path, "x" * 300) is None
+    with pytest.raises(OSError, match="too long"):
+        tree.look(tmp_path / ("x" * 300), "a")

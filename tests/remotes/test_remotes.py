@@ -35,7 +35,7 @@ from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, Backup, BackupR
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
 from backupkit.model.events import Event, Notice, Progress, Step, Waiting, Warned, silence
 from backupkit.monitoring.status import status
-from backupkit.remotes import listing_cache
+from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.base import Preparable, Remote, Tidying, open_remote, retry_while_away
 from backupkit.remotes.folder import MARKER
 from backupkit.remotes.prune import plan_remote_prune, prune_remote
@@ -800,6 +800,14 @@ def test_a_copy_that_arrived_damaged_counts_no_more_until_it_is_fetched_whole(
         prove_remote(settings, "second", "there")
     if damage is rot:
         verify_remote(settings, "there")  # restic's own check reads no file of a copy
+        another = min(before)
+        lost = another.read_bytes()
+        another.unlink()
+        with pytest.raises(Damaged):
+            verify_remote(settings, "there")
+        assert set(checks.recall(settings, "there").flaws) == {"second", checks.WHOLE}  # of `second` it knew nothing
+        another.write_bytes(lost)
+        verify_remote(settings, "there")
     assert "The remote there holds something damaged" in said_by_status(settings)
     shutil.rmtree(app.backups / "first")
     assert pull_backup(settings, "latest", "there").backup.name == "first"

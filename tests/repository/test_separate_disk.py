@@ -53,6 +53,16 @@ def test_nothing_is_written_while_the_disk_is_not_mounted(app: SmallApp, disk: P
         run_here(app, "restore", "first", "--yes", env=WANTED, check=0)
 
 
+def test_what_writes_says_that_the_disk_is_mounted_read_only(app: SmallApp, disk: Path) -> None:
+    app.command("backup", "first", check=0)
+    with mounted(app.backups, app.backups):
+        subprocess.run(["mount", "-o", "remount,ro,bind", app.backups], check=True)
+        for command in (["verify", "first"], ["restore", "first", "--yes"], ["backup", "second"]):
+            done = app.command(*command)
+            said = " ".join(done.err.split())
+            assert done.code == 1 and "mounted read-only" in said and "another user" not in said, said
+
+
 def test_the_folder_of_a_disk_that_is_not_there_is_on_the_disk_of_its_parent(app: SmallApp) -> None:
     for place in (app.backups / "missing" / "deeper", app.backups):
         settings = app.settings.model_copy(update={"separate_disk": True, "dir": place})

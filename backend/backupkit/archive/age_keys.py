@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from backupkit.config.secrets import SECRET_KEY
 from backupkit.model.errors import Refused
 
 _LETTERS = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
@@ -17,8 +18,9 @@ def recipient(text: str) -> bytes:
     """Return the public key that `age1…` encodes; raise `Refused` for anything else."""
     if key := _decoded(text, _PUBLIC):
         return key
+    what = "A secret key of age" if SECRET_KEY.search(text) else repr(text[:80])
     raise Refused(
-        f"{text[:80]!r} is not a recipient of age.",
+        f"{what} is not a recipient of age.",
         hint="It begins with age1, and is printed by `age-keygen -y KEYFILE`.",
     )
 

@@ -15,6 +15,8 @@ from backupkit.model.names import printable
 
 MASK = "***"
 IN_FILE = "_file"  # suffix of a secret's name: the file that holds it
+SECRET_KEY = re.compile(r"AGE-SECRET-KEY-\w+", re.IGNORECASE)
+"""A secret key of age, which some paste where the public one belongs."""
 _LONGEST = 1_000_000  # bytes; a longer file must be a wrong one
 _SHORTEST = 4  # a shorter secret occurs in ordinary text, which would become unreadable
 
@@ -90,8 +92,8 @@ def _read(name: str, file: str, folder: Path, spelled: Callable[[str], str]) -> 
 
 
 def scrubbed(text: str, secrets: Iterable[Secret] = ()) -> str:
-    """Return the text with these secrets masked (from 4 letters on), and the user and password of any URL in it."""
+    """Return the text without these secrets (from 4 letters on), passwords in URLs, and secret keys of age."""
     for value in sorted((one.get_secret_value() for one in secrets), key=len, reverse=True):
         if len(value) >= _SHORTEST:
             text = text.replace(value, MASK)
-    return re.sub(r"://[^/@\s]*@", f"://{MASK}@", text)
+    return SECRET_KEY.sub(MASK, re.sub(r"://[^/@\s]*@", f"://{MASK}@", text))

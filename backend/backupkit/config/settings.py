@@ -38,7 +38,7 @@ from backupkit.config.deployment import Deployment, reach_from
 from backupkit.config.places import RESERVED, DatabaseTable, TreeTable, colliding, tables
 from backupkit.config.references import paths_by_column
 from backupkit.config.remotes import AnyTable, remote_tables, unknown_secret
-from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, secrets_from_files
+from backupkit.config.secrets import IN_FILE, SECRET_KEY, Secret, SecretUrl, scrubbed, secrets_from_files
 from backupkit.fs.trust import Untrusted, require_trusted
 from backupkit.model.backup import UPLOADS_FOLDER
 from backupkit.model.durations import parse_span
@@ -511,6 +511,13 @@ class Settings(BaseModel):
     def _name_variables(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := [one for one in value if not re.match(r"[A-Za-z_][A-Za-z0-9_]*(=|$)", one)]:
             _fail(f"holds {wrong[0]!r}, which is no variable")
+        return value
+
+    @field_validator("export_recipients")
+    @classmethod
+    def _public_keys(cls, value: str) -> str:
+        if SECRET_KEY.search(value):
+            _fail("holds a secret key of age; the public key is printed by `age-keygen -y KEYFILE`")
         return value
 
     @field_validator("python", "alembic_command")
@@ -1000,4 +1007,4 @@ def _location(folder: Path, name: str, text: str | None) -> str:
 
 
 def _without_password(value: object) -> str:
-    return re.sub(r"//[^/@]*@", "//***@", repr(value))
+    return scrubbed(re.sub(r"//[^/@]*@", "//***@", repr(value)))

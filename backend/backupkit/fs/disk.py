@@ -446,7 +446,9 @@ def set_attributes(handle: int, facts: os.stat_result, owner: tuple[int, int] | 
 def set_owner_mode_times(place: int | Path, owner: tuple[int, int], mode: int, times: tuple[int, int]) -> None:
     """Set owner (if we are root), mode and times (of access and change, in ns) of a file or folder."""
     if os.geteuid() == 0:
-        os.chown(place, *owner)  # first: chown clears bits of the mode
+        facts = os.stat(place)
+        if (facts.st_uid, facts.st_gid) != owner:
+            os.chown(place, *owner)  # first: chown clears bits of the mode
     os.chmod(place, mode)
     os.utime(place, ns=times)
 

@@ -40,8 +40,9 @@ def made(base: Path, *names: str) -> Iterator[Path]:
     handle = _open(base, names, make=True)
     path = base.joinpath(*names)
     if not os.access(_path_of_handle(handle, path), os.W_OK | os.X_OK):
+        why = _why_not_writable(handle, path, base)
         os.close(handle)
-        raise _wrong_owner(path, base)
+        raise why
     with _hold_open(handle, path) as anchored:
         yield anchored
 
@@ -96,6 +97,15 @@ def _why_not_trusted(handle: int, owners: set[int]) -> str:
 
 def _wrong_owner(path: Path, base: Path) -> BackupError:
     return BackupError(f"{path} belongs to another user, and this is user {os.geteuid()}.", hint=_chown_hint(base))
+
+
+def _why_not_writable(handle: int, path: Path, base: Path) -> BackupError:
+    if os.fstatvfs(handle).f_flag & os.ST_RDONLY:
+        return BackupError(f"{base} is mounted read-only.", hint="Mount it so that it can be written to.")
+    if os.geteuid() in (0, os.fstat(handle).st_uid):
+        look = f"Look at its mode and its attributes: ls -ld {path}; lsattr -d {path}"
+        return BackupError(f"{path} cannot be written to, although it is this user's.", hint=look)
+    return _wrong_owner(path, base)
 
 
 def _chown_hint(base: Path) -> str:

@@ -88,10 +88,9 @@ class ParentBackup:
 
     def find(self, path: str) -> CachedFile | None:
         """Return what the backup recorded about this file, or None."""
-        if path != self._path:
-            wanted = path.split("/")
-            while self._path and self._path.split("/") < wanted:
-                self._advance()
+        wanted = path.split("/")
+        while self._path and self._path != path and self._path.split("/") < wanted:
+            self._advance()
         return self._seen if path == self._path else None
 
     def rewind(self) -> None:
@@ -109,9 +108,9 @@ class ParentBackup:
             self._path = ""
             return
         stamp, checksum, path = os.fsdecode(line[:-1]).split("\t", 2)
-        parts = stamp.split(" ")
-        stamp, attributes = (stamp, 0) if len(parts) == 4 else (" ".join(parts[:4]), int(parts[4]))
-        self._path, self._seen = unescaped(path), CachedFile(stamp if self._is_settled else RACY, checksum, attributes)
+        stamp, attributes = stamp.rsplit(" ", 1) if stamp.count(" ") > 3 else (stamp, "0")
+        stamp = stamp if self._is_settled else RACY
+        self._path, self._seen = unescaped(path), CachedFile(stamp, checksum, int(attributes))
 
 
 class Writer:

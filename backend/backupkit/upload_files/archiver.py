@@ -20,7 +20,7 @@ from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import DatabaseFacts, UploadsFacts
 from backupkit.model.events import EventListener, Progress, Warned, silence
 from backupkit.model.names import first_of, printable
-from backupkit.repository.files_cache import CachedFile, ParentBackup
+from backupkit.repository.files_cache import ParentBackup
 from backupkit.upload_files import walk
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ class _Copying:
 
     def is_part_of_database(self, path: str) -> bool:
         """Return whether the path is that of a sidecar of a copied database."""
-        return any(path.endswith(end) and path.removesuffix(end) in self.databases for end in SIDECARS)
+        return path.endswith(SIDECARS) and path.rpartition("-")[0] in self.databases
 
     def enter(self, path: str) -> None:
         self.folders += 1
@@ -361,7 +361,7 @@ class _Level:
 def _level_of(source: tree.OpenFolder, path: str) -> _Level:
     """Return the level of the open live folder; `path` has a trailing slash."""
     names = _sorted_names(source)
-    in_use = frozenset(name.removesuffix(end) for name, _ in names for end in _IN_USE if name.endswith(end))
+    in_use = frozenset(name.rpartition("-")[0] for name, _ in names if name.endswith(_IN_USE))
     return _Level(path, source.facts(), attributes.of_open(source.handle), iter(names), in_use)
 
 
@@ -502,9 +502,11 @@ def _link_unchanged(folders: _Folders, name: str, path: str, facts: os.stat_resu
     kept = _matching_sealed_copy(name, before, facts) if seen else None
     if seen is None or kept is None or kept.st_ino in copying.used:
         return False
-    if not seen.is_now(facts) and not _is_of_content(name, folders.source.handle, facts, seen.checksum):
+    is_now = seen.is_now(facts)
+    if not is_now and not _is_of_content(name, folders.source.handle, facts, seen.checksum):
         return False
-    found = _count_kept_attributes(folders, name, path, seen, facts, copying)
+    known = seen.attributes if is_now and copying.earlier.keeps_attributes else None
+    found = _count_kept_attributes(folders, name, path, known, copying)
     if found is None:
         return False
     try:
@@ -530,14 +532,15 @@ def _matching_sealed_copy(name: str, folder: int, facts: os.stat_result) -> os.s
     return kept if alike and same_owner else None
 
 
-def _count_kept_attributes(
-    folders: _Folders, name: str, path: str, seen: CachedFile, facts: os.stat_result, copying: _Copying
-) -> int | None:
-    """Return the number of attributes of the sealed copy, or None unless it has all that the backups can keep."""
-    assert copying.earlier is not None and folders.before.handle is not None
-    if copying.earlier.keeps_attributes and seen.is_now(facts):
-        copying.keeper.kept += seen.attributes
-        return seen.attributes
+def _count_kept_attributes(folders: _Folders, name: str, path: str, known: int | None, copying: _Copying) -> int | None:
+    """Return the number of attributes of the sealed copy, or None unless it has all that the backups can keep.
+
+    `known` is that number if the live file certainly still has the same.
+    """
+    if known is not None:
+        copying.keeper.kept += known
+        return known
+    assert folders.before.handle is not None
     live = _call_live(attributes.of_name, name, folders.source.handle)
     with suppress(OSError):
         sealed = attributes.of_name(name, folders.before.handle)

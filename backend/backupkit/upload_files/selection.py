@@ -69,12 +69,13 @@ class Selection:
 
     def leaves_out(self, path: str, facts: os.stat_result, within: os.stat_result) -> bool:
         """Return whether a live entry is no upload; `within` is the `stat` of its folder."""
+        is_folder = stat.S_ISDIR(facts.st_mode)
         is_out = (
             path == STAGING
             or self._is_database(path.rpartition("/")[2], within)
             or self._is_apart(tree.inode(facts))
-            or self._is_excluded(path, stat.S_ISDIR(facts.st_mode))
-            or (stat.S_ISDIR(facts.st_mode) and self.marked.has(path))
+            or self._is_excluded(path, is_folder)
+            or (is_folder and self.marked.has(path))
         )
         if is_out:
             self.met.add(path)
@@ -83,7 +84,7 @@ class Selection:
     def leaves_out_wanted(self, path: str, is_folder: bool) -> bool:
         """Return whether a path of another tree would be no upload in the live folder; after the walk has passed it."""
         above, _, name = path.rpartition("/")
-        if not self.met.isdisjoint(tree.with_parents(path)):
+        if self.met and not self.met.isdisjoint(tree.with_parents(path)):
             return True
         for one in self.databases:
             if one.has_the_name(name) and one.is_in(self.live, above):
