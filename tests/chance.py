@@ -10,7 +10,7 @@ import math
 import os
 import random
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -57,6 +57,35 @@ def some(points: Sequence[T], most: int | None, what: str) -> list[T]:
         return list(points)
     between = chance(what).sample(range(1, len(points) - 1), max(1, number - 2))
     return [points[number] for number in sorted((0, *between, len(points) - 1))]
+
+
+def cases(all_of_them: Sequence[T], what: str, most: int | None = None) -> list[T]:
+    """Of the cases of one test at most that `share` (None: of all there are), in order; all in a thorough run.
+
+    The end of the run says so.
+    """
+    number = share(len(all_of_them) if most is None else most)
+    if is_thorough() or number >= len(all_of_them):
+        return list(all_of_them)
+    _told.append(f"{number} of {len(all_of_them)}: {what}")
+    return [all_of_them[one] for one in sorted(chance(what).sample(range(len(all_of_them)), number))]
+
+
+def told() -> Iterator[str]:
+    """What `cases` has chosen since this was asked last."""
+    while _told:
+        yield _told.pop()
+
+
+_told: list[str] = []
+
+
+def onwards(what: str) -> Iterator[int]:
+    """1, 2, 3 and so on in a thorough run; else that `share` of them, the first among them."""
+    number, longest, choose = 1, max(1, round(600 / share(300)) - 1), chance(what)
+    while True:
+        yield number
+        number += choose.randint(1, longest)
 
 
 def header() -> str:

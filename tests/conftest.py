@@ -14,7 +14,7 @@ import pytest
 import chance
 
 # What the fault suite counts is said at the end of any run, by the process that reports it.
-from crash.points import pytest_runtest_logreport, pytest_terminal_summary
+from crash.points import CASES, pytest_runtest_logreport, pytest_terminal_summary
 from small_app import SmallApp
 
 # A run in the background of a script ignores Ctrl-C, and so would everything that it starts.
@@ -88,6 +88,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.user_properties += [(CASES, told) for told in chance.told()]
     for marker in item.iter_markers("needs"):
         require(*marker.args)
 
@@ -114,6 +115,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Chance is the commit's: what is found in one run is found in the next, and by whoever looks for it."""
     if config.getoption("--thorough"):
         os.environ[chance.THOROUGH] = "1"
+    os.environ[chance.SEED] = str(chance.seed())  # the processes of a run have the same tests
     hypothesis.settings.register_profile("stable", derandomize=not chance.is_thorough())
     hypothesis.settings.load_profile("stable")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy
 
+import chance
 from backupkit import MAX_BACKUPS, PlainDatabase, create_backup_now, get_last_backup_display, list_backups, protected
 from backupkit.fs import disk
 from refusals import without_privileges
@@ -248,7 +248,10 @@ def test_there_is_one_a_day_in_the_zone(program: Program) -> None:
     assert program.names() == ["backup_20260304_235900.db", "backup_20260305_000000.db"]
 
 
-@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "UTC"])
+ZONES = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "UTC"]
+
+
+@pytest.mark.parametrize("zone", chance.cases(ZONES, "zones with a change of the clock"))
 @pytest.mark.parametrize("start", [datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 9, 25, tzinfo=UTC)], ids=str)
 def test_over_every_change_of_the_clock_there_is_one_a_day(program: Program, zone: str, start: datetime) -> None:
     days = set()
@@ -1047,7 +1050,7 @@ print(plain.create_backup_now() if sys.argv[2] == "create" else plain.restore_ba
 @pytest.mark.slow
 @pytest.mark.parametrize("call", ["create", "restore"])
 def test_killed_at_any_change_of_a_file_all_that_has_a_name_is_whole(tmp_path: Path, call: str) -> None:
-    for point in itertools.count(1):
+    for point in chance.onwards(f"plain {call} killed"):
         program = Program(tmp_path / str(point))
         program.plain().create_backup_now()
         program.write("second")
@@ -1071,7 +1074,7 @@ KILLED_WITH_ANOTHER = KILLED.replace("(backup,) = plain.list_backups()", "")
 
 @pytest.mark.slow
 def test_killed_at_any_change_of_a_file_each_backup_is_of_its_own_database(tmp_path: Path) -> None:
-    for point in itertools.count(1):
+    for point in chance.onwards("plain killed beside another"):
         program = Program(tmp_path / str(point))
         contacts = Program(tmp_path / str(point), name="contacts.db", table="contacts")
         only = made(contacts)

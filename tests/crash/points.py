@@ -12,8 +12,10 @@ from collections.abc import Iterable
 import pytest
 
 PROPERTY = "crash points"
+CASES = "cases chosen"
 TORN = "torn states"
 _STAMP = re.compile(r"\d{8}_\d{6}(_\d+)?|pid \d+")
+_cases: set[str] = set()
 _counted: dict[tuple[str, str], int] = {}  # by test and kind, so that hooks loaded twice count once
 
 Wrong = tuple[str, str]  # where, and what
@@ -53,10 +55,17 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         if name == PROPERTY:
             what, _, number = str(value).rpartition("=")
             _counted[report.nodeid, what] = int(number)
+        if name == CASES:
+            _cases.add(str(value))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line a kind of point, and the sum."""
+    """The cases of tests that have many; of points one line a kind, and the sum."""
+    if _cases:
+        terminalreporter.section("cases chosen by the commit (--thorough takes all)")
+        for told in sorted(_cases):
+            terminalreporter.line(told)
+        _cases.clear()
     if not _counted:
         return
     kinds: Counter[str] = Counter()

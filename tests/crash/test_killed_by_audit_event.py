@@ -21,7 +21,7 @@ from crash.points import Points
 # A third of all their events; what the other commands change, they change by the same code.
 WHOLE = ("backup", "restore", "restore-several", "prune")
 MOST = 20
-STRIDE = 4  # visits beyond the last event of the clean run: some runs make a few more
+STRIDE = 2  # visits beyond the last event of the clean run: some runs make a few more
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ import pytest
 from engine import IMAGE, wait_until
 from project import QUICK, Project
 
+import chance
+
 HEAD = "f5d1964e7a38"
 MIGRATION = """
 from alembic import op
@@ -36,6 +38,7 @@ with live:
     live.execute("INSERT INTO companies (name) VALUES ('Written by the new image')")
 """
 SICK = f"{CRASHES}\ntime.sleep(1000)\n"
+STEPS = chance.cases(("building", "stopping", "migrating", "returned"), "steps of an update, killed", 6)
 
 
 class Updatable:
@@ -160,7 +163,7 @@ def test_a_container_that_does_not_come_up_gives_way_to_the_old_image_and_data(a
 
 def test_killed_at_any_step_the_next_command_goes_back(app: Updatable) -> None:
     app.next_image(ADDS, CRASHES)
-    for step in ("building", "stopping", "migrating", "returned"):
+    for step in STEPS:
         with started(app.project) as killed:
             assert wait_until(partial(app.is_at, step), 120), step
             os.killpg(killed.pid, signal.SIGKILL)

@@ -15,7 +15,8 @@ import pytest
 from backupkit.fs import tree
 from small_app import SmallApp
 
-DEEP = 2_200
+DEEP = 1_100
+NAME = "folder"
 """Levels below the uploads: more than Python's frames, than a process's open files, than a path has room for."""
 
 
@@ -35,7 +36,7 @@ def deepest(root: Path, levels: int, name: str, make: bool = False) -> Iterator[
         os.close(handle)
 
 
-def dig(root: Path, levels: int, name: str = "d") -> None:
+def dig(root: Path, levels: int, name: str = NAME) -> None:
     """Nested folders, with a file and a link in the innermost one."""
     with deepest(root, levels, name, make=True) as inner:
         write(inner, b"deep")
@@ -47,7 +48,7 @@ def write(folder: int, content: bytes) -> None:
         file.write(content)
 
 
-def read(root: Path, levels: int, name: str = "d") -> tuple[bytes, str, int]:
+def read(root: Path, levels: int, name: str = NAME) -> tuple[bytes, str, int]:
     """The file in the innermost folder, where the link beside it points, and the file's mode."""
     with deepest(root, levels, name) as inner, open(os.open("letter.txt", os.O_RDONLY, dir_fd=inner), "rb") as file:
         mode = os.fstat(file.fileno()).st_mode & 0o777
@@ -66,30 +67,30 @@ def test_a_deep_tree_is_backed_up_verified_and_restored(app: SmallApp, deep: int
     assert read(app.backups / "one" / "uploads", deep) == (b"deep", "letter.txt", 0o640)
     app.command("verify", "one", check=0)
     app.command("verify", "one", "--test-restore", check=0)
-    with deepest(app.uploads, deep, "d") as inner:
+    with deepest(app.uploads, deep, NAME) as inner:
         write(inner, b"changed")
         os.unlink("link", dir_fd=inner)
     app.command("restore", "one", "--force", check=0)
     assert read(app.uploads, deep) == (b"deep", "letter.txt", 0o640)
     app.command("undo", "--force", check=0)
-    with deepest(app.uploads, deep, "d") as inner:
+    with deepest(app.uploads, deep, NAME) as inner:
         assert os.listdir(inner) == ["letter.txt"]
 
 
 def test_a_deep_tree_that_is_gone_comes_back_and_one_that_came_goes(app: SmallApp, deep: int) -> None:
     app.command("backup", "one", check=0)
-    remove(app.uploads / "d")
+    remove(app.uploads / NAME)
     app.command("restore", "one", "--force", check=0)
     assert read(app.uploads, deep) == (b"deep", "letter.txt", 0o640)
     app.command("undo", "--force", check=0)
-    assert not (app.uploads / "d").exists()
+    assert not (app.uploads / NAME).exists()
 
 
 def test_what_is_deep_and_unchanged_is_linked(app: SmallApp, deep: int) -> None:
     inodes = set()
     for name in ("one", "two"):
         app.command("backup", name, check=0)
-        with deepest(app.backups / name / "uploads", deep, "d") as inner:
+        with deepest(app.backups / name / "uploads", deep, NAME) as inner:
             inodes.add(os.stat("letter.txt", dir_fd=inner).st_ino)
     assert len(inodes) == 1
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import chance
 from backupkit.backup.create import create_backup
 from backupkit.migrations.migrate import migrate
 from backupkit.migrations.upgrade import MigrationFailed
@@ -35,19 +36,26 @@ def columns(app: OtherApp) -> list[str]:
 
 
 def goes_all_the_way(app: OtherApp, **settings: object) -> None:
-    """Backup, test restore, migration, and the old backup brought to this code: each does what Alembic would do."""
+    """Backup, test restore, migration, and the old backup brought to this code: each does what Alembic would do.
+
+    The test restore and the old backup run the migrations of a copy alike: one of them, which the commit chooses.
+    """
     known = app.settings(**settings)
     before = app.query("SELECT id, text FROM notes")
     create_backup(known, BackupRequest("old"))
-    (proven,) = verify_backups(known, [store.find(known, "old")], test_restore=True)
-    assert proven.failure is None and proven.took
+    ways = chance.chance(app.folder.parent.name).choices(((True, False), (False, True)))[0]
+    is_proven, is_brought = (True, True) if chance.is_thorough() else ways
+    if is_proven:
+        (proven,) = verify_backups(known, [store.find(known, "old")], test_restore=True)
+        assert proven.failure is None and proven.took
     assert app.revisions() == {"a1"} and "colour" not in columns(app)
     done = migrate(known)
     assert done and [one.revision for one in done.migrations] == ["b2"]
     assert app.revisions() == {"b2"} and "colour" in columns(app)
-    app.query("DELETE FROM notes")
-    restored = restore_backup(known, plan_restore(known, "old", migrate=True))
-    assert restored.revisions == ("b2",)
+    if is_brought:
+        app.query("DELETE FROM notes")
+        restored = restore_backup(known, plan_restore(known, "old", migrate=True))
+        assert restored.revisions == ("b2",)
     assert app.revisions() == {"b2"} and app.query("SELECT id, text FROM notes") == before
     assert not [one for one in app.database.parent.iterdir() if not one.name.startswith(app.database.name)]
 

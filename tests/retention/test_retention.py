@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import chance
 from backupkit.model.backup import Backup, DatabaseFacts, Kind, Metadata, State
 from backupkit.model.durations import Span, parse_span
 from backupkit.retention.rules import Decision, Policy, RetentionContext, decide
@@ -441,7 +442,7 @@ def one_backup(draw: st.DrawFn, number: int, moment: datetime) -> Backup:
 
 
 @pytest.mark.slow
-@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=chance.share(3000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(POLICIES, histories())
 def test_verdicts_are_those_of_the_slow_model(policy: Policy, history: tuple[list[Backup], RetentionContext]) -> None:
     backups, at = history
@@ -454,7 +455,7 @@ def test_verdicts_are_those_of_the_slow_model(policy: Policy, history: tuple[lis
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=chance.share(1500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(POLICIES, histories())
 def test_no_policy_breaks_a_safeguard(policy: Policy, history: tuple[list[Backup], RetentionContext]) -> None:
     backups, at = history

@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+import chance
 from backupkit.backup.create import create_backup
 from backupkit.cli import daemon
 from backupkit.config.settings import Settings
@@ -109,17 +110,17 @@ def world(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World
     return begin
 
 
-@pytest.mark.parametrize(
-    ("zone", "at"),
-    [
-        ("Europe/Berlin", "02:30"),
-        ("America/New_York", "02:00"),
-        ("America/Santiago", "00:00"),
-        ("Australia/Lord_Howe", "02:15"),
-        ("Asia/Kathmandu", "02:00"),
-        ("Africa/Cairo", "00:30"),
-    ],
-)
+CLOCKS = [
+    ("Europe/Berlin", "02:30"),
+    ("America/New_York", "02:00"),
+    ("America/Santiago", "00:00"),
+    ("Australia/Lord_Howe", "02:15"),
+    ("Asia/Kathmandu", "02:00"),
+    ("Africa/Cairo", "00:30"),
+]
+
+
+@pytest.mark.parametrize(("zone", "at"), chance.cases(CLOCKS, "years of the scheduler"))
 def test_a_year_of_the_scheduler_has_exactly_one_backup_a_day(world: Callable[..., World], zone: str, at: str) -> None:
     place = ZoneInfo(zone)
     here = world(datetime(2025, 12, 31, 23, 30, tzinfo=place).astimezone(UTC), timezone=zone, backup_time=at)
@@ -133,13 +134,13 @@ def test_a_year_of_the_scheduler_has_exactly_one_backup_a_day(world: Callable[..
 def test_a_year_of_power_failures_has_each_missed_backup_once_as_soon_as_the_machine_is_up(
     world: Callable[..., World],
 ) -> None:
-    chance, place = random.Random(1), ZoneInfo("Europe/Berlin")
+    choose, place = random.Random(1), ZoneInfo("Europe/Berlin")
     here = world(datetime(2026, 1, 1, tzinfo=place).astimezone(UTC), timezone=place.key)
     end = here.now + 365 * DAY
     outages = 0
     while here.now < end:
-        here.until(here.now + timedelta(hours=chance.uniform(1, 60)))
-        before, here.now = len(here.made), here.now + timedelta(hours=chance.uniform(0.1, 60))
+        here.until(here.now + timedelta(hours=choose.uniform(1, 60)))
+        before, here.now = len(here.made), here.now + timedelta(hours=choose.uniform(0.1, 60))
         here.start()
         missed = any(slot > here.made[-1] for slot in slots(place, here.made[-1], here.now))
         here.until(here.now + timedelta(seconds=1))

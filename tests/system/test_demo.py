@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,8 @@ class Toolkit:
     def __init__(self, folder: Path) -> None:
         self.app, self.temporary = folder / "app", folder / "temporary"
         self.prefix: list[str] = []
-        self.app.mkdir()
         self.temporary.mkdir()
-        shutil.copy2(BACKEND / "backup_restore.py", self.app)
-        for source, target in ((BACKEND / "backupkit", self.app), (BACKEND.parent / "examples", folder)):
-            shutil.copytree(source, target / source.name, ignore=shutil.ignore_patterns("__pycache__"))
-            compileall.compile_dir(target / source.name, quiet=1)
+        shutil.copytree(compiled(folder.parent), folder, dirs_exist_ok=True)
         self._make_data()
 
     def sabotage(self, module: str, code: str) -> None:
@@ -97,6 +94,18 @@ class Toolkit:
             live.execute("PRAGMA journal_mode=WAL")
             live.execute("CREATE TABLE companies (name TEXT)")
             live.execute("INSERT INTO companies VALUES ('a real one')")
+
+
+@cache
+def compiled(parent: Path) -> Path:
+    """The toolkit and its examples with all of it compiled: made once, then copied, which keeps the times of files."""
+    folder = parent / "compiled"
+    (folder / "app").mkdir(parents=True)
+    shutil.copy2(BACKEND / "backup_restore.py", folder / "app")
+    for source, target in ((BACKEND / "backupkit", folder / "app"), (BACKEND.parent / "examples", folder)):
+        shutil.copytree(source, target / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+        compileall.compile_dir(target / source.name, quiet=1)
+    return folder
 
 
 @dataclass(frozen=True)
