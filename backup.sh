@@ -699,11 +699,12 @@ end_update() {
   rm -f "$ledger"
 }
 
-# The update is through: its backup stays pinned, and the old image named, until the next one is.
+# The update is through: its backup is pinned, and the old image named, until the next one is.
 keep_way_back() {
   local last=${ledger%/*}/last
   name_old_image
   "$engine" tag "$old" "$kept"
+  as_it_runs pin "$point" >/dev/null || say "$point could not be pinned: pin it, or retention may remove it."
   if [ -s "$last" ]; then as_it_runs unpin "$(head -n 1 "$last")" >/dev/null 2>&1 || true; fi
   printf '%s\n' "$point" >"$last"
 }
@@ -722,7 +723,6 @@ bring_back() {
       stop_services || true
       on_image "$old" restore "$point" --yes || code=$?
       case $code in 0 | 3) note_step returned ;; *) return "$code" ;; esac
-      on_image "$old" unpin "$point" || true
       ;;
   esac
   start_on "$old" || { why="The data is as before, but on the old image $why." && return 1; }
@@ -842,7 +842,7 @@ put_live() {
   make_backup as_it_runs auto-backup || give_up $? "There is no backup, so there is no update (see above)."
   note_step stopping
   stop_services || give_up 1 "'$services' could not be stopped (see above)."
-  make_backup on_image "$old" auto-backup --pin || give_up $? "There is no backup, so there is no update (see above)."
+  make_backup on_image "$old" auto-backup || give_up $? "There is no backup, so there is no update (see above)."
   note_step migrating
   say_notice "4/5 The migrations, on the data."
   on_image "$new" migrate --if-any ${options[@]+"${options[@]}"} >&2 || code=$?

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 import backupkit
-from backupkit import AppFolder, Settings, create_backup_now, list_backups
+from backupkit import AppFolder, PlainDatabase, Settings, create_backup_now, list_backups
 from backupkit.config.extras import from_extra
 from backupkit.model.errors import Refused
 from backupkit.repository import store
@@ -168,6 +168,13 @@ def test_a_failure_is_none_and_is_logged_with_the_next_step(
     assert calls.create_backup_if_needed() is None
     assert caplog.text.count(f"There is no database at {app.database}. Set BACKUP_DATABASE") == 2
     assert list(app.backups.glob("*_*")) == []
+
+
+def test_a_plain_database_is_told_of_no_settings_and_no_commands(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert PlainDatabase(tmp_path / "missing.db").create_backup_now() is None
+    assert "There is no database at" in caplog.text and "BACKUP_" not in caplog.text and "`" not in caplog.text
 
 
 def test_settings_that_cannot_be_right_make_each_call_fail_not_raise(

@@ -102,7 +102,8 @@ def test_an_owner_who_cannot_reach_the_data_is_told_of_and_root_does_nothing(app
         [
             f"Error: uid {USER}, who owns {app.database.parent}, cannot reach {app.database.parent};"
             " as root nothing is done there.",
-            "  Next: Open the folders above it to that user: chmod a+x",
+            "  Next: Open the folder above it that is closed to that user, or move it elsewhere: "
+            f"namei -l {app.database.parent}",
         ],
     )
 

@@ -118,14 +118,19 @@ def test_a_good_image_goes_live_with_its_migrations_and_leaves_a_way_back(app: U
     assert app.project.inspect("State.Health.Status") == "healthy"
     assert app.project.companies() == {"Before"} and "city" in app.columns()
     kept = app.project.json("show", done["backup"])
-    assert app.old in kept["note"] and kept["kind"] == "auto" and kept["git"]["subject"] == 'Say "hello"'
+    assert (
+        app.old in kept["note"]
+        and kept["kind"] == "auto"
+        and kept["pinned"]
+        and kept["git"]["subject"] == 'Say "hello"'
+    )
     assert app.image_named(f"{app.image}:before-update") == app.old
     again = app.project.backup_sh("update")
     assert b"nothing to update" in again.stderr and app.runs_on() == done["to"]
     # What did not become an update leaves the way back to before the last one that did.
-    app.next_image(last='LABEL new="again"')
+    app.next_image(ADDS, last='LABEL new="again"')
     app.project.backup_sh("update", "--dry-run")
-    app.next_image(last="RUN false")
+    app.next_image(ADDS, last="RUN false")
     app.project.backup_sh("update", code=1)
     assert app.image_named(f"{app.image}:before-update") == app.old and app.runs_on() == done["to"]
     assert "updating" not in app.project.engine.docker("image", "ls", "--format", "{{.Tag}}").stdout.split()
@@ -169,7 +174,7 @@ def test_killed_at_any_step_the_next_command_goes_back(app: Updatable) -> None:
             os.killpg(killed.pid, signal.SIGKILL)
         assert b"An update was interrupted" in app.project.backup_sh("list").stderr
         app.project.backup_sh("recover")
-        assert app.is_as_before()
+        assert app.is_as_before() and not any(one["pinned"] for one in app.project.json("list"))
     # The next update goes back too, and then begins anew.
     with started(app.project) as killed:
         assert wait_until(partial(app.is_at, "migrating"), 120)

@@ -53,14 +53,20 @@ def test_nothing_is_written_while_the_disk_is_not_mounted(app: SmallApp, disk: P
         run_here(app, "restore", "first", "--yes", env=WANTED, check=0)
 
 
-def test_what_writes_says_that_the_disk_is_mounted_read_only(app: SmallApp, disk: Path) -> None:
+def test_what_writes_to_a_read_only_disk_says_that_it_is_one(app: SmallApp, disk: Path) -> None:
     app.command("backup", "first", check=0)
     with mounted(app.backups, app.backups):
         subprocess.run(["mount", "-o", "remount,ro,bind", app.backups], check=True)
-        for command in (["verify", "first"], ["restore", "first", "--yes"], ["backup", "second"]):
+        for command in (["restore", "first", "--yes"], ["pin", "first"], ["backup", "second"]):
             done = app.command(*command)
             said = " ".join(done.err.split())
             assert done.code == 1 and "mounted read-only" in said and "another user" not in said, said
+        # What only reads the backups works, and says that the history does not have it.
+        elsewhere = str(app.folder.parent / "elsewhere")
+        for command in (["verify", "first"], ["restore", "first", "--to", elsewhere]):
+            done = app.command(*command)
+            assert done.code in (0, 3) and "mounted read-only" in " ".join(done.err.split()), done.err
+        assert Path(elsewhere).is_dir()
 
 
 def test_the_folder_of_a_disk_that_is_not_there_is_on_the_disk_of_its_parent(app: SmallApp) -> None:

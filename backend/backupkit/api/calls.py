@@ -48,18 +48,18 @@ class Protectable(ABC):
 
     def create_backup_now(self) -> Path | None:
         """Make a backup, and return its path, whole and on disk; None if that fails, and then nothing is left of it."""
-        return _or_logged("create_backup_now", self.back_up, None)
+        return self._or_logged("create_backup_now", self.back_up, None)
 
     def create_backup_if_needed(self) -> Path | None:
         """Make a backup, and return its path; None if there is one of today already, or if that fails.
 
         If several threads and processes ask at once, one of them makes it.
         """
-        return _or_logged("create_backup_if_needed", self.back_up_if_needed, None)
+        return self._or_logged("create_backup_if_needed", self.back_up_if_needed, None)
 
     def list_backups(self) -> list[dict[str, Any]]:
         """Return the backups, newest first: `path`, `name`, `display` (`dd/mm/yyyy hh:mm`), and `size` in bytes."""
-        return _or_logged("list_backups", self.listed, [])
+        return self._or_logged("list_backups", self.listed, [])
 
     def restore_backup(self, path: Place) -> bool:
         """Restore that backup, all of it or nothing; return whether that worked.
@@ -71,11 +71,26 @@ class Protectable(ABC):
             self.put_back(Path(path))
             return True
 
-        return _or_logged("restore_backup", restore, False)
+        return self._or_logged("restore_backup", restore, False)
 
     def get_last_backup_display(self) -> str:
         """Return when the last backup was made, as `04/03/2026 09:30`; "—" if there is none."""
-        return _or_logged("get_last_backup_display", lambda: _shown(self.last_moment()), NEVER)
+        return self._or_logged("get_last_backup_display", lambda: _shown(self.last_moment()), NEVER)
+
+    def _or_logged(self, call: str, action: Callable[[], T], otherwise: T) -> T:
+        try:
+            return action()
+        except BackupError as error:
+            _log.error("%s failed: %s", call, " ".join(filter(None, (error.message, self.hint_of(error)))))
+        except (OSError, subprocess.SubprocessError) as error:
+            _log.error("%s failed: %s", call, error)
+        except Exception:  # a bug of ours must not end the program that only wanted a backup
+            _log.exception("%s failed", call)
+        return otherwise
+
+    def hint_of(self, error: BackupError) -> str:
+        """Return what to do about the error, as far as that can be done here."""
+        return error.hint
 
     @property
     @abstractmethod
@@ -123,6 +138,9 @@ class PlainDatabase(Protectable):
     timezone: str | None = None
     timeout: float = 10
     clock: Clock = utc_now
+
+    def hint_of(self, error: BackupError) -> str:
+        return "" if "`" in error.hint or "BACKUP_" in error.hint else error.hint  # an app folder has those, not a file
 
     @property
     def folder(self) -> Path:
@@ -282,18 +300,6 @@ def get_last_backup_display(database: Place | None = None, **options: Unpack[Opt
     Arguments and errors are as in `create_backup_now`.
     """
     return place(database, **options).get_last_backup_display()
-
-
-def _or_logged(call: str, action: Callable[[], T], otherwise: T) -> T:
-    try:
-        return action()
-    except BackupError as error:
-        _log.error("%s failed: %s", call, " ".join(filter(None, (error.message, error.hint))))
-    except (OSError, subprocess.SubprocessError) as error:
-        _log.error("%s failed: %s", call, error)
-    except Exception:  # a bug of ours must not end the program that only wanted a backup
-        _log.exception("%s failed", call)
-    return otherwise
 
 
 def _log_event(event: Event) -> None:

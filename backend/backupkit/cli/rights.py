@@ -74,7 +74,7 @@ def _require_reachable(place: Path) -> None:
         if not os.access(needed, os.R_OK):
             raise Refused(
                 f"{process.user()}, who owns {place}, cannot reach {needed}; as root nothing is done there.",
-                hint="Open the folders above it to that user: chmod a+x",
+                hint=f"Open the folder above it that is closed to that user, or move it elsewhere: namei -l {needed}",
             )
 
 

@@ -129,6 +129,8 @@ def from_os_error(error: OSError) -> BackupError:
     if error.errno in FULL:
         return NoSpace(f"The disk is full{where}.", hint="Make room; `list` shows the backups and their sizes.")
     reason = error.strerror or type(error).__name__
+    if where and error.errno == errno.EROFS:
+        return BackupError(f"{reason}{where}.", hint="It is mounted read-only: mount it so that it can be written to.")
     if where and error.errno in (errno.EACCES, errno.EPERM) and (place := _foreign_path(os.fsdecode(error.filename))):
         return BackupError(
             f"{reason}{where}. {place} belongs to another user, and this is user {os.geteuid()}.",

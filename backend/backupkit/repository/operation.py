@@ -78,9 +78,9 @@ class Work:
             return
         try:
             history.write(backups, self.operation)
-        except OSError as error:
+        except (OSError, BackupError) as error:
             self._is_writable = False
-            reason = error.strerror or type(error).__name__
+            reason = error.message.rstrip(".") if isinstance(error, BackupError) else error.strerror or str(error)
             self._listener(Warned(f"The history {history.path_of(backups)} cannot be written: {reason}."))
 
     def end(self, error: BaseException | None) -> None:
