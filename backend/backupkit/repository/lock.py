@@ -87,7 +87,7 @@ def _locked_file(backups: Path, timeout: float, emit: EventListener, place: Path
     """Return the open, locked file; try again if the lock file was removed or replaced during the wait."""
     path = backups / LOCK_FILE
     while True:
-        handle = _open(backups)
+        handle = _open(path, place / LOCK_FILE)
         try:
             _acquire(handle, timeout, emit, lambda: holder(path), place)
             if (there := _facts(path)) and tree.inode(there) == tree.inode(os.fstat(handle)):
@@ -169,18 +169,18 @@ def holder(path: Path) -> str:
         return "another run"
 
 
-def _open(backups: Path) -> int:
-    path = backups / LOCK_FILE
+def _open(path: Path, named: Path) -> int:
+    """Open the lock file; an error calls it `named`."""
     try:
         handle = disk.open_or_make(path, os.O_NONBLOCK, 0o644)[0]
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR):
             raise
-        raise _stranger(path) from error
+        raise _stranger(named) from error
     if stat.S_ISREG(os.fstat(handle).st_mode):
         return handle
     os.close(handle)
-    raise _stranger(path)
+    raise _stranger(named)
 
 
 def _stranger(path: Path) -> BackupError:
