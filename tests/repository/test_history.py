@@ -219,7 +219,7 @@ def test_a_killed_run_is_seen_as_interrupted_and_one_under_way_as_running(app: S
         child.wait()
         (one,) = operations(app)
     assert (one.outcome, one.ended_at, one.backups) == ("interrupted", None, ("held",))
-    assert one.has_failed and "never ended" in one.error
+    assert one.has_failed and "end was not recorded" in one.error
     create_backup(app.settings, BackupRequest("next"))
     assert commands(app) == [("backup", "success"), ("backup", "interrupted")]
 

@@ -23,7 +23,7 @@ DAMAGED_FILE = "history.damaged.jsonl"
 LIMIT, KEPT = 2_000_000, 1  # bytes per file, and number of rotated files: each holds some thousands of operations
 _EMPTY_VALUES: tuple[object, ...] = (None, "", [])
 _OMITTED_DEFAULTS = (("outcome", "running"), ("through", "library"), ("born", ""))
-_NEVER_ENDED = "It never ended: it was killed, or the machine went down."
+_NEVER_ENDED = "Its end was not recorded: it was killed, the machine went down, or the disk was full."
 
 
 @cache
