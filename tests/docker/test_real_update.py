@@ -174,7 +174,8 @@ def test_killed_at_any_step_the_next_command_goes_back(app: Updatable) -> None:
             os.killpg(killed.pid, signal.SIGKILL)
         assert b"An update was interrupted" in app.project.backup_sh("list").stderr
         app.project.backup_sh("recover")
-        assert app.is_as_before() and not any(one["pinned"] for one in app.project.json("list"))
+        assert app.is_as_before()
+        assert [one for one in app.project.json("list") if one["pinned"]] == [], step
     # The next update goes back too, and then begins anew.
     with started(app.project) as killed:
         assert wait_until(partial(app.is_at, "migrating"), 120)
