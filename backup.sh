@@ -367,7 +367,7 @@ in_container() {
   if ! [ -t 0 ] || ! [ -t 1 ]; then options=(-T); fi
   if is_served; then flags+=(-p "$published"); fi
   if [ -n "$to" ]; then flags+=(-v "$BACKUP_HOST_MOUNT:$mounted"); fi
-  if [ "$command" = ui ]; then flags+=(-e TERM -e COLORTERM); fi
+  if [ "$command" = ui ]; then flags+=(-e TERM -e COLORTERM -e TEXTUAL_THEME); fi
   for name in "${!BACKUP_@}" "${!NO_COLOR@}"; do
     case $name in BACKUP_RUNNER | BACKUP_COMPOSE_FILE | BACKUP_APP_DIR) ;; *) flags+=(-e "$name") ;; esac
   done

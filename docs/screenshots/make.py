@@ -199,7 +199,7 @@ SCREENS = (
     Screen("ui-overview", "overview", "Whatever the rules say", size=(104, 40)),
     Screen("ui-backups", "backups", "The backup is", ("down", "down"), size=(104, 24)),
     Screen("ui-restore", "backups", "will change", ("down", "down", "down", "R")),
-    Screen("ui-history", "history", "The last 30 days", size=(108, 22)),
+    Screen("ui-history", "history", "The end of the log", size=(108, 22)),
 )
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from textual.widgets import Input
 
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import BackupRequest, GitFacts
@@ -16,7 +17,7 @@ from backupkit.model.names import printable_lines, printable_text
 from backupkit.model.operation import Operation
 from backupkit.repository import history
 from backupkit.repository.operation import who_is_at_work
-from backupkit.ui.dialogs import Field, Form, Message, Question
+from backupkit.ui.dialogs import Form, Message, Question
 from backupkit.verify.verify import verify_backups
 from hands import Person, at_the_window
 from refusals import run_here
@@ -169,7 +170,7 @@ def test_brackets_in_a_dialog_are_brackets(app: SmallApp) -> None:
         for dialog in (
             Question(f"Delete [red]x[/] {EVIL}", [f"[link=x]{EVIL}[/link]", "[/]"], f"[b]yes {EVIL}"),
             Message(f"[red]{EVIL}", [f"[bold]{EVIL}"], "badly"),
-            Form(f"[red]{EVIL}", [Field(f"[b]{EVIL}", EVIL, EVIL)], f"[b]go {EVIL}"),
+            Form(f"[red]{EVIL}", {f"[b]{EVIL}": Input(EVIL, EVIL)}, f"[b]go {EVIL}"),
         ):
             person.window.push_screen(dialog)
             await person.pilot.pause(0.3)

@@ -14,7 +14,7 @@ from backupkit.cli.host import Host
 from backupkit.model.backup import Backup, GitFacts
 from backupkit.monitoring.recovery_kit import RemoteAccess, recovery_kit
 from backupkit.verify.verify import verify_backups
-from backupkit.web.recovery_sheet import sheet
+from backupkit.web.report import sheet
 from refusals import refused, run_here
 from small_app import BACKEND, HEAD, NOON, SmallApp, clean_environment
 

@@ -232,7 +232,7 @@ def test_what_is_coloured_follows_the_theme(app: SmallApp, before: Contents) -> 
 
         await person.sees("checked")
         dark = colour()
-        await person.press("t")
+        person.window.theme = "textual-light"  # as TEXTUAL_THEME sets it
         await person.until(lambda: colour() != dark, "the colour of the light theme")
 
     at_the_window(app, story, "backups")

@@ -42,8 +42,7 @@ from backupkit.repository import history, store
 from backupkit.web import pages, server
 from backupkit.web.access import Access, form_token
 from backupkit.web.fixes import fix_of
-from backupkit.web.jobs import Jobs
-from backupkit.web.site import Goto, Page, Site, Visit
+from backupkit.web.site import Goto, Jobs, Page, Planned, Site, Visit
 from several import extend
 from small_app import COMMAND, SmallApp, clean_environment
 
@@ -1071,7 +1070,9 @@ def test_work_is_cancelled_where_that_is_safe_and_its_page_says_so(app: SmallApp
 def test_work_that_ends_while_its_page_is_made_is_not_said_to_be_done_without_its_plan(app: SmallApp) -> None:
     site, ends = Site(app.folder, Access(app.settings)), threading.Event()
     session, key = site.access.follow_link(site.access.new_link()) or pytest.fail("not let in")
-    job = site.jobs.start(Task("Looking", lambda _: ends.wait(DEADLINE), lambda _: ()), "owner", "plan")
+    job = site.jobs.start(
+        Task("Looking", lambda _: Planned(app.settings, None, ends.wait(DEADLINE)), lambda _: ()), "owner", "plan"
+    )
     visit = Visit(site, app.settings, session, key, "owner", {"number": str(job.number)}, {}, {})
     page = pages.show_job(visit)
     assert isinstance(page, Page)
@@ -1178,7 +1179,7 @@ sys.addaudithook(heard)
 for place in ("", "backups", "restore", "schedule", "history", "settings"):
     now.clear()
     request = SimpleNamespace(remote="here", match_info={}, query={}, method="GET")
-    answer = made._answer(server.GET[place], request, found, {}, False)
+    answer = made._answer(server.GET[place], made._visit(request, *found), "GET")
     assert answer.status == 200, answer.text
     opened[place] = list(now)
 print(json.dumps(opened))

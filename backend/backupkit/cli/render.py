@@ -62,7 +62,7 @@ def listing(settings: Settings, found: list[Backup], screen: Terminal | None = N
             yield f"There are backups in {there}, where an earlier version kept them: set BACKUP_DIR to that."
         return
     head = ("NAME", "MADE", "KIND", "SIZE", "ADDS", "REVISION", "STATE", "NOTE")
-    rows = [_backup_row(settings, backup) for backup in found]
+    rows = [backup_row(settings, backup) for backup in found]
     order = ("NAME", "AGE", "SIZE", "STATE", "KIND", "NOTE", "REVISION", "ADDS", "MADE")
     yield from drawn(screen, head, rows, order, 4, map(_age, found))
 
@@ -71,7 +71,8 @@ def _age(backup: Backup) -> dict[str, str]:
     return {"AGE": _ago(backup.metadata.created_at) if backup.metadata else "-"}
 
 
-def _backup_row(settings: Settings, backup: Backup) -> tuple[str, ...]:
+def backup_row(settings: Settings, backup: Backup) -> tuple[str, ...]:
+    """Return the cells of one backup: name, made, kind, size, adds, revision, state, note."""
     metadata = backup.metadata
     if metadata is None:
         return backup.name, "-", "-", "-", "-", "-", "damaged", backup.error
@@ -714,7 +715,7 @@ def history(
         yield "Nothing in the history matches."
         return
     head = ("STARTED", "COMMAND", "RESULT", "TOOK", "SIZE", "BY", "WHAT")
-    rows = [_operation_row(settings, operation) for operation in found]
+    rows = [operation_row(settings, operation) for operation in found]
     more = ({"AGE": _ago(one.started_at), "TOOK": _took(one.duration_seconds)} for one in found)
     order = ("COMMAND", "AGE", "SIZE", "RESULT", "TOOK", "WHAT", "STARTED", "BY")
     yield from drawn(screen, head, rows, order, 5, more)
@@ -722,7 +723,8 @@ def history(
         yield f"{counted(left_out, 'earlier operation')}: --limit {len(found) + left_out} shows all."
 
 
-def _operation_row(settings: Settings, one: Operation) -> tuple[str, ...]:
+def operation_row(settings: Settings, one: Operation) -> tuple[str, ...]:
+    """Return the cells of one operation: started, command, result, took, size, by, what."""
     started = settings.local(one.started_at).strftime("%Y-%m-%d %H:%M:%S")
     took = f"{one.duration_seconds:.1f} s" if one.duration_seconds is not None else "-"
     size = format_bytes(one.size_bytes) if one.size_bytes is not None else "-"
@@ -730,6 +732,22 @@ def _operation_row(settings: Settings, one: Operation) -> tuple[str, ...]:
     what = "; ".join(printable(part) for part in (few(one.backups), one.note, one.error, *one.warnings[:1]) if part)
     by = printable(f"{one.who.user} ({one.who.through})")
     return started, printable(one.command), f"{one.outcome}{code}", took, size, by, what
+
+
+def operation(settings: Settings, one: Operation) -> Iterator[tuple[str, str]]:
+    """Yield all details of one operation, each with its label."""
+    yield "started", f"{settings.local(one.started_at)}"
+    yield "ended", f"{settings.local(one.ended_at)}" if one.ended_at else "not ended"
+    if one.duration_seconds is not None:
+        yield "took", f"{one.duration_seconds:.1f} s"
+    yield "result", f"{one.outcome}{f' ({one.exit_code})' if one.exit_code else ''}"
+    yield "by", printable(f"{one.who.user}, through the {one.who.through}, process {one.who.pid}")
+    yield from (("backup", printable(name)) for name in one.backups)
+    if one.size_bytes is not None:
+        yield "size", format_bytes(one.size_bytes)
+    yield from ((label, printable(text)) for label, text in (("note", one.note), ("error", one.error)) if text)
+    yield from (("warning", printable(warning)) for warning in one.warnings)
+    yield from (("step", f"{printable(step.name)}, {step.seconds:.1f} s") for step in one.steps)
 
 
 def status(settings: Settings, found: Status) -> Iterator[str]:

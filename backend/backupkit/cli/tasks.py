@@ -22,7 +22,7 @@ from backupkit.remotes.push import Pushed, push_backups, refuse_failed
 from backupkit.restore.lay_out import LaidOut, Layout, clear_draft, lay_out, plan_layout
 from backupkit.restore.recovery import recover
 from backupkit.restore.rescue import Rescued, RescuePlan, rescue_rows
-from backupkit.restore.restore import Restored, RestorePlan, plan_restore, restore_backup
+from backupkit.restore.restore import Restored, RestorePlan, plan_backup, plan_restore, restore_backup
 from backupkit.restore.undo import plan_undo
 from backupkit.retention.delete import delete_backup, set_pin
 from backupkit.rewind import moments
@@ -91,6 +91,9 @@ class Wish:
     only: str | None = None
     migrate: bool = False
     force: bool = False
+    moment: Moment | None = None
+    """A point of rewind, to restore instead of the backup."""
+    notes: tuple[str, ...] = ()
 
     def plan(self, settings: Settings, emit: EventListener) -> RestorePlan | SchemaMismatch:
         """Return what the restore would change, or the `SchemaMismatch` that forbids it, for a person to judge.
@@ -98,10 +101,14 @@ class Wish:
         Finish an interrupted restore first.
         """
         recover(settings, emit)
+        how = (self.only, self.force, self.migrate, emit)
         try:
+            if self.moment:
+                with moments.built(settings, self.moment, emit) as backup:
+                    return plan_backup(settings, backup, *how, notes=self.notes)
             if not self.name:
                 return plan_undo(settings, self.force, emit)
-            return plan_restore(settings, self.name, self.only, self.force, self.migrate, emit)
+            return plan_restore(settings, self.name, *how, notes=self.notes)
         except SchemaMismatch as error:
             return error
 

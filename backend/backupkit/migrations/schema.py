@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from backupkit.config.settings import Settings
 from backupkit.migrations import alembic_child, app_process
 from backupkit.migrations.app_process import AppCodeFailed
 from backupkit.migrations.tree import Tree, read_plainly
-from backupkit.model.backup import GitFacts, Migration, SchemaVerdict
+from backupkit.model.backup import Backup, GitFacts, Migration, SchemaVerdict
 from backupkit.model.errors import BackupError, Refused, SchemaMismatch
 from backupkit.model.events import EventListener, silence
 
@@ -40,6 +41,11 @@ def classify(settings: Settings, revisions: tuple[str, ...], emit: EventListener
         return _compare(read(settings, emit), revisions)
     except CannotRead as error:
         return SchemaVerdict("unreadable", revisions, (), reason=error.message, needs=error.hint)
+
+
+def classify_each(settings: Settings, backups: Iterable[Backup]) -> dict[tuple[str, ...], SchemaVerdict]:
+    """Return how each set of revisions in the backups compares with this code; compare each set only once."""
+    return {one: classify(settings, one) for one in {one.metadata.revisions for one in backups if one.metadata}}
 
 
 def tree_if_needed(settings: Settings, emit: EventListener = silence) -> Tree | None:

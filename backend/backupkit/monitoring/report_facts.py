@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from backupkit.config.settings import Settings
@@ -11,8 +11,9 @@ from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
 from backupkit.monitoring.overview import Overview, overview
-from backupkit.monitoring.status import Facts, Status, judge, look
+from backupkit.monitoring.status import Status, judge, look
 from backupkit.repository import store
+from backupkit.repository.history import History
 from backupkit.retention import rules
 from backupkit.retention.rules import Policy
 from backupkit.scheduling import planner
@@ -33,25 +34,22 @@ class Report:
     runs: tuple[DueRun, ...]
     is_scheduled: bool
     policy: Policy
+    history: History = field(default_factory=History)
 
 
 def report(settings: Settings, clock: Clock = utc_now) -> Report:
     """Return the report as of now. An unreadable folder becomes a reason in its status, not an error."""
     facts = look(settings, clock)
+    past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now, facts.scheduler_seed or "")
     return Report(
         judge(settings, facts),
         overview(settings, facts),
         facts.backups,
-        _next_runs(settings, facts),
+        tuple(planner.upcoming(settings, past, facts.now, _RUNS)),
         facts.scheduler_seed is not None,
         rules.policy_of(settings),
+        facts.history,
     )
-
-
-def _next_runs(settings: Settings, facts: Facts) -> tuple[DueRun, ...]:
-    seed = facts.scheduler_seed or ""
-    past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now, seed)
-    return tuple(planner.upcoming(settings, past, facts.now, _RUNS))
 
 
 def report_path(settings: Settings, file: str) -> Path:

@@ -2,9 +2,8 @@
 
     window     the app: its pages, the keys, the state of the backups folder
     world      the state of the backups folder, and a cheap check whether it changed
-    page       the base class of the pages: a widget that shows the state
-    overview, backups, history     the pages, in the order of their keys
-    listing    the backups as rows of a table: columns, order and search
+    pages      the base class of the pages, which are widgets that show the state; the overview and the history
+    backups    the page of the backups, and the actions on them
     restore    the restore dialog: plan, typed name, result
     dialogs    questions, forms and messages
     work       a dialog for a function that runs in a thread: progress, cancel, result

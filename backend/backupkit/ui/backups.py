@@ -1,31 +1,48 @@
-"""The backups page: a table, the details of one backup, and the actions on it."""
+"""The backups page: a table, a summary of one backup, and the actions on it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, ClassVar
 
+from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Input, Label, Static
 
 from backupkit.cli import render, tasks
+from backupkit.cli.filters import has_words
+from backupkit.cli.task import Task
 from backupkit.cli.tasks import Wish
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Backup
+from backupkit.model.backup import Backup, Metadata, SchemaVerdict
 from backupkit.model.errors import BackupError
+from backupkit.model.names import printable
 from backupkit.restore.undo import lost_without
 from backupkit.retention.delete import deletable
-from backupkit.ui import listing
-from backupkit.ui.dialogs import Field, Form, Message, Question
-from backupkit.ui.listing import COLUMNS, Choice, View
-from backupkit.ui.page import Page
+from backupkit.ui.dialogs import Form, Message, Question, error_lines
+from backupkit.ui.pages import Page
 from backupkit.ui.restore import restore
+from backupkit.ui.styles import STATE_SYMBOLS, coloured
 from backupkit.ui.world import RepositoryState
 
+_COLUMNS = ("Made", "State", "Name", "Size", "Adds", "Kind", "Schema", "Note")
 _FIND = "part of a name, note, revision, commit, state, pinned … · Enter: to the table · Esc: show all"
+_RELATIONS: Mapping[str, str] = {
+    "same": "= this code",
+    "behind": "< behind",
+    "unknown": "> ahead",
+    "unreadable": "? unread",
+    "unversioned": "? none",
+    "no_migrations": "-",
+}
+_TASKS: Mapping[str, Callable[[Settings, Backup], Task[Any]]] = {
+    "verify": tasks.verify,
+    "prove": partial(tasks.verify, test_restore=True),
+    "pin": tasks.pin,
+}
 
 
 class BackupsPage(Page):
@@ -33,17 +50,15 @@ class BackupsPage(Page):
 
     place = "backups"
     title = "Backups"
-    first = "DataTable"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("b", "back_up", "Back up"),
-        Binding("R", "restore", "Restore"),
-        Binding("u", "undo", "Undo", show=False),
-        Binding("v", "verify", "Verify"),
-        Binding("p", "prove", "Prove"),
-        Binding("k", "pin", "Pin"),
-        Binding("D", "delete", "Delete"),
-        Binding("slash", "find", "Find", key_display="/"),
-        Binding("s", "sort", "Sort", show=False),
+        Binding("b", "back_up", "Back up", tooltip="back up now, with a name and a note"),
+        Binding("R", "restore", "Restore", tooltip="restore: the plan first, then its name is typed"),
+        Binding("u", "undo", show=False, tooltip="take the last restore back, in the same way"),
+        Binding("v", "carry_out('verify')", "Verify", tooltip="verify: every byte is read and compared"),
+        Binding("p", "carry_out('prove')", "Prove", tooltip="prove: a test restore, in a scratch folder"),
+        Binding("k", "carry_out('pin')", "Pin", tooltip="keep: pin it, or unpin it"),
+        Binding("D", "delete", "Delete", tooltip="delete it, after a question"),
+        Binding("/", "find", "Find", tooltip="find by name, note, revision, commit, state; Esc shows all again"),
         Binding("escape", "show_all", show=False),
     ]
     DEFAULT_CSS = """
@@ -55,11 +70,8 @@ class BackupsPage(Page):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.choice = Choice()
-        self.backups: Sequence[Backup] = ()
-        self._wanted = ""
-        self._drawn: tuple[Sequence[Backup], View] | None = None  # avoids needless redraws of many rows
-        self.view = View(settings, {})
+        self.world: RepositoryState | None = None
+        self.found: list[Backup] = []
 
     def compose(self) -> ComposeResult:
         yield Label("", id="shown", markup=False)
@@ -67,96 +79,57 @@ class BackupsPage(Page):
         yield DataTable(cursor_type="row", zebra_stripes=True)
         yield Static("", id="summary", markup=False)
 
-    def on_mount(self) -> None:
-        for column in COLUMNS:
-            self.table.add_column(column.title, width=column.width, key=column.title)
-
     # Table
 
-    @property
-    def table(self) -> DataTable[object]:
-        return self.query_one(DataTable)
-
     def show_world(self, world: RepositoryState) -> None:
-        self.backups = world.backups
-        self.view = View(self.settings, world.verdicts)
+        self.world = world
         self._show_rows()
 
     def move_cursor_to(self, name: str) -> None:
-        """Clear the search, and move the cursor to the backup once it is listed."""
-        self._wanted = name
-        self.show_choice(replace(self.choice, words=""))
+        """Move the cursor to that backup, if it is listed."""
+        for row, one in enumerate(self.found):
+            if one.name == name:
+                self.table.move_cursor(row=row)
 
-    def show_choice(self, choice: Choice) -> None:
-        """Show the backups that match, sorted."""
-        self.choice = choice
-        self._show_rows()
-
+    @on(Input.Changed)
     def _show_rows(self) -> None:
-        """Redraw the rows if they changed; keep the cursor on its backup, or move it to the wanted one."""
-        table, found = self.table, self.choice.of(self.backups)
-        before = self._name_under_cursor()
-        if (found, self.view) != self._drawn:
-            table.clear()
-            for backup in found:
-                table.add_row(*listing.cells(self.view, backup), key=backup.name)
-            self._drawn = found, self.view
-        self._set_widths()
-        wanted = self._wanted if self._wanted in table.rows else before
-        if wanted in table.rows:
-            table.move_cursor(row=table.get_row_index(wanted))
-        if wanted == self._wanted:
-            self._wanted = ""
-        self._show_caption(found)
+        """Show the backups that match; keep the cursor on its backup."""
+        if not self.world:
+            return
+        before, words = self.chosen, self.query_one("#find", Input).value
+        self.found = [one for one in self.world.report.backups if has_words(one, words.lower().split())]
+        rows = {one.name: tuple(_cells(self.settings, one, self.world.verdict(one))) for one in self.found}
+        self.show_rows(_COLUMNS, rows)
+        if before:
+            self.move_cursor_to(before.name)
+        self._show_caption(len(self.found), len(self.world.report.backups), words)
         self._show_summary()
 
-    def on_resize(self) -> None:
-        self._set_widths()
-
-    def _set_widths(self) -> None:
-        """Set the column widths by content and room."""
-        columns, each = self.table.ordered_columns, listing.widths(self.size.width, self.choice.of(self.backups))
-        for column, width in zip(columns, each, strict=False):  # no columns exist before the page is mounted
-            column.width = width
-        self.table.refresh()
-
-    def _show_caption(self, found: Sequence[Backup]) -> None:
-        of_all = "" if len(found) == len(self.backups) else f" of {len(self.backups):,}"
-        words = [f"with “{self.choice.words}”"] if self.choice.words else []
-        order = f"by {self.choice.column.title} {'↓' if self.choice.is_descending else '↑'}"
-        caption = " · ".join((f"{len(found):,}{of_all} backups", *words, order))
+    def _show_caption(self, found: int, total: int, words: str) -> None:
+        of_all = "" if found == total else f" of {total:,}"
+        caption = f"{found:,}{of_all} backups{f' · with “{words}”' if words else ''}"
         none = "There are no backups yet. Press b to make the first one."
-        self.query_one("#shown", Label).update(caption if self.backups else none)
-
-    def _name_under_cursor(self) -> str:
-        table = self.table
-        if not table.row_count:
-            return ""
-        return str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value)
+        self.query_one("#shown", Label).update(caption if total else none)
 
     @property
     def chosen(self) -> Backup | None:
         """The backup under the cursor."""
-        name = self._name_under_cursor()
-        return next((one for one in self.backups if one.name == name), None)
+        return self.found[self.table.cursor_row] if self.found else None
+
+    def _summary_of(self, backup: Backup) -> Iterator[str]:
+        return _summary(backup, self.world.verdict(backup) if self.world else None)
 
     @on(DataTable.RowHighlighted)
     def _show_summary(self) -> None:
         backup = self.chosen
-        lines = listing.summary(self.view, backup) if backup else ()
-        self.query_one("#summary", Static).update("\n".join(lines))
+        self.query_one("#summary", Static).update("\n".join(self._summary_of(backup) if backup else ()))
 
-    # Find and sort
+    # Find
 
     def action_find(self) -> None:
         find = self.query_one("#find", Input)
         find.add_class("shown")
         find.focus()
-
-    @on(Input.Changed)
-    def _find(self, changed: Input.Changed) -> None:
-        if changed.value == changed.input.value:  # else it is outdated: more was typed meanwhile
-            self.show_choice(replace(self.choice, words=changed.value))
 
     @on(Input.Submitted)
     def _leave_search(self) -> None:
@@ -168,22 +141,14 @@ class BackupsPage(Page):
         find.value = ""
         find.remove_class("shown")
         self.table.focus()
-
-    def action_sort(self) -> None:
-        """Sort by the next column."""
-        place = COLUMNS.index(self.choice.column) + 1
-        self.show_choice(self.choice.sorted_by(place % len(COLUMNS)))
-
-    @on(DataTable.HeaderSelected)
-    def _header_clicked(self, clicked: DataTable.HeaderSelected) -> None:
-        self.show_choice(self.choice.sorted_by(clicked.column_index))
+        self._show_rows()
 
     # Actions
 
     @on(DataTable.RowSelected)
     def _show_in_full(self) -> None:
-        if backup := self.chosen:
-            schema = [f"  schema     {verdict.reason}"] if (verdict := self.view.verdict(backup)) else []
+        if (backup := self.chosen) and self.world:
+            schema = [f"  schema     {verdict.reason}"] if (verdict := self.world.verdict(backup)) else []
             inside = f"Look inside: `web`, or `files {backup.name}`, `rows {backup.name} TABLE`"
             lines = [*render.details(self.settings, backup), *schema, "", inside]
             self.app.push_screen(Message(backup.name, lines))
@@ -192,29 +157,26 @@ class BackupsPage(Page):
     async def action_back_up(self) -> None:
         name, note = "", ""
         while True:  # keep the typed text after an error, until the backup is made or cancelled
-            fields = [
-                Field("Name", "made from the time where left empty", name),
-                Field("Note", "a few words to find it by", note),
-            ]
+            fields = {
+                "Name": Input(name, "made from the time where left empty"),
+                "Note": Input(note, "a few words to find it by"),
+            }
             asked = await self.app.push_screen_wait(Form("Back up now", fields, "Back up"))
             if asked is None:
                 return
             name, note = asked
             ended = await self.window.carry_out(tasks.back_up(self.settings, name, note))
             if ended.result:
+                self.action_show_all()
                 return self.move_cursor_to(ended.result.backup.name)
             if not ended.error:
                 return
 
     @work
-    async def action_verify(self) -> None:
+    async def action_carry_out(self, task: str) -> None:
+        """Carry out this one of `_TASKS` on the backup under the cursor."""
         if backup := self.chosen:
-            await self.window.carry_out(tasks.verify(self.settings, backup))
-
-    @work
-    async def action_prove(self) -> None:
-        if backup := self.chosen:
-            await self.window.carry_out(tasks.verify(self.settings, backup, test_restore=True))
+            await self.window.carry_out(_TASKS[task](self.settings, backup))
 
     @work
     async def action_restore(self) -> None:
@@ -226,19 +188,49 @@ class BackupsPage(Page):
         await restore(self.window, Wish())
 
     @work
-    async def action_pin(self) -> None:
-        if backup := self.chosen:
-            await self.window.carry_out(tasks.pin(self.settings, backup))
-
-    @work
     async def action_delete(self) -> None:
         if not (backup := self.chosen):
             return
         try:
             found = deletable(self.settings, backup.name)
         except BackupError as error:
-            return self.window.show_error(error)
+            await self.app.push_screen(Message("✗ It failed", error_lines(error), "badly"))
+            return
         lost = [one] if (one := lost_without(self.settings, found.name)) else []
-        lines = [f"Delete {found.path} for ever?", *lost, "", *listing.summary(self.view, found)]
+        lines = [f"Delete {found.path} for ever?", *lost, "", *self._summary_of(found)]
         if await self.app.push_screen_wait(Question("Delete", lines, "Delete for ever")):
             await self.window.carry_out(tasks.delete(self.settings, found))
+
+
+def _cells(settings: Settings, backup: Backup, verdict: SchemaVerdict | None) -> Iterator[Text]:
+    name, made, kind, size, adds, _, _, note = render.backup_row(settings, backup)
+    marks = f"{'◆' if backup.pinned else ''}{'!' if backup.unusual else ''}"
+    yield from (
+        Text(made),
+        coloured(STATE_SYMBOLS[backup.state], f"{backup.state} {marks}".rstrip()),
+        Text(printable(name)),
+    )
+    yield from (Text(size, justify="right"), Text(adds, justify="right"), Text(kind))
+    yield from (Text(_RELATIONS[verdict.relation] if verdict else "-"), Text(printable(note)))
+
+
+def _summary(backup: Backup, verdict: SchemaVerdict | None) -> Iterator[str]:
+    """Yield a summary of one backup in a few lines."""
+    metadata = backup.metadata
+    if metadata is None:
+        yield f"{printable(backup.name)}: {printable(backup.error)}"
+        return
+    yield f"{printable(backup.name)}{f' · {printable(metadata.note)}' if metadata.note else ''}"
+    yield _contents(metadata)
+    if verdict:
+        yield verdict.reason
+    why = [flaw.text for flaw in backup.flaws[:1]] or [backup.error or backup.not_proven]
+    yield from (f"! {printable(text)}" for text in (*why, *backup.unusual[:1]) if text)
+
+
+def _contents(metadata: Metadata) -> str:
+    facts, uploads = metadata.database, metadata.uploads
+    parts = [f"{len(facts.rows)} tables, {sum(facts.rows.values()):,} rows"] if facts else []
+    parts += [f"{uploads.files:,} uploads"] if uploads else [] if metadata.uploads_included else ["no uploads"]
+    parts += [f"{len(uploads.warnings)} warnings"] if uploads and uploads.warnings else []
+    return " · ".join(parts)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Generic, TypeVar
 
 from rich.text import Text
@@ -74,6 +73,8 @@ def said(lines: Iterable[str]) -> str:
 class Question(Dialog[bool]):
     """A yes-or-no question; the safe answer has the focus."""
 
+    AUTO_FOCUS = "#no"
+
     def __init__(self, title: str, lines: Iterable[str], yes: str) -> None:
         super().__init__(title, lines)
         self._yes = yes
@@ -82,9 +83,6 @@ class Question(Dialog[bool]):
         yield Button("No, leave it", id="no")
         yield Button(Content(printable_text(self._yes)), variant="error", id="yes")
 
-    def on_mount(self) -> None:
-        self.query_one("#no").focus()
-
     def on_button_pressed(self, pressed: Button.Pressed) -> None:
         self.dismiss(pressed.button.id == "yes")
 
@@ -92,40 +90,29 @@ class Question(Dialog[bool]):
 class Message(Dialog[None]):
     """A message that the arrow keys scroll, and a button to close it."""
 
+    AUTO_FOCUS = ".lines"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("q,enter", "leave", show=False)]
-
-    def on_mount(self) -> None:
-        self.query_one(".lines").focus()
 
     def on_button_pressed(self) -> None:
         self.dismiss()
 
 
-def error_message(error: BackupError) -> Message:
-    """Return a dialog with the message and the hint of the error, as on the command line."""
-    return Message("✗ It failed", [error.message, *([f"Next: {error.hint}"] if error.hint else [])], "badly")
-
-
-@dataclass(frozen=True)
-class Field:
-    """One input field: its label, its placeholder while it is empty, and its initial value."""
-
-    label: str
-    placeholder: str = ""
-    value: str = ""
+def error_lines(error: BackupError) -> list[str]:
+    """Return the message and the hint of the error, as on the command line."""
+    return [error.message, *([f"Next: {error.hint}"] if error.hint else [])]
 
 
 class Form(Dialog[tuple[str, ...] | None]):
-    """A form with one line for each field; the answer is their text, stripped, or None if the person cancelled."""
+    """A form of fields by their labels; the answer is their text, stripped, or None if the person cancelled."""
 
-    def __init__(self, title: str, fields: Iterable[Field], yes: str) -> None:
+    def __init__(self, title: str, fields: Mapping[str, Input], yes: str) -> None:
         super().__init__(title)
-        self._fields, self._yes = list(fields), yes
+        self._fields, self._yes = fields, yes
 
     def compose_body(self) -> ComposeResult:
-        for field in self._fields:
-            yield Label(field.label, classes="label", markup=False)
-            yield Input(field.value, field.placeholder)
+        for label, field in self._fields.items():
+            yield Label(label, classes="label", markup=False)
+            yield field
 
     def buttons(self) -> ComposeResult:
         yield Button("Cancel", id="no")
@@ -136,9 +123,7 @@ class Form(Dialog[tuple[str, ...] | None]):
 
     def on_input_submitted(self, submitted: Input.Submitted) -> None:
         """Move to the next field on Enter; submit the form from the last one."""
-        fields = list(self.query(Input))
-        place = fields.index(submitted.input)
-        fields[place + 1].focus() if place + 1 < len(fields) else self._end()
+        self._end() if submitted.input is list(self._fields.values())[-1] else self.focus_next(Input)
 
     def _end(self) -> None:
-        self.dismiss(tuple(field.value.strip() for field in self.query(Input)))
+        self.dismiss(tuple(field.value.strip() for field in self._fields.values()))

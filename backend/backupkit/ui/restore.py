@@ -54,6 +54,7 @@ async def _one_restore(window: BackupApp, wish: Wish) -> Wish | None:
 class PlanDialog(Dialog[RestorePlan | Wish | None]):
     """The plan, and a field for the backup's name, so that a wrong key cannot start a restore."""
 
+    AUTO_FOCUS = "#typed"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("pageup,up", "page(-1)", show=False),
         Binding("pagedown,down", "page(1)", show=False),
@@ -77,9 +78,6 @@ class PlanDialog(Dialog[RestorePlan | Wish | None]):
             yield Button(label, id=f"other-{number}", compact=True)
         yield Button("Back", id="back", compact=True)
         yield Button("Restore", variant="error", id="go", disabled=True, compact=True)
-
-    def on_mount(self) -> None:
-        self.query_one("#typed").focus()
 
     @property
     def confirmed(self) -> RestorePlan | None:

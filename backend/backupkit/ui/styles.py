@@ -22,15 +22,6 @@ OUTCOME_SYMBOLS: Mapping[str, str] = {
 _COLOURS: Mapping[str, str] = {"★": "green", "✓": "green", "✗": "red", "○": "yellow", "!": "yellow"}
 
 
-def state_text(state: str, words: str) -> Text:
-    """Return the words with the symbol and colour of a backup's state."""
-    return _coloured(STATE_SYMBOLS[state], words)
-
-
-def outcome_text(outcome: str) -> Text:
-    """Return the outcome of an operation with its symbol and colour."""
-    return _coloured(OUTCOME_SYMBOLS[outcome], outcome)
-
-
-def _coloured(symbol: str, words: str) -> Text:
+def coloured(symbol: str, words: str) -> Text:
+    """Return the words after the symbol, in its colour."""
     return Text(f"{symbol} {words}", style=_COLOURS.get(symbol, ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, TypeVar
 
 from textual import work
@@ -17,13 +17,10 @@ from textual.widgets import Footer, Label, TabbedContent, TabPane
 from backupkit.cli.task import Ended, Task, in_words
 from backupkit.config.settings import Settings
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import BackupError
 from backupkit.ui import styles
 from backupkit.ui.backups import BackupsPage
-from backupkit.ui.dialogs import Message, error_message
-from backupkit.ui.history import HistoryPage
-from backupkit.ui.overview import OverviewPage
-from backupkit.ui.page import Page
+from backupkit.ui.dialogs import Message
+from backupkit.ui.pages import HistoryPage, OverviewPage, Page
 from backupkit.ui.terminal import PrintableFilter, TerminalDriver
 from backupkit.ui.work import WorkScreen
 from backupkit.ui.world import RepositoryState, fingerprint, read_state
@@ -34,30 +31,11 @@ _CHECK_INTERVAL = 2.0  # seconds between two checks for changes by other process
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 HELP = """\
-1 to 3  overview, backups, history
 Tab     next element; arrows move, Enter selects
+Enter   in a table: one of them in full
 Esc     closes a dialog; cancels a running task, where that is safe
-t       dark or light
-r       look again now; what others do shows by itself in seconds
-?       this page
-q       quit
-
-Backups
-Enter   one of them in full
-b       back up now, with a name and a note
-R       restore: the plan first, then its name is typed
-u       take the last restore back, in the same way
-v       verify: every byte is read and compared
-p       prove: a test restore, in a scratch folder
-k       keep: pin it, or unpin it
-D       delete it, after a question
-/       find by name, note, revision, commit, state; Esc shows all again
-s       sort by the next column; or click on a heading
-
-History
-Enter   an operation in full
-f       failures only, or all
-
+"""
+LEGEND = """
 ★ proven by a test restore   ✓ checked   · unchecked   ✗ damaged
 ◆ pinned   ! unusual
 
@@ -66,7 +44,6 @@ Files and rows in a backup: ./backup.sh web, or files NAME, rows NAME TABLE
 Copies elsewhere: ./backup.sh web, or push NAME, export NAME FILE
 Schedule and retention: ./backup.sh web, or config set
 """
-_THEMES = ("textual-dark", "textual-light")
 _PRINTABLE = PrintableFilter()
 
 
@@ -76,11 +53,10 @@ class BackupApp(App[None]):
     TITLE = "Backups"
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(str(key), f"go('{page.place}')", page.title, show=False) for key, page in enumerate(PLACES, 1)),
-        Binding("question_mark", "show_help", "Help", key_display="?"),
-        Binding("t", "toggle_theme", "Dark/light", show=False),
-        Binding("r", "look", "Look again", show=False),
-        Binding("q", "quit", "Quit"),
+        *(Binding(str(key), f"go('{one.place}')", show=False, tooltip=one.place) for key, one in enumerate(PLACES, 1)),
+        Binding("?", "show_help", "Help", tooltip="this page"),
+        Binding("r", "look", show=False, tooltip="look again now; what others do shows by itself in seconds"),
+        Binding("q", "quit", "Quit", tooltip="quit"),
     ]
     CSS = """
     #top { height: 1; background: $panel; padding: 0 1; }
@@ -105,7 +81,6 @@ class BackupApp(App[None]):
         self.settings, self.clock, self._first = settings, clock, place
         self.world: RepositoryState | None = None
         self._fingerprint: tuple[object, ...] = ()
-        self.theme = _THEMES[0]
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="top"):
@@ -123,8 +98,7 @@ class BackupApp(App[None]):
         if not self.is_headless:
             for number in _SIGNALS:
                 asyncio.get_running_loop().add_signal_handler(number, self._exit_on_signal)
-        self._look_if_changed()
-        self.set_interval(_CHECK_INTERVAL, self._look_if_changed)
+        self._keep_looking()
 
     # Pages
 
@@ -138,65 +112,51 @@ class BackupApp(App[None]):
         self.query_one(TabbedContent).active = place
 
     def on_tabbed_content_tab_activated(self) -> None:
-        self.page.take_focus()
-        self._show_current()
+        self.page.query("DataTable, VerticalScroll").first().focus(scroll_visible=False)
+        if self.world:
+            self.page.show_world(self.world)
 
     # State
 
-    def action_look(self) -> None:
+    async def action_look(self) -> None:
         """Read the state from disk now, changed or not."""
         self._fingerprint = ()
-        self._look_if_changed()
+        await self._look()
 
-    @work(thread=True, exclusive=True, group="look")
-    def _look_if_changed(self) -> None:
+    @work
+    async def _keep_looking(self) -> None:
+        while True:
+            await self._look()
+            await asyncio.sleep(_CHECK_INTERVAL)
+
+    async def _look(self) -> None:
         """Read and show the state if it changed; in a thread, since a slow disk may hold thousands of backups."""
         try:
-            seen = fingerprint(self.settings)
+            seen = await asyncio.to_thread(fingerprint, self.settings)
             if seen != self._fingerprint:
-                world = read_state(self.settings, self.clock)
-                self.call_from_thread(self._if_running, lambda: self._show(world, seen))
+                self._show(await asyncio.to_thread(read_state, self.settings, self.clock), seen)
         except OSError as error:
-            words = in_words(error).message
-            self.call_from_thread(self._if_running, lambda: self.notify(words, severity="error"))
-
-    def _if_running(self, show: Callable[[], object]) -> None:
-        """Call `show`, unless the app has ended meanwhile and the widgets are gone."""
-        if self.is_running:
-            show()
+            self.notify(in_words(error).message, severity="error")
 
     def _show(self, world: RepositoryState, seen: tuple[object, ...]) -> None:
         self.world, self._fingerprint = world, seen
-        level = self.query_one("#level", Label)
-        level.update(f"{styles.LEVEL_SYMBOLS[world.status.level]} {styles.LEVEL_WORDS[world.status.level]}")
-        level.set_classes(f"level-{world.status.level}")
+        level, label = world.report.status.level, self.query_one("#level", Label)
+        label.update(f"{styles.LEVEL_SYMBOLS[level]} {styles.LEVEL_WORDS[level]}")
+        label.set_classes(f"level-{level}")
         at_work = self.query_one("#at-work", Label)
         at_work.update(f"At work now: {world.at_work}")
         at_work.set_class(bool(world.at_work), "shown")
         self.page.show_world(world)
 
-    def _show_current(self) -> None:
-        """Show the current state on the page in view."""
-        if self.world:
-            self.page.show_world(self.world)
-
-    # Services for pages
-
     async def carry_out(self, task: Task[Found]) -> Ended[Found]:
         """Run the task in a dialog that shows its progress; return how it ended. Await it in a worker."""
         ended: Ended[Found] = await self.push_screen_wait(WorkScreen(task))
-        self.action_look()
+        await self.action_look()
         return ended
 
-    def show_error(self, error: BackupError) -> None:
-        """Show the message and the hint of the error, as on the command line."""
-        self.push_screen(error_message(error))
-
     def action_show_help(self) -> None:
-        self.push_screen(Message("Help", HELP.splitlines()))
-
-    def action_toggle_theme(self) -> None:
-        self.theme = _THEMES[self.theme == _THEMES[0]]
+        """Show every key, and what the symbols mean."""
+        self.push_screen(Message("Help", [*HELP.splitlines(), *_keys(), *LEGEND.splitlines()]))
 
     # Exit
 
@@ -213,3 +173,10 @@ class BackupApp(App[None]):
             self.notify("Cancel the running task first, or wait until it ends.", severity="warning")
         else:
             self.exit()
+
+
+def _keys() -> Iterator[str]:
+    """Yield each key and what it does: those of every page, then those of one."""
+    for title, keys in (("", BackupApp.BINDINGS), ("Backups", BackupsPage.BINDINGS)):
+        yield from ["", title] if title else []
+        yield from (f"{one.key:7} {one.tooltip}" for one in keys if isinstance(one, Binding) and one.tooltip)

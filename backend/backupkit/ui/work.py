@@ -12,7 +12,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Button, Label, ProgressBar, Static
 
 from backupkit.cli.task import Ended, Result, Run, Task, how_far
-from backupkit.ui.dialogs import Dialog, said
+from backupkit.ui.dialogs import Dialog, error_lines, said
 
 _UPDATE_INTERVAL = 0.1  # seconds between two updates of the progress shown
 
@@ -20,6 +20,7 @@ _UPDATE_INTERVAL = 0.1  # seconds between two updates of the progress shown
 class WorkScreen(Dialog[Ended[Result]], Generic[Result]):
     """A dialog that runs a task in a thread; it shows the progress, then the result or the error."""
 
+    AUTO_FOCUS = "#cancel"
     DEFAULT_CSS = """
     WorkScreen ProgressBar { margin: 1 0; width: 100%; }
     WorkScreen Bar { width: 1fr; }
@@ -41,7 +42,6 @@ class WorkScreen(Dialog[Ended[Result]], Generic[Result]):
         yield Button("Cancel", id="cancel")
 
     def on_mount(self) -> None:
-        self.query_one("#cancel").focus()
         self.set_interval(_UPDATE_INTERVAL, self._show_progress)
         self._carry_out()
 
@@ -95,7 +95,7 @@ class WorkScreen(Dialog[Ended[Result]], Generic[Result]):
 
     def _result_lines(self, ended: Ended[Result]) -> list[str]:
         if ended.error:
-            return ["", ended.error.message, *([f"Next: {ended.error.hint}"] if ended.error.hint else [])]
+            return ["", *error_lines(ended.error)]
         return ["", *self.run.task.result_lines(ended.result)] if ended.state == "done" else []  # type: ignore[arg-type]
 
     def on_button_pressed(self, pressed: Button.Pressed) -> None:

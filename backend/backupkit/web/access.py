@@ -13,23 +13,19 @@ import contextlib
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, own_folder
 from backupkit.model.errors import BackupError, Refused
 from backupkit.monitoring import log
 from backupkit.repository import flags
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 Role = Literal["owner", "viewer"]
 ROLES: tuple[Role, ...] = ("owner", "viewer")
@@ -55,10 +51,6 @@ class Session:
     until: float
     accounts: str
 
-    def is_opened_by(self, key: str) -> bool:
-        """Return whether `key` is the key of this session and the session has not expired."""
-        return hmac.compare_digest(_hash(key), self.key_hash) and time.time() < self.until
-
 
 @dataclass
 class _Guesses:
@@ -83,7 +75,7 @@ class Access:
         self._given = {
             role: self._hash_from_settings(role, one.get_secret_value()) for role, one in given.items() if one
         }
-        self._seen: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._seen: dict[str, str] = {}
         self._clock = clock
         self._lock, self._sign_in_lock = threading.Lock(), threading.Lock()
         self._guesses: dict[tuple[Role, str], _Guesses] = {}  # by account and mark; "": browsers without one
@@ -104,7 +96,7 @@ class Access:
                 f"The password is shorter than {MIN_PASSWORD_LENGTH} characters.", hint="Choose a longer one."
             )
         _put(self._backups, role, _hash_password(password))
-        self.end_all()
+        self.end()
 
     def sign_in(self, password: str, mark: str = "") -> tuple[Session, str] | None:
         """Return a new session and its key, or None if no account has this password.
@@ -160,13 +152,12 @@ class Access:
         return made
 
     def _password_hash(self, role: Role) -> str:
-        """Return the account's password hash, empty if there is none; reread the file if a process changed it."""
+        """Return the account's password hash, empty if there is none; the last one if its file cannot be read now."""
         if role in self._given:
             return self._given[role]
-        stamp = _file_identity(self._backups, role)
-        if stamp and stamp != self._seen.get(role, ((), ""))[0] and (found := _read(self._backups, role)):
-            self._seen[role] = stamp, found
-        return self._seen.get(role, ((), ""))[1]
+        if found := _read(self._backups, role):
+            self._seen[role] = found
+        return self._seen.get(role, "")
 
     def _hash_from_settings(self, role: str, password: str) -> str:
         """Return the hash of a password from the settings: the stored one if it still fits, to keep sessions valid."""
@@ -206,18 +197,14 @@ class Access:
     def session(self, path: str, key: str) -> Session | None:
         """Return the session of that path if the key opens it and no password has changed since, else None."""
         found = self._sessions.get(path)
-        return found if found and found.is_opened_by(key) and found.accounts == self._accounts() else None
+        if not found or not hmac.compare_digest(_hash(key), found.key_hash):
+            return None
+        return found if time.time() < found.until and found.accounts == self._accounts() else None
 
-    def end(self, session: Session) -> None:
-        """Sign this session out."""
+    def end(self, session: Session | None = None) -> None:
+        """Sign this session out, or every one."""
         with self._lock:
-            self._sessions.pop(session.path, None)
-            self._write()
-
-    def end_all(self) -> None:
-        """Sign every session out."""
-        with self._lock:
-            self._sessions = {}
+            self._sessions = {path: one for path, one in self._sessions.items() if session and path != session.path}
             self._write()
 
     def _begin(self, role: Role) -> tuple[Session, str]:
@@ -260,15 +247,6 @@ def _read(backups: Path, name: str) -> str:
         return ""
 
 
-def _file_identity(backups: Path, name: str) -> tuple[int, ...]:
-    """Return inode, size and times, which change whenever the file does; empty if there is no file."""
-    try:
-        found = os.lstat(backups / flags.STATE_FOLDER / _FOLDER / name)
-    except OSError:
-        return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
 def _read_sessions(text: str) -> list[Session]:
     """Return the sessions that have not expired; none from a malformed file, so that everybody signs in again."""
     try:
@@ -286,15 +264,13 @@ def _hash(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _argon2(salt: bytes) -> Argon2id:
-    """Return Argon2id with the second recommended parameters of RFC 9106: 64 MiB of memory, three passes."""
+def _hash_password(password: str) -> str:
+    """Return the hash by Argon2id with the second recommended parameters of RFC 9106: 64 MiB, three passes."""
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-    return Argon2id(salt=salt, length=32, iterations=3, lanes=4, memory_cost=64 * 1024)
-
-
-def _hash_password(password: str) -> str:
-    return _argon2(secrets.token_bytes(16)).derive_phc_encoded(password.encode())
+    salt = secrets.token_bytes(16)
+    made = Argon2id(salt=salt, length=32, iterations=3, lanes=4, memory_cost=64 * 1024)
+    return made.derive_phc_encoded(password.encode())
 
 
 def _is_right(password: str, encoded: str) -> bool:

@@ -60,7 +60,7 @@ async def import_upload(visit: Visit, arriving: AsyncIterator[bytes]) -> str:
 
     The archive is spooled to an unnamed temporary file first, so that a slow sender holds no lock.
     """
-    settings, passphrase, name = visit.settings, visit.form.get("passphrase", ""), visit.form.get("name", "").strip()
+    settings, passphrase, name = visit.settings, visit.form.get("passphrase", ""), visit.typed("name")
     keys = await asyncio.to_thread(export.keys_for, settings, (), lambda: passphrase)
     spool = await asyncio.to_thread(_spool, settings.dir)
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from backupkit.config.settings import Settings
@@ -14,49 +15,38 @@ class Fix:
 
     caption: str
     path: str
-    is_link: bool = False
+
+    @property
+    def is_link(self) -> bool:
+        """Whether the path only shows a page."""
+        return not self.path.startswith("do/")
 
 
-_BY_LINE = {
-    "backup": Fix("Back up now", "do/back-up"),
-    "run": Fix("Back up, verify and prune now", "do/run"),
-    "recover": Fix("Finish the restore", "do/recover"),
-    "verify": Fix("Verify the newest", "do/verify/latest"),
-    "verify --test-restore": Fix("Test restore now", "do/test-restore/latest"),
-    "verify --latest --test-restore": Fix("Test restore now", "do/test-restore/latest"),
-    "history": Fix("Open the history", "history", is_link=True),
-    "history --failures": Fix("See what failed", "history?failures=1", is_link=True),
-    "list": Fix("Open the backups", "backups", is_link=True),
-    "remotes": Fix("Ask the remotes", "do/remotes"),
+# By the command: the caption and the path, in which {0} and {1} are its words in brackets. The first that fits counts.
+_FIXES: Mapping[str, tuple[str, str]] = {
+    r"backup": ("Back up now", "do/back-up"),
+    r"run": ("Back up, verify and prune now", "do/run"),
+    r"recover": ("Finish the restore", "do/recover"),
+    r"verify": ("Verify the newest", "do/verify/latest"),
+    r"verify(?: --latest)? --test-restore": ("Test restore now", "do/test-restore/latest"),
+    r"verify (\S+)": ("Verify {0}", "do/verify/{0}"),
+    r"verify (\S+) --test-restore": ("Test restore of {0}", "do/test-restore/{0}"),
+    r"verify (\S+) --accept": ("Accept what is unusual", "do/accept/{0}"),
+    r"history": ("Open the history", "history"),
+    r"history --failures": ("See what failed", "history?failures=1"),
+    r"list": ("Open the backups", "backups"),
+    r"show (\S+)": ("Look at {0}", "backup/{0}"),
+    r"remotes": ("Ask the remotes", "do/remotes"),
+    r"push(?: --remote \S+)?": ("Push now", "do/push/"),
+    r"pull (\S+) --remote (\S+)": ("Fetch {0} from {1}", "do/pull/{1}/{0}"),
+    r"restore (\S+).*": ("Restore {0}", "restore?name={0}"),
 }
 
 
 def fix_of(settings: Settings, command: str) -> Fix | None:
     """Return the button for a command that `status` names, or None if the command can only be typed."""
     line = command.removeprefix(settings.reach.tool("")).strip()
-    if found := _BY_LINE.get(line):
-        return found
-    words = _words(line)
-    match words:
-        case ["show", name]:
-            return Fix(f"Look at {name}", f"backup/{name}", is_link=True)
-        case ["verify", name]:
-            return Fix(f"Verify {name}", f"do/verify/{name}")
-        case ["verify", name, "--test-restore"]:
-            return Fix(f"Test restore of {name}", f"do/test-restore/{name}")
-        case ["verify", name, "--accept"]:
-            return Fix("Accept what is unusual", f"do/accept/{name}")
-        case ["push", "--remote", _] | ["push"]:
-            return Fix("Push now", "do/push/")
-        case ["pull", name, "--remote", remote]:
-            return Fix(f"Fetch {name} from {remote}", f"do/pull/{remote}/{name}")
-        case ["restore", name, *_]:
-            return Fix(f"Restore {name}", f"restore?name={name}", is_link=True)
+    for pattern, (caption, path) in _FIXES.items():
+        if found := re.fullmatch(pattern, line):
+            return Fix(caption.format(*found.groups()), path.format(*found.groups()))
     return None
-
-
-def _words(line: str) -> list[str]:
-    try:
-        return shlex.split(line)
-    except ValueError:
-        return []

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from backupkit.cli import render
+from backupkit.cli import render as in_words
 from backupkit.config.deployment import in_full
 from backupkit.config.secrets import Secret, scrubbed
 from backupkit.config.settings import Settings
@@ -42,7 +42,7 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.globals.update(version=VERSION, charts=charts, render=render)
+_templates.globals.update(version=VERSION, charts=charts, render=in_words)
 _templates.filters.update(
     bytes=format_bytes,
     count=lambda number: f"{number:,}",
@@ -55,25 +55,28 @@ _templates.filters.update(
     query=lambda values: urlencode(values, errors="replace"),
     seconds=lambda seconds: "" if seconds is None else f"{seconds:.1f} s",
 )
+_templates.globals.update(vars(_templates.get_template("macros.html").module))  # for every template
 _texts = _templates.overlay(autoescape=False, finalize=_on_one_line)
 
 
-def render_page(template: str, settings: Settings, values: Mapping[str, Any]) -> str:
-    """Return the HTML of the template with these values, `settings`, and `local` (formats a time in their zone)."""
-    return _rendered(_templates, template, settings, values)
+def render(template: str, settings: Settings, frame: str = "", **values: Any) -> str:
+    """Return the template with these values, `settings`, and `local` (formats a time in their zone).
 
+    The values are escaped for HTML; in a template of plain text, each is put on one line. `frame` is the template
+    around it, to which it tells its `title` and `place`.
+    """
 
-def render_text(template: str, settings: Settings, values: Mapping[str, Any]) -> str:
-    """Return the template rendered as plain text, with the same values as `render_page`."""
-    return _rendered(_texts, template, settings, values)
-
-
-def _rendered(templates: Environment, template: str, settings: Settings, values: Mapping[str, Any]) -> str:
     def local(at: Any, form: str = "%Y-%m-%d %H:%M") -> str:
         return f"{settings.local(at):{form}}" if at else "-"
 
     before = _secrets.set(tuple(settings.secrets))
     try:
-        return templates.get_template(template).render(settings=settings, local=local, **values)
+        found = (_templates if template.endswith(".html") else _texts).get_template(template)
+        every = values | {"settings": settings, "local": local}
+        if not frame:
+            return found.render(every)
+        inner = found.make_module(every)
+        every |= {"content": Markup(inner), "title": inner.title, "place": inner.place}  # type: ignore[attr-defined]
+        return _templates.get_template(frame).render(every)
     finally:
         _secrets.reset(before)

@@ -1,4 +1,7 @@
-"""Pages that browse a backup: its uploads, one folder at a time, and its tables, one page of rows at a time."""
+"""Pages that look inside a backup, and bring rows of it back once the person has agreed to the plan.
+
+They browse its uploads, one folder at a time, and its tables, one page of rows at a time.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,33 @@ import base64
 import io
 import json
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Any
 
+from backupkit.cli import tasks
 from backupkit.cli.session import of_database
+from backupkit.cli.task import Task
 from backupkit.config.settings import Settings
 from backupkit.model.backup import MAIN_DATABASE
+from backupkit.model.clock import utc_now
 from backupkit.model.errors import Refused
+from backupkit.model.events import EventListener
+from backupkit.model.names import printable
 from backupkit.model.patterns import literal
+from backupkit.restore.recovery import recover
+from backupkit.restore.rescue import Rescued, RescuePlan, plan_rescue
+from backupkit.sqlite.query import Values
+from backupkit.sqlite.row_rescue import Choice, Found
 from backupkit.sqlite.rows import Key, Value
 from backupkit.verify import browse
 from backupkit.verify.files import list_files
-from backupkit.web.site import Answer, Content, Handler, Page, Visit, require_owner
+from backupkit.web.site import Answer, Content, Handler, Page, Planned, Plans, Visit, owner_only, require_typed
 
 _NAMES, _ROWS, _FOUND = 200, 50, 500
+_EXAMPLES = 50  # rows of each kind that a plan shows
+_PLANS = Plans("rescue/plan", hint="Choose the rows again.")
 _TICKED = "key."  # prefix of a row's checkbox name, before its key
 _LARGEST = 512 * 1024 * 1024  # bytes of the largest file that a page sends; `extract` takes out larger ones
 # No PDF: Chromium's viewer shows nothing in a sandbox, and without one it would parse a stranger's file.
@@ -28,60 +44,50 @@ _SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "text/plain")
 
 def show_uploads(visit: Visit) -> Answer:
     """Show one folder of the uploads."""
-    require_owner(visit)
     name, path = visit.place["name"], visit.query.get("path", "")
     start = _number(visit.query.get("start", "0"))
     found = browse.look_into(visit.settings, name, path, start, _NAMES)
     parts = path.split("/") if path else []
     above = [(part, "/".join(parts[: place + 1])) for place, part in enumerate(parts)]
-    return Page("uploads.html", {"name": name, "folder": found, "above": above, "step": _NAMES})
+    return Page("uploads.html", name=name, folder=found, above=above, step=_NAMES)
 
 
 def find_uploads(visit: Visit) -> Answer:
     """List the uploads whose name contains the text, and whether the live ones are the same, changed or missing."""
-    require_owner(visit)
     name, words = visit.place["name"], visit.query.get("find", "").strip()
     if not words:
         raise Refused("Nothing was typed.", hint="Type a part of the file's name.")
     pattern = "*" + literal(words).removeprefix("/") + "*"
     _, found = list_files(visit.settings, name, [pattern])
-    return Page("found.html", {"name": name, "find": words, "files": found[:_FOUND], "total": len(found)})
+    return Page("found.html", name=name, find=words, files=found[:_FOUND], total=len(found))
 
 
 def show_file(visit: Visit) -> Answer:
     """Send one file after comparing it with its checksum: to show if a browser can, else to save."""
-    require_owner(visit)
     path = visit.query.get("path", "")
-    out = io.BytesIO()
-    browse.write_out(visit.settings, visit.place["name"], [literal(path)], _Bounded(out))  # type: ignore[arg-type]
+    out = _Bounded()
+    browse.write_out(visit.settings, visit.place["name"], [literal(path)], out)
     kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
     is_shown = visit.query.get("show") == "1" and kind in _SHOWN
     return Content(PurePosixPath(path).name, kind if is_shown else "application/octet-stream", out.getvalue(), is_shown)
 
 
-class _Bounded:
-    """An in-memory file that raises `Refused` beyond `_LARGEST` bytes."""
+class _Bounded(io.BytesIO):
+    """A file in memory that raises `Refused` beyond `_LARGEST` bytes."""
 
-    def __init__(self, out: io.BytesIO) -> None:
-        self._out = out
-
-    def write(self, data: bytes) -> int:
-        if self._out.tell() + len(data) > _LARGEST:
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > _LARGEST:
             raise Refused("The file is too large to be sent by this page.", hint="`extract` takes it out.")
-        return self._out.write(data)
-
-    def flush(self) -> None:
-        self._out.flush()
+        return super().write(data)
 
 
 def show_tables(visit: Visit) -> Answer:
     """List the tables of the database."""
-    require_owner(visit)
     name, (settings, about) = visit.place["name"], _database(visit)
-    return Page("tables.html", {"name": name, "tables": browse.tables(settings, name)} | about)
+    return Page("tables.html", name=name, tables=browse.tables(settings, name), **about)
 
 
-def _database(visit: Visit) -> tuple[Settings, dict[str, object]]:
+def _database(visit: Visit) -> tuple[Settings, dict[str, Any]]:
     """Return the settings of the chosen database, and the template values for choosing another."""
     wanted = visit.query.get("database", MAIN_DATABASE)
     names = (MAIN_DATABASE, *visit.settings.databases)
@@ -90,28 +96,25 @@ def _database(visit: Visit) -> tuple[Settings, dict[str, object]]:
 
 def show_rows(visit: Visit) -> Answer:
     """Show a page of rows, or the rows that meet the typed condition."""
-    require_owner(visit)
     name, table, where = visit.place["name"], visit.query.get("table", ""), visit.query.get("where", "").strip()
     settings, about = _database(visit)
-    values = about | {"name": name, "table": table, "where": where, "page": None, "selection": None, "box_of": box_of}
+    page, selection = None, None
     if where:
-        values["selection"] = browse.select_rows(settings, name, table, where, most=_FOUND)
+        selection = browse.select_rows(settings, name, table, where, most=_FOUND)
     else:
         after, before = (key_of(visit.query.get(side, "")) for side in ("after", "before"))
         page = browse.read_page(settings, name, table, _ROWS, after, before)
-        values |= {"page": page, "first": "", "last": ""}
-        if page.rows:
-            values |= {"first": key_text(page.rows[0].key), "last": key_text(page.rows[-1].key)}
-    return Page("rows.html", values)
+    first, last = (key_text(page.rows[place].key) if page and page.rows else "" for place in (0, -1))
+    about |= {"page": page, "first": first, "last": last, "selection": selection, "box_of": box_of}
+    return Page("rows.html", name=name, table=table, where=where, **about)
 
 
 def compare_rows(visit: Visit) -> Answer:
     """Show how the live rows of a table differ from the backup's."""
-    require_owner(visit)
     name, table = visit.place["name"], visit.query.get("table", "")
     settings, about = _database(visit)
     found = browse.compare_table(settings, name, table)
-    return Page("compared.html", {"name": name, "table": table, "found": found, "box_of": box_of} | about)
+    return Page("compared.html", name=name, table=table, found=found, box_of=box_of, **about)
 
 
 def box_of(key: Key) -> str:
@@ -157,11 +160,90 @@ def _number(text: str) -> int:
     return int(text) if text.isdecimal() and len(text) < 10 else 0
 
 
+# Rows to bring back
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows of which table of a backup to bring back, and how."""
+
+    name: str
+    database: str
+    table: str
+    choice: Choice
+    overwrite: bool = False
+    with_children: bool = False
+
+
+def choose_rows(visit: Visit) -> Answer:
+    """Start planning the rescue of the chosen rows: all missing ones, those of the condition, or the ticked ones."""
+    form, which = visit.form, visit.form.get("which", "")
+    if which == "missing":
+        choice = Choice(missing=True)
+    elif which == "found" and (where := form.get("where", "").strip()):
+        choice = Choice(where=where)
+    elif rows := ticked(form):
+        choice = Choice(rows=rows)
+    else:
+        raise Refused("No row was ticked.", hint="Go back and tick those that are to come back.")
+    place = form.get("database", MAIN_DATABASE)
+    return _start_plan(visit, Wanted(form.get("name", ""), place, form.get("table", ""), choice))
+
+
+def look_again(visit: Visit) -> Answer:
+    """Plan the same rows again with other options."""
+    form, (_, planned) = visit.form, _PLANS.of(visit)
+    overwrite, with_children = bool(form.get("overwrite")), bool(form.get("with_children"))
+    return _start_plan(visit, replace(planned.wanted, overwrite=overwrite, with_children=with_children))
+
+
+def _start_plan(visit: Visit, wanted: Wanted) -> Answer:
+    settings, part = visit.settings, of_database(visit.settings, wanted.database)
+
+    def look(emit: EventListener) -> RescuePlan:
+        recover(settings, emit)
+        return plan_rescue(
+            part, wanted.name, wanted.table, wanted.choice, wanted.overwrite, wanted.with_children, emit=emit
+        )
+
+    return _PLANS.start(visit, f"Looking for rows of {printable(wanted.table)}", wanted, look)
+
+
+def _show_plan(number: int, planned: Planned) -> Answer:
+    """Show which rows come back and which stay, and ask for agreement."""
+    plan: RescuePlan = planned.found
+    groups, differ = list(_groups(plan.found)), plan.found.differ[:_EXAMPLES]
+    return Page("rescue.html", plan=plan, wanted=planned.wanted, number=number, groups=groups, differ=differ)
+
+
+def _groups(found: Found) -> Iterator[tuple[str, str, list[Values], int]]:
+    """Yield the rows of one table that come back for one reason: table, reason, the first rows, how many there are."""
+    for table, why in dict.fromkeys((row.table, row.why) for row in found.inserts):
+        rows = [row.backup for row in found.inserts if (row.table, row.why) == (table, why)]
+        yield table, why, rows[:_EXAMPLES], len(rows)
+
+
+def _bringing_back(visit: Visit, planned: Planned) -> Task[Rescued]:
+    """Return what the plan shows; raise `Refused` unless the backup's name was typed."""
+    plan, wanted = planned.found, planned.wanted
+    require_typed(visit, plan.source)
+    if not plan.found.writes:
+        raise Refused("There is no row to bring back; nothing was changed.", hint="Choose others.")
+    title = f"Bringing rows of {printable(wanted.table)} back from {plan.source}"
+    return tasks.bringing_back(of_database(visit.settings, wanted.database), title, plan, utc_now)
+
+
 GET: Mapping[str, Handler] = {
-    "uploads/{name}": show_uploads,
-    "uploads/{name}/find": find_uploads,
-    "uploads/{name}/file": show_file,
-    "tables/{name}": show_tables,
-    "rows/{name}": show_rows,
-    "rows/{name}/compare": compare_rows,
+    "uploads/{name}": owner_only(show_uploads),
+    "uploads/{name}/find": owner_only(find_uploads),
+    "uploads/{name}/file": owner_only(show_file),
+    "tables/{name}": owner_only(show_tables),
+    "rows/{name}": owner_only(show_rows),
+    "rows/{name}/compare": owner_only(compare_rows),
+    "rescue/plan/{number}": _PLANS.shown(_show_plan),
+}
+POST: Mapping[str, Handler] = {
+    "rescue": choose_rows,
+    "rescue/plan/{number}": _PLANS.carried_out(_bringing_back),
+    "rescue/plan/{number}/again": look_again,
 }

@@ -14,16 +14,18 @@ from backupkit.cli.task import Task
 from backupkit.config.settings import Settings, origins
 from backupkit.fs.space import format_bytes
 from backupkit.migrations import schema
-from backupkit.model.backup import Backup, BackupRequest, Metadata, SchemaVerdict, UploadsFacts
+from backupkit.model.backup import Backup, BackupRequest, Metadata
 from backupkit.model.errors import BackupError, NoSuchBackup
 from backupkit.model.events import EventListener, silence
 from backupkit.monitoring import log
 from backupkit.monitoring.notify import messages
+from backupkit.monitoring.notify.sender import Delivery
 from backupkit.monitoring.recovery_kit import copies_of, recovery_kit
 from backupkit.monitoring.report_facts import report
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import RemoteBackup
-from backupkit.remotes.pull import pull_backup
+from backupkit.remotes.copies import Copies
+from backupkit.remotes.pull import Pulled, pull_backup
 from backupkit.remotes.registry import look_at_remotes, prepare_remote
 from backupkit.repository import history, operation, sizes, store
 from backupkit.restore.journal import Journal
@@ -32,11 +34,24 @@ from backupkit.restore.undo import goes_back_to, lost_without
 from backupkit.retention.prune import accept
 from backupkit.scheduling.run import StepResult, regular_steps, run_steps
 from backupkit.web import fixes
-from backupkit.web.recovery_sheet import sheet
-from backupkit.web.site import Answer, Content, Goto, Handler, Page, Visit, job_of, require_owner
+from backupkit.web.report import sheet
+from backupkit.web.site import (
+    Answer,
+    Content,
+    Goto,
+    Handler,
+    Page,
+    Planned,
+    Visit,
+    job_of,
+    owner_only,
+    require_typed,
+    starting,
+)
 
 _OPERATIONS, _LINES = 300, 200  # operations, and lines of the log, that a page shows
 _BACKUPS = 100  # backups that a page shows, unless the visitor asks for all
+_NOTHING = ("-", "")  # stands for what one of two backups does not have
 _REMOTE_BACKUPS = 20  # backups on remotes that the overview shows
 _SORTS: Mapping[str, Callable[[Backup], Any]] = {
     "made": lambda one: one.metadata.created_at.timestamp() if one.metadata else 0.0,
@@ -51,19 +66,13 @@ _SORTS: Mapping[str, Callable[[Backup], Any]] = {
 def show_overview(visit: Visit) -> Answer:
     """Show the status, its reasons with a fix for each, the calendar and the next runs."""
     settings, found = visit.settings, report(visit.settings)
-    reasons = [(reason, fixes.fix_of(settings, reason.fix)) for reason in found.status.reasons]
+    reasons = found.status.reasons if found.status.level != "fine" else ()
     return Page(
         "overview.html",
-        {
-            "status": found.status,
-            "reasons": reasons if found.status.level != "fine" else [],
-            "overview": found.overview,
-            "runs": found.runs,
-            "is_scheduled": found.is_scheduled,
-            "has_backups": bool(found.backups),
-            "elsewhere": [] if found.backups else _remote_backups(settings),
-            "undo": goes_back_to(settings),
-        },
+        found=found,
+        reasons=[(reason, fixes.fix_of(settings, reason.fix)) for reason in reasons],
+        elsewhere=[] if found.backups else _remote_backups(settings),
+        undo=goes_back_to(settings),
     )
 
 
@@ -87,26 +96,18 @@ def show_backups(visit: Visit) -> Answer:
     found.sort(key=_SORTS.get(order, _SORTS["made"]), reverse=not is_ascending)
     return Page(
         "backups.html",
-        {
-            "remark": render.remark,
-            "backups": found if visit.query.get("all") else found[:_BACKUPS],
-            "found": len(found),
-            "total": len(every),
-            "relations": _relations(visit.settings, found),
-            "more": dict(visit.query) | {"all": "1"},
-            "find": words,
-            "chosen": chosen.name,
-            "filters": [one.name for one in FILTERS],
-            "sort": order,
-            "is_ascending": is_ascending,
-        },
+        backups=found if visit.query.get("all") else found[:_BACKUPS],
+        found=len(found),
+        total=len(every),
+        relations=schema.classify_each(visit.settings, found),
+        more=dict(visit.query) | {"all": "1"},
+        find=words,
+        chosen=chosen.name,
+        filters=[one.name for one in FILTERS],
+        sorts=list(_SORTS),
+        sort=order,
+        is_ascending=is_ascending,
     )
-
-
-def _relations(settings: Settings, backups: list[Backup]) -> dict[tuple[str, ...], SchemaVerdict]:
-    """Return the schema verdict for each revision among the backups; classify each revision only once."""
-    revisions = {one.metadata.revisions for one in backups if one.metadata}
-    return {one: schema.classify(settings, one) for one in revisions}
 
 
 def show_backup(visit: Visit) -> Answer:
@@ -115,15 +116,11 @@ def show_backup(visit: Visit) -> Answer:
     verdict = schema.classify(settings, backup.metadata.revisions) if backup.metadata else None
     return Page(
         "backup.html",
-        {
-            "backup": backup,
-            "details": list(render.details(settings, backup)),
-            "verdict": verdict,
-            "has_remotes": bool(settings.remotes),
-            "copies": listing_cache.holders(settings, backup) if backup.state == "damaged" else [],
-            "before": (before := _previous_backup(settings, backup)),
-            "since": list(_differences_since(before.metadata, backup.metadata)) if before else [],
-        },
+        backup=backup,
+        verdict=verdict,
+        copies=listing_cache.holders(settings, backup) if backup.state == "damaged" else [],
+        before=(before := _previous_backup(settings, backup)),
+        since=list(_differences(before.metadata, backup.metadata)) if before else [],
     )
 
 
@@ -133,33 +130,25 @@ def _previous_backup(settings: Settings, backup: Backup) -> Backup | None:
     return next(older, None) if backup.metadata else None
 
 
-def _differences_since(before: Metadata | None, now: Metadata | None) -> Iterator[tuple[str, str, str]]:
-    """Yield each count that differs: what it counts, its value before, its value now; for all databases and trees."""
+def _differences(before: Metadata | None, now: Metadata | None) -> Iterator[tuple[str, str, str]]:
+    """Yield what differs, its value before, its value now; for all databases and trees."""
     assert before and now
     for name in ("", *now.others):
-        earlier, later = before.at(name), now.at(name)
+        earlier, later, where = before.at(name), now.at(name), f" in {name}" if name else ""
         if earlier and later:
-            yield from _part_differences(f" in {name}" if name else "", earlier, later)
+            then, today = dict(_compared(earlier)), dict(_compared(later))
+            for what in dict.fromkeys((*then, *today)):
+                if then.get(what) != today.get(what):
+                    yield f"{what}{where}", then.get(what, _NOTHING)[0], today.get(what, _NOTHING)[0]
 
 
-def _part_differences(where: str, before: Metadata, now: Metadata) -> Iterator[tuple[str, str, str]]:
-    if before.database and now.database:
-        earlier, later = before.database.rows, now.database.rows
-        for table in sorted({*earlier, *later}):
-            if earlier.get(table) != later.get(table):
-                yield f"rows of {table}{where}", _counted(earlier, table), _counted(later, table)
-    if before.uploads and now.uploads and before.uploads.tree != now.uploads.tree:
-        yield f"uploads{where}", _files(before.uploads), _files(now.uploads)
-    if before.revisions != now.revisions:
-        yield f"schema revision{where}", before.schema_name, now.schema_name
-
-
-def _counted(rows: Mapping[str, int], table: str) -> str:
-    return f"{rows[table]:,}" if table in rows else "-"
-
-
-def _files(facts: UploadsFacts) -> str:
-    return f"{facts.files:,} files, {format_bytes(facts.bytes)}"
+def _compared(part: Metadata) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield what is compared of a part: its name, its value in words, and what differs where the words do not."""
+    if part.database:
+        yield from ((f"rows of {table}", (f"{rows:,}", "")) for table, rows in sorted(part.database.rows.items()))
+    if part.uploads:
+        yield "uploads", (f"{part.uploads.files:,} files, {format_bytes(part.uploads.bytes)}", part.uploads.tree or "")
+    yield "schema revision", (part.schema_name, "")
 
 
 def _backup(visit: Visit) -> Backup:
@@ -169,52 +158,10 @@ def _backup(visit: Visit) -> Backup:
 # Actions
 
 
-def back_up(visit: Visit) -> Answer:
-    """Start a backup."""
-    return visit.start(tasks.back_up(visit.settings, visit.form.get("name", "").strip(), visit.form.get("note", "")))
-
-
-def verify(visit: Visit) -> Answer:
-    return visit.start(tasks.verify(visit.settings, _backup(visit)))
-
-
-def test_restore(visit: Visit) -> Answer:
-    return visit.start(tasks.verify(visit.settings, _backup(visit), test_restore=True))
-
-
 def pin(visit: Visit) -> Answer:
     with operation.acting_as(visit.actor):
         tasks.pin(visit.settings, _backup(visit)).act(silence)
     return Goto(f"backup/{visit.place['name']}")
-
-
-def delete(visit: Visit) -> Answer:
-    """Delete the backup if its name was typed; else ask again."""
-    backup = _backup(visit)
-    if visit.form.get("typed", "").strip() != backup.name:
-        return _delete_page(visit, backup, was_typed=True)
-    return visit.start(tasks.delete(visit.settings, backup))
-
-
-def ask_delete(visit: Visit) -> Answer:
-    """Show which remotes hold a copy, and ask for the name."""
-    backup = _backup(visit)
-    return _delete_page(visit, backup, was_typed=False)
-
-
-def _delete_page(visit: Visit, backup: Backup, was_typed: bool) -> Page:
-    copies, lost = listing_cache.holders(visit.settings, backup), lost_without(visit.settings, backup.name)
-    return Page("delete.html", {"backup": backup, "copies": copies, "lost": lost, "was_typed": was_typed})
-
-
-def push(visit: Visit) -> Answer:
-    return visit.start(tasks.push(visit.settings, visit.place.get("name") or None))
-
-
-def pull(visit: Visit) -> Answer:
-    settings, name, remote = visit.settings, visit.place["name"], visit.place["remote"]
-    act, told = partial(pull_backup, settings, name, remote), partial(render.pulled, settings.reach)
-    return visit.start(Task(f"Fetch {name} from {remote}", act, told))
 
 
 def accept_unusual(visit: Visit) -> Answer:
@@ -224,15 +171,38 @@ def accept_unusual(visit: Visit) -> Answer:
     return Goto(f"backup/{visit.place['name']}")
 
 
-def finish_restore(visit: Visit) -> Answer:
+def ask_delete(visit: Visit) -> Answer:
+    """Show which remotes hold a copy, and ask for the name."""
+    settings, backup = visit.settings, _backup(visit)
+    copies, lost = listing_cache.holders(settings, backup), lost_without(settings, backup.name)
+    return Page("delete.html", backup=backup, copies=copies, lost=lost)
+
+
+# Tasks that an action starts; those of the command line are in `cli.tasks`.
+
+
+def delete(visit: Visit) -> Task[Backup]:
+    """Delete the backup; raise `Refused` unless its name was typed."""
+    backup = _backup(visit)
+    require_typed(visit, backup.name)
+    return tasks.delete(visit.settings, backup)
+
+
+def pull(visit: Visit) -> Task[Pulled]:
+    settings, name, remote = visit.settings, visit.place["name"], visit.place["remote"]
+    act, told = partial(pull_backup, settings, name, remote), partial(render.pulled, settings.reach)
+    return Task(f"Fetch {name} from {remote}", act, told)
+
+
+def finish_restore(visit: Visit) -> Task[Journal | None]:
     def told(found: Journal | None) -> list[str]:
         return [f"The restore of {found.source} is finished." if found else "Nothing was left to finish."]
 
-    return visit.start(Task("Finish the interrupted restore", partial(recover, visit.settings), told))
+    return Task("Finish the interrupted restore", partial(recover, visit.settings), told)
 
 
-def run(visit: Visit) -> Answer:
-    """Start the regular steps, as `run` does from cron."""
+def run(visit: Visit) -> Task[list[StepResult]]:
+    """Do the regular steps, as `run` does from cron."""
     settings = visit.settings
 
     def act(emit: EventListener) -> list[StepResult]:
@@ -242,37 +212,34 @@ def run(visit: Visit) -> Answer:
             raise error
         return done
 
-    return visit.start(Task("Back up, verify, prune, push", act, render.run))
+    return Task("Back up, verify, prune, push", act, render.run)
 
 
-def ask_remotes(visit: Visit) -> Answer:
+def ask_remotes(visit: Visit) -> Task[Copies]:
     look, told = partial(look_at_remotes, visit.settings), partial(render.copies, visit.settings)
-    return visit.start(Task("Ask every remote", look, told))
+    return Task("Ask every remote", look, told)
 
 
-def prepare(visit: Visit) -> Answer:
+def prepare(visit: Visit) -> Task[Any]:
     """Prepare the remote for its first copy; leave a prepared one as it is."""
     remote = visit.place["remote"]
     act = partial(prepare_remote, visit.settings, remote)
-    return visit.start(Task(f"Prepare {remote}", act, lambda _: (f"{remote} can be used.",)))
+    return Task(f"Prepare {remote}", act, lambda _: (f"{remote} can be used.",))
 
 
-def test_notification(visit: Visit) -> Answer:
+def test_notification(visit: Visit) -> Task[tuple[Delivery, ...]]:
     settings = visit.settings
 
-    def act(_emit: EventListener) -> tuple[Any, ...]:
+    def act(_emit: EventListener) -> tuple[Delivery, ...]:
         to = messages.everyone(settings)
         if not to:
             raise BackupError("No notification address is set.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
         return messages.send(settings, messages.test_message(settings), to)
 
-    return visit.start(Task("Send a test notification", act, render.deliveries))
+    return Task("Send a test notification", act, render.deliveries)
 
 
 # Jobs
-
-# The page that shows the plan, by the kind of its job.
-_PLANS = {"plan": "restore/plan", "beside": "restore/beside", "rescue": "rescue/plan"}
 
 
 def show_job(visit: Visit) -> Answer:
@@ -281,13 +248,10 @@ def show_job(visit: Visit) -> Answer:
     if job is None:
         raise NoSuchBackup("This work is not known any more.", hint="The history has what came of it.")
     progress = job.document()  # read once: the job may end while the page is rendered
-    if progress["state"] == "done" and job.kind in _PLANS:
-        return Goto(f"{_PLANS[job.kind]}/{job.number}")
-    return Page("job.html", {"job": job, "progress": progress, "undo": _undo_after(visit, job.kind)})
-
-
-def _undo_after(visit: Visit, kind: str) -> str | None:
-    return goes_back_to(visit.settings) if kind == "restore" else None
+    if progress["state"] == "done" and job.ended and isinstance(job.ended.result, Planned):
+        return Goto(f"{job.kind}/{job.number}")
+    undo = goes_back_to(visit.settings) if job.kind == "restore" else None
+    return Page("job.html", job=job, progress=progress, undo=undo)
 
 
 def cancel(visit: Visit) -> Answer:
@@ -301,38 +265,28 @@ def cancel(visit: Visit) -> Answer:
 
 def show_history(visit: Visit) -> Answer:
     """Show the operations, newest first, and the end of the log."""
-    found = history.read(visit.settings.dir)
+    found, log_file = history.read(visit.settings.dir), visit.settings.log_file
     is_failures = visit.query.get("failures") == "1"
     operations = [one for one in found.operations if one.has_failed or not is_failures]
     return Page(
         "history.html",
-        {
-            "operations": operations[:_OPERATIONS],
-            "total": len(operations),
-            "is_failures": is_failures,
-            "error": found.error,
-            "log": list(_log(visit.settings)),
-        },
+        operations=operations[:_OPERATIONS],
+        total=len(operations),
+        is_failures=is_failures,
+        error=found.error,
+        log=log.tail(log_file, _LINES) if log_file else log.last_lines(),
     )
-
-
-def _log(settings: Settings) -> Iterator[str]:
-    if settings.log_file is None:
-        yield from log.last_lines()
-    else:
-        yield from log.tail(settings.log_file, _LINES)
 
 
 def show_settings(visit: Visit) -> Answer:
     """Show the settings in force, and where each comes from."""
     settings = visit.settings
     values = [(name, render.value(getattr(settings, name)), origin) for name, origin in origins(settings).items()]
-    return Page("settings.html", {"values": values, "remotes": settings.remotes})
+    return Page("settings.html", values=values)
 
 
 def recovery_sheet(visit: Visit) -> Answer:
     """Send the recovery sheet to save and print."""
-    require_owner(visit)
     settings = visit.settings
     lines = sheet(recovery_kit(settings, copies_of(settings)), host(os.environ), git_facts(os.environ))
     text = "".join(f"{line}\n" for line in lines)
@@ -341,10 +295,7 @@ def recovery_sheet(visit: Visit) -> Answer:
 
 def sign_out(visit: Visit) -> Answer:
     """Sign this browser out, or all of them if the owner asks for that."""
-    if visit.form.get("every") and visit.is_owner:
-        visit.site.access.end_all()
-    else:
-        visit.site.access.end(visit.session)
+    visit.site.access.end(None if visit.form.get("every") and visit.is_owner else visit.session)
     return Goto("")
 
 
@@ -356,22 +307,25 @@ GET: Mapping[str, Handler] = {
     "job/{number}": show_job,
     "history": show_history,
     "settings": show_settings,
-    "recovery-sheet": recovery_sheet,
+    "recovery-sheet": owner_only(recovery_sheet),
 }
-POST: Mapping[str, Handler] = {
-    "do/back-up": back_up,
-    "do/verify/{name}": verify,
-    "do/test-restore/{name}": test_restore,
-    "do/pin/{name}": pin,
+_TASKS: Mapping[str, Callable[[Visit], Task[Any]]] = {
+    "do/back-up": lambda visit: tasks.back_up(visit.settings, visit.typed("name"), visit.typed("note")),
+    "do/verify/{name}": lambda visit: tasks.verify(visit.settings, _backup(visit)),
+    "do/test-restore/{name}": lambda visit: tasks.verify(visit.settings, _backup(visit), test_restore=True),
     "do/delete/{name}": delete,
-    "do/push/{name}": push,
-    "do/push/": push,
+    "do/push/{name}": lambda visit: tasks.push(visit.settings, visit.place["name"]),
+    "do/push/": lambda visit: tasks.push(visit.settings),
     "do/pull/{remote}/{name}": pull,
-    "do/accept/{name}": accept_unusual,
     "do/recover": finish_restore,
     "do/run": run,
     "do/remotes": ask_remotes,
     "do/prepare/{remote}": prepare,
     "do/notify-test": test_notification,
+}
+POST: Mapping[str, Handler] = {
+    **{path: starting(task_of) for path, task_of in _TASKS.items()},
+    "do/pin/{name}": pin,
+    "do/accept/{name}": accept_unusual,
     "job/{number}/cancel": cancel,
 }

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 from backupkit.config.deployment import is_contained
 from backupkit.config.editor import as_typed, set_values
 from backupkit.config.settings import Settings, overriding_variable
 from backupkit.model.errors import Refused
-from backupkit.monitoring.preview import preview
+from backupkit.monitoring.preview import Preview, preview
 from backupkit.web.site import Answer, Handler, Page, Visit
 
 SCHEDULE_FIELDS = (
@@ -59,12 +60,11 @@ def save(visit: Visit) -> Answer:
     """
     settings, edits = visit.settings, _edits(visit.settings, visit.form)
     found = preview(settings, edits)
-    asks = bool(found.prune.removals) and not visit.form.get("agreed")
-    if found.troubles or asks:
-        return Page("schedule.html", _values(settings, edits, found, asks and not found.troubles, False))
+    if found.troubles or (found.prune.removals and not visit.form.get("agreed")):
+        return _form(settings, edits, found, asks=not found.troubles)
     if edits:
         set_values(settings.app_dir, is_contained(os.environ), edits)
-    return _page(visit.with_current_settings(), {}, was_saved=bool(edits))
+    return _page(replace(visit, settings=visit.site.settings()), {}, was_saved=bool(edits))
 
 
 def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
@@ -91,43 +91,41 @@ def _values_hash(settings: Settings) -> str:
     return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
-def _page(visit: Visit, edits: Mapping[str, str], asks: bool = False, was_saved: bool = False) -> Answer:
-    settings = visit.settings
+def _page(visit: Visit, edits: Mapping[str, str], was_saved: bool = False) -> Answer:
     try:
-        found = preview(settings, edits)
+        return _form(visit.settings, edits, preview(visit.settings, edits), was_saved=was_saved)
     except Refused as error:
-        found = preview(settings, {})
-        return Page("schedule.html", _values(settings, edits, found, asks, was_saved) | {"refused": error})
-    return Page("schedule.html", _values(settings, edits, found, asks, was_saved))
+        return _form(visit.settings, edits, preview(visit.settings, {}), refused=error)
 
 
-def _values(
-    settings: Settings, edits: Mapping[str, str], found: object, asks: bool, was_saved: bool
-) -> dict[str, object]:
+def _form(
+    settings: Settings,
+    edits: Mapping[str, str],
+    found: Preview,
+    asks: bool = False,
+    was_saved: bool = False,
+    refused: Refused | None = None,
+) -> Page:
+    """Return the page of the form; `asks` whether to remove the backups that the edits would let go."""
+
     def entry(name: str, words: str) -> dict[str, object]:
-        value = edits.get(name, as_typed(getattr(settings, name)))
-        is_switch = isinstance(getattr(settings, name), bool)
-        is_number = isinstance(getattr(settings, name), int) and not is_switch
-        return {
-            "name": name,
-            "words": words,
-            "value": value,
-            "is_switch": is_switch,
-            "is_number": is_number,
-            "variable": overriding_variable(name),
-        }
+        value = getattr(settings, name)
+        kind = "switch" if isinstance(value, bool) else "number" if isinstance(value, int) else "text"
+        typed = edits.get(name, as_typed(value))
+        return {"name": name, "words": words, "value": typed, "kind": kind, "variable": overriding_variable(name)}
 
-    return {
-        "when": [entry(*one) for one in SCHEDULE_FIELDS],
-        "stays": [entry(*one) for one in RETENTION_FIELDS],
-        "presets": PRESETS,
-        "found": found,
-        "was": _values_hash(settings),
-        "edits": edits,
-        "asks": asks,
-        "was_saved": was_saved,
-        "refused": None,
-    }
+    return Page(
+        "schedule.html",
+        when=[entry(*one) for one in SCHEDULE_FIELDS],
+        stays=[entry(*one) for one in RETENTION_FIELDS],
+        presets=PRESETS,
+        was=_values_hash(settings),
+        found=found,
+        edits=edits,
+        asks=asks,
+        was_saved=was_saved,
+        refused=refused,
+    )
 
 
 GET: Mapping[str, Handler] = {"schedule": show}

@@ -1,47 +1,40 @@
-"""The restore pages: the form, the plan, and the restore once the person has agreed to it.
+"""The restore pages: the form, the plan, and the restore once the person has agreed to it; in place, or beside.
 
-A job makes the plan, because it verifies every byte that will be used. The plan is kept with its job, so that the
-person agrees to exactly what was shown.
+A job makes the plan, because it verifies every byte that will be used. Beside is into a separate folder: live data is
+not touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, get_args
+from pathlib import Path
+from typing import get_args
 
 from backupkit.cli import tasks
 from backupkit.cli.render import counted
 from backupkit.cli.task import Task
-from backupkit.cli.tasks import Wish
+from backupkit.cli.tasks import Beside, Wish
 from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
-from backupkit.model.backup import Part
+from backupkit.model.backup import MAIN_DATABASE, UPLOADS_FOLDER, DatabaseFacts, Part, UploadsFacts
 from backupkit.model.clock import utc_now
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused, SchemaMismatch
 from backupkit.model.events import EventListener
 from backupkit.model.patterns import literal
 from backupkit.repository import store
 from backupkit.restore.extract import plan_extract
-from backupkit.restore.lay_out import kept_folders
+from backupkit.restore.lay_out import LaidOut, Layout, kept_folders, require_place
 from backupkit.restore.recovery import recover
 from backupkit.restore.restore import Restored, RestorePlan, plan_backup, restore_backup
 from backupkit.rewind import moments
 from backupkit.rewind.chain import Moment
 from backupkit.sqlite.rows import Changes
-from backupkit.web.jobs import Job
-from backupkit.web.site import Answer, Handler, Page, Planned, Visit, plan_of, plan_page, require_typed
+from backupkit.web.site import Answer, Handler, Page, Planned, Plans, Visit, require_typed
 
 _OFFERED = 100  # newest backups that the form offers
-_KIND = ("plan", "Make it again.")  # kind of the jobs that make the plan, and the hint if such a job is forgotten
+_PLANS, _PLANS_BESIDE = Plans("restore/plan"), Plans("restore/beside")
 _MOMENTS = 200  # newest points of rewind that the form offers; of older ones, a sample
-
-
-class Wanted(NamedTuple):
-    """What to restore, and from which point of rewind; None for a backup."""
-
-    wish: Wish
-    moment: Moment | None = None
 
 
 def choose(visit: Visit) -> Answer:
@@ -62,10 +55,9 @@ def chooser(visit: Visit, form: Mapping[str, str], refused: BackupError | None =
     times = [(moments.typed(visit.settings, one.at), one.at, _change_summary(one)) for one in _sampled(timeline)]
     offered = [one for place, one in enumerate(backups) if place < _OFFERED or one.name == name]
     left_out = len(backups) - len(offered)
-    values = {"backups": offered, "left_out": left_out, "name": name, "times": times}
     kept = {key: form.get(key, "") for key in ("moment", "at", "only", "migrate", "to")}
-    values |= {"form": kept, "refused": refused, "kept_folders": kept_folders(visit.settings)}
-    return Page("restore.html", values, 400 if refused else 200)
+    values = {"backups": offered, "left_out": left_out, "name": name, "times": times, "form": kept, "refused": refused}
+    return Page("restore.html", 400 if refused else 200, kept_folders=kept_folders(visit.settings), **values)
 
 
 def _sampled(timeline: Sequence[Moment]) -> Iterable[Moment]:
@@ -88,17 +80,23 @@ def _change_summary(moment: Moment) -> str:
 
 
 def plan(visit: Visit) -> Answer:
-    """Start planning a restore of the chosen backup or time."""
-    form, only = visit.form, part_of(visit)
-    wish = Wish(form.get("name", ""), only, bool(form.get("migrate")), bool(form.get("force")))
-    if at := form.get("at", "").strip() or form.get("moment", ""):
-        return _start_plan_at(visit, replace(wish, name=""), at)
+    """Start planning a restore of the chosen backup, or of a time: a point of rewind, or the last backup before it."""
+    form = visit.form
+    wish = Wish(form.get("name", ""), _part(visit), bool(form.get("migrate")), bool(form.get("force")))
+    if at := _time(form):
+        chosen, notes = moments.choose_by_words(visit.settings, at, utc_now())
+        return _start_plan(visit, replace(wish, name=chosen.backup, moment=chosen.moment, notes=notes), at)
     if not wish.name:
         raise Refused("No backup was chosen.", hint="Choose one.")
-    return _start_plan(visit, wish)
+    return _start_plan(visit, wish, wish.name)
 
 
-def part_of(visit: Visit) -> str | None:
+def _time(form: Mapping[str, str]) -> str:
+    """Return the time that was typed, or else the moment that was chosen; empty if neither was."""
+    return form.get("at", "").strip() or form.get("moment", "")
+
+
+def _part(visit: Visit) -> str | None:
     """Return the chosen part, or None for all. Raise `Refused` if the settings have no such part."""
     part = visit.form.get("only", "")
     if part and part not in (*get_args(Part), *visit.settings.others):
@@ -108,30 +106,11 @@ def part_of(visit: Visit) -> str | None:
 
 def plan_undo(visit: Visit) -> Answer:
     """Start planning the undo of the last restore."""
-    return _start_plan(visit, Wish(force=bool(visit.form.get("force"))))
+    return _start_plan(visit, Wish(force=bool(visit.form.get("force"))), "the last restore")
 
 
-def _start_plan(visit: Visit, wish: Wish) -> Answer:
-    title = f"Looking at {wish.name}" if wish.name else "Looking at the last restore"
-    return visit.start_plan(title, "plan", Wanted(wish), lambda emit: wish.plan(visit.settings, emit))
-
-
-def _start_plan_at(visit: Visit, wish: Wish, at: str) -> Answer:
-    """Start planning a restore of the data at that time: from a point of rewind, or the newest backup before it."""
-    settings = visit.settings
-    chosen, notes = moments.choose_by_words(settings, at, utc_now())
-    if chosen.moment is None:
-        wish = replace(wish, name=chosen.backup)
-
-    def look(emit: EventListener) -> RestorePlan | SchemaMismatch:
-        recover(settings, emit)
-        if chosen.moment is None:
-            found = wish.plan(settings, emit)
-            return replace(found, notes=(*notes, *found.notes)) if isinstance(found, RestorePlan) else found
-        with moments.built(settings, chosen.moment, emit) as backup:
-            return plan_backup(settings, backup, wish.only, wish.force, wish.migrate, emit, notes=notes)
-
-    return visit.start_plan(f"Looking at {at}", "plan", Wanted(wish, chosen.moment), look)
+def _start_plan(visit: Visit, wish: Wish, what: str) -> Answer:
+    return _PLANS.start(visit, f"Looking at {what}", wish, lambda emit: wish.plan(visit.settings, emit))
 
 
 def _point_task(settings: Settings, wish: Wish, shown: RestorePlan, wanted: Moment) -> Task[Restored]:
@@ -158,23 +137,22 @@ def plan_put_back(visit: Visit) -> Answer:
         recover(settings, emit)
         return plan_extract(settings, name, [literal(path)], emit=emit)
 
-    return visit.start_plan(f"Looking at an upload of {name}", "plan", Wanted(Wish(name)), look)
+    return _PLANS.start(visit, f"Looking at an upload of {name}", Wish(name), look)
 
 
-def show_plan(_visit: Visit, job: Job, planned: Planned) -> Answer:
+def _show_plan(number: int, planned: Planned) -> Answer:
     """Show what the restore would change, and ask for agreement; show the mismatch if the schema forbids it."""
     found: RestorePlan | SchemaMismatch = planned.found
     if isinstance(found, SchemaMismatch):
-        return Page("mismatch.html", {"wish": planned.wanted.wish, "error": found})
+        return Page("mismatch.html", wish=planned.wanted, moment=_typed(planned), error=found)
+    chosen = found.source.chosen
     return Page(
         "plan.html",
-        {
-            "plan": found,
-            "number": job.number,
-            "is_whole": found.source.chosen is None,
-            "chosen": sorted(found.source.chosen.leaves) if found.source.chosen else [],
-            "parts": [(one, *_rows(one)) for one in found.each],
-        },
+        plan=found,
+        number=number,
+        is_whole=chosen is None,
+        chosen=sorted(chosen.leaves) if chosen else [],
+        parts=[(one, *_rows(one)) for one in found.each],
     )
 
 
@@ -186,27 +164,84 @@ def _rows(plan: RestorePlan) -> tuple[list[tuple[str, int | None, int | None, Ch
     return found, len({*now, *after}) - len(differ)
 
 
-def carry_out(visit: Visit) -> Answer:
-    """Start the work that the plan shows; unless it only puts uploads back, the backup's name must be typed."""
-    job, planned = plan_of(visit, *_KIND)
-    found, settings, (wish, moment) = planned.found, visit.settings, planned.wanted
+def _restoring(visit: Visit, planned: Planned) -> Task[Restored]:
+    """Return what the plan shows; unless it only puts uploads back, the backup's name must be typed."""
+    found, settings, wish = planned.found, visit.settings, planned.wanted
     if isinstance(found, SchemaMismatch):
         raise found
-    if found.source.chosen is None:
-        require_typed(visit, found.source.name)
-    if moment:
-        task = _point_task(settings, wish, found, moment)
-    elif found.source.chosen is None:
-        task = tasks.restoring(settings, found, utc_now)
-    else:
-        task = tasks.putting_back(settings, f"Putting back from {found.source.name}", found, utc_now)
-    return visit.carry_out(job, task, "restore")
+    if found.source.chosen is not None:
+        return tasks.putting_back(settings, f"Putting back from {found.source.name}", found, utc_now)
+    require_typed(visit, found.source.name)
+    return _point_task(settings, wish, found, wish.moment) if wish.moment else tasks.restoring(settings, found, utc_now)
 
 
-GET: Mapping[str, Handler] = {"restore": choose, "restore/plan/{number}": plan_page(show_plan, *_KIND)}
+# Beside the live data
+
+
+def plan_beside(visit: Visit) -> Answer:
+    """Start planning the copy; if the input is refused, show the form again as it was filled in."""
+    settings = visit.settings
+    try:
+        wanted = _beside(visit)
+    except BackupError as error:
+        return chooser(visit, visit.form, error)
+    return _PLANS_BESIDE.start(visit, f"Looking at {wanted.name}", wanted, lambda emit: wanted.plan(settings, emit))
+
+
+def _beside(visit: Visit) -> Beside:
+    settings, form, only = visit.settings, visit.form, _part(visit)
+    typed = visit.typed("to")
+    if not typed.startswith("/") or "\0" in typed:
+        raise Refused("No folder was named for the copy.", hint="Type its whole path, which begins with /.")
+    target = require_place(settings, Path(typed))
+    if form.get("migrate"):
+        raise Refused(
+            "Migrations are not run on a copy beside: it is laid out as it is.", hint="Take the tick out, or restore."
+        )
+    if at := _time(form):
+        chosen, notes = moments.choose_by_words(settings, at, utc_now())
+        return Beside(chosen.backup, target, only, chosen.moment, notes)
+    return Beside(store.find(settings, form.get("name", "")).name, target, only)
+
+
+def _typed(planned: Planned) -> str:
+    """Return the point of rewind that was wanted, as it is typed into the form; empty for a backup."""
+    return moments.typed(planned.settings, planned.wanted.moment.at) if planned.wanted.moment else ""
+
+
+def _show_plan_beside(number: int, planned: Planned) -> Answer:
+    """Show which part will be written where."""
+    layout, wanted = planned.found, planned.wanted
+    back = {"name": wanted.name, "to": wanted.target, "only": wanted.only or "", "at": _typed(planned)}
+    return Page("beside.html", layout=layout, number=number, parts=list(_laid(layout)), back=back)
+
+
+def _laid(layout: Layout) -> Iterator[tuple[str, Path, DatabaseFacts | UploadsFacts | None]]:
+    """Yield each part of the copy: its name, its future path, and the facts recorded in the backup, if any."""
+    metadata = store.require_metadata(layout.backup)
+    if layout.database_file:
+        yield MAIN_DATABASE, layout.database_file, metadata.database
+    if layout.uploads_folder:
+        yield UPLOADS_FOLDER, layout.uploads_folder, metadata.uploads
+    for name, path in layout.others.items():
+        found = metadata.at(name)
+        yield name, layout.target / path, (found.database or found.uploads) if found else None
+
+
+def _laying_out(visit: Visit, planned: Planned) -> Task[LaidOut]:
+    return tasks.laying_out(visit.settings, planned.wanted, planned.found, utc_now)
+
+
+GET: Mapping[str, Handler] = {
+    "restore": choose,
+    "restore/plan/{number}": _PLANS.shown(_show_plan),
+    "restore/beside/{number}": _PLANS_BESIDE.shown(_show_plan_beside),
+}
 POST: Mapping[str, Handler] = {
     "restore/plan": plan,
     "restore/undo": plan_undo,
     "restore/put-back": plan_put_back,
-    "restore/plan/{number}": carry_out,
+    "restore/plan/{number}": _PLANS.carried_out(_restoring),
+    "restore/beside": plan_beside,
+    "restore/beside/{number}": _PLANS_BESIDE.carried_out(_laying_out, kind=""),
 }

@@ -16,7 +16,8 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from importlib.resources import files
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -26,11 +27,11 @@ from backupkit.cli.task import in_words
 from backupkit.model.errors import BackupError, Damaged, Locked, NoSuchBackup, Refused
 from backupkit.monitoring import log
 from backupkit.repository import store
-from backupkit.web import archives, beside, inside, pages, plan, rescuing, restoring
+from backupkit.web import archives, html, inside, pages, plan, restoring
 from backupkit.web.access import COOKIE, MARK_COOKIE, SESSION_SECONDS, Session, is_form_token
-from backupkit.web.site import Answer, Content, Goto, Handler, OwnerOnly, Page, Site, Visit, require_owner
+from backupkit.web.site import Answer, Content, Goto, Handler, OwnerOnly, Page, Site, Visit, owner_only, require_owner
 
-DEFAULT_PORT = 8765
+Visited = Callable[[web.Request, Visit], Awaitable[web.StreamResponse]]
 _HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "same-origin",
@@ -44,8 +45,7 @@ _HEADERS = {
     ),
 }
 # Files in a backup are untrusted: the browser may show them, but must not run them.
-_UNTRUSTED_HEADERS = {**_HEADERS, "Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'"}
-_STATIC = {"style.css": "text/css", "page.js": "text/javascript"}
+_UNTRUSTED = {"Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'"}
 _REQUEST_SECONDS, _ANSWER_SECONDS = 15.0, 90.0  # seconds for a request to arrive, and for an answer to be made
 _MARK_SECONDS = 365 * 24 * 3600.0  # seconds
 _SHUTDOWN_SECONDS = 5.0  # seconds for open transfers to finish at shutdown
@@ -66,15 +66,16 @@ class Server:
         app = web.Application(middlewares=[self._guard], client_max_size=_MOST_FORM)
         app.router.add_get("/", self._show_sign_in)
         app.router.add_post("/", self._sign_in)
-        app.router.add_get("/static/{name}", self._static)
+        app.router.add_static("/static/", Path(__file__).with_name("static"))
         for path, handler in GET.items():
-            app.router.add_get("/{session}/" + path, self._checked(handler))
+            app.router.add_get("/{session}/" + path, self._page(handler))
         for path, handler in POST.items():
-            app.router.add_post("/{session}/" + path, self._checked(handler, is_owner_only=True))
-        app.router.add_post("/{session}/sign-out", self._checked(pages.sign_out))
+            app.router.add_post("/{session}/" + path, self._page(owner_only(handler)))
+        app.router.add_post("/{session}/sign-out", self._page(pages.sign_out))
         app.router.add_get("/{session}/job/{number}/events", self._job_events)
-        app.router.add_get("/{session}/download/{name}", self._download)
-        app.router.add_post("/{session}/upload", self._upload)
+        app.router.add_get("/{session}/download/{name}", self._signed_in(self._download))
+        app.router.add_post("/{session}/upload", self._signed_in(self._upload))
+        app.on_response_prepare.append(_add_headers)
         app.on_shutdown.append(self._end_jobs)
         return app
 
@@ -86,15 +87,14 @@ class Server:
             return _plain(403, "Not here. Open the address that `web` printed.")
         try:
             response: web.StreamResponse = await handler(request)
+            return response
         except web.HTTPException as error:
-            response = _plain(error.status, error.reason)
+            return _plain(error.status, error.reason)
+        except TimeoutError:  # of the request, or of its answer
+            return _plain(408, "It took too long.")
         except BackupError as error:
             log.error(f"web: {error.message}")
-            response = _plain(_status(error), self._error_text(request, error))
-        if not response.prepared:
-            for name, value in _HEADERS.items():
-                response.headers.setdefault(name, value)
-        return response
+            return _plain(_status(error), self._error_text(request, error))
 
     def _error_text(self, request: web.Request, error: BackupError) -> str:
         """Return the error for the owner, and a general sentence for anybody else (settings, say, are private)."""
@@ -107,9 +107,9 @@ class Server:
         """Return whether the host is localhost, an IP address or `name`: any other may be DNS rebinding."""
         try:
             name = (urlsplit(f"//{request.host}").hostname or "").lower()
-        except ValueError:
+            return (name != "" and name in ("localhost", self._name)) or bool(ipaddress.ip_address(name))
+        except ValueError:  # neither a host nor an address
             return False
-        return bool(name) and (name in ("localhost", self._name) or _is_address(name))
 
     def _is_same_origin(self, request: web.Request) -> bool:
         """Return whether one of these pages, or the person directly, made the request, and no other site did."""
@@ -168,78 +168,54 @@ class Server:
         self, status: int = 200, token: str = "", error: str = "", was_out: bool = False
     ) -> web.Response:
         def made() -> str:
-            has_password = self.site.access.has_password()
-            return self.site.sign_in_page(
-                self.site.settings(), token=token, error=error, has_password=has_password, was_out=was_out
-            )
+            values: dict[str, Any] = {"token": token, "error": error, "has_password": self.site.access.has_password()}
+            return html.render("sign-in.html", self.site.settings(), was_out=was_out, **values)
 
         return web.Response(status=status, text=await asyncio.to_thread(made), content_type="text/html")
 
-    async def _static(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        if name not in _STATIC:
-            raise web.HTTPNotFound
-        text = files("backupkit.web").joinpath("static", name).read_text(encoding="utf-8")
-        return web.Response(text=text, content_type=_STATIC[name])
-
     # Pages
 
-    def _checked(
-        self, handler: Handler, is_owner_only: bool = False
-    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _signed_in(self, handler: Visited) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Return a handler that makes a visit of the request, or sends a stranger to sign in."""
+
         async def answer(request: web.Request) -> web.StreamResponse:
             if (found := self._session(request)) is None:
                 return _goto("/?out=1")
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                form = await self._session_form(request, found[1]) if request.method == "POST" else {}
-                return await asyncio.to_thread(self._answer, handler, request, found, form, is_owner_only)
+            return await handler(request, await asyncio.to_thread(self._visit, request, *found))
 
         return answer
 
-    async def _session_form(self, request: web.Request, key: str) -> Mapping[str, str]:
-        """Return the posted text fields; raise `HTTPForbidden` if they did not come from a form of this session."""
-        form = {name: value for name, value in (await _read_form(request)).items() if isinstance(value, str)}
-        if not is_form_token(form.pop("form_token", ""), key):
-            raise web.HTTPForbidden(reason="This form is of an earlier session. Open the page again.")
-        return form
+    def _visit(self, request: web.Request, session: Session, key: str) -> Visit:
+        actor = f"{session.role} at {request.remote}"
+        place = {name: value for name, value in request.match_info.items() if name != "session"}
+        return Visit(self.site, self.site.settings(), session, key, actor, place, dict(request.query))
 
-    def _answer(
-        self,
-        handler: Handler,
-        request: web.Request,
-        found: tuple[Session, str],
-        form: Mapping[str, str],
-        is_owner_only: bool,
-    ) -> web.Response:
-        visit = self._visit(request, found, form)
-        status = 200
+    def _page(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def answer(request: web.Request, visit: Visit) -> web.StreamResponse:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                if request.method == "POST":
+                    visit = replace(visit, form=await _session_form(request, visit.key))
+                return await asyncio.to_thread(self._answer, handler, visit, request.method)
+
+        return self._signed_in(answer)
+
+    def _answer(self, handler: Handler, visit: Visit, method: str) -> web.Response:
+        """Return what the handler answers, as a response; an error becomes a page."""
+        answer: Answer
         try:
-            if is_owner_only:
-                require_owner(visit)
-            with store.seen_once() if request.method == "GET" else contextlib.nullcontext():
+            with store.seen_once() if method == "GET" else contextlib.nullcontext():
                 answer = handler(visit)
         except Exception as raised:
             error = in_words(raised)
-            answer, status = Page("error.html", {"error": error}), _status(error)
-        return self._response(visit, answer, status)
-
-    def _visit(self, request: web.Request, found: tuple[Session, str], form: Mapping[str, str]) -> Visit:
-        session, key = found
-        actor = f"{session.role} at {request.remote}"
-        place = {name: value for name, value in request.match_info.items() if name != "session"}
-        return Visit(self.site, self.site.settings(), session, key, actor, place, dict(request.query), form)
-
-    def _response(self, visit: Visit, answer: Answer, status: int) -> web.Response:
+            answer = Page("error.html", _status(error), error=error)
         if isinstance(answer, Goto):
             return _goto(f"/{visit.session.path}/{answer.path}")
         if isinstance(answer, Content):
             kind = "inline" if answer.is_shown else _attachment(answer.name)
-            headers = {**_UNTRUSTED_HEADERS, "Content-Disposition": kind, "Content-Type": answer.type}
+            headers = {**_UNTRUSTED, "Content-Disposition": kind, "Content-Type": answer.type}
             return web.Response(body=answer.bytes, headers=headers)
-        text = self.site.page(visit, answer)
-        body = text.encode(errors="replace")  # file names may contain undecodable bytes
-        code = answer.status if status == 200 else status
-        return web.Response(status=code, body=body, content_type="text/html", charset="utf-8")
+        body = self.site.page(visit, answer).encode(errors="replace")  # file names may contain undecodable bytes
+        return web.Response(status=answer.code, body=body, content_type="text/html", charset="utf-8")
 
     # Event streams, downloads, uploads
 
@@ -251,7 +227,7 @@ class Server:
         if job is None:
             raise web.HTTPNotFound
         secrets = tuple(self.site.settings().secrets)
-        response = web.StreamResponse(headers={**_HEADERS, "Content-Type": "text/event-stream"})
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         with contextlib.suppress(ConnectionResetError):
             while True:
@@ -262,14 +238,11 @@ class Server:
                 await asyncio.sleep(_POLL_SECONDS)
         return response
 
-    async def _download(self, request: web.Request) -> web.StreamResponse:
+    async def _download(self, request: web.Request, visit: Visit) -> web.StreamResponse:
         """Send a backup as one file, packed while it is sent."""
-        if (found := self._session(request)) is None:
-            return _goto("/?out=1")
-        visit = await asyncio.to_thread(self._visit, request, found, {})
         require_owner(visit)
-        name, chunks = await asyncio.to_thread(archives.packed, visit, request.match_info["name"])
-        headers = {**_HEADERS, "Content-Type": "application/octet-stream", "Content-Disposition": _attachment(name)}
+        name, chunks = await asyncio.to_thread(archives.packed, visit, visit.place["name"])
+        headers = {"Content-Type": "application/octet-stream", "Content-Disposition": _attachment(name)}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         try:
@@ -282,11 +255,8 @@ class Server:
         await response.write_eof()
         return response
 
-    async def _upload(self, request: web.Request) -> web.StreamResponse:
+    async def _upload(self, request: web.Request, visit: Visit) -> web.StreamResponse:
         """Receive an uploaded backup and start importing it. The form's fields must come before its file."""
-        if (found := self._session(request)) is None:
-            return _goto("/?out=1")
-        session, key = found
         try:
             parts = await request.multipart()
         except (ValueError, AssertionError) as error:  # the body is not multipart
@@ -298,11 +268,10 @@ class Server:
             if part.filename is None:
                 form[part.name or ""] = (await part.read(decode=False))[:_MOST_FORM].decode(errors="replace")
                 continue
-            if not is_form_token(form.get("form_token", ""), key):
-                raise web.HTTPForbidden(reason="This form is of an earlier session. Open the page again.")
-            visit = await asyncio.to_thread(self._visit, request, found, form)
+            _require_token(form, visit.key)
             require_owner(visit)
-            return _goto(f"/{session.path}/{await archives.import_upload(visit, _read_chunks(part))}")
+            path = await archives.import_upload(replace(visit, form=form), _read_chunks(part))
+            return _goto(f"/{visit.session.path}/{path}")
         raise web.HTTPBadRequest(reason="No file was chosen.")
 
     async def _end_jobs(self, _app: web.Application) -> None:
@@ -312,31 +281,36 @@ class Server:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-GET: Mapping[str, Handler] = {**pages.GET, **restoring.GET, **beside.GET, **inside.GET, **rescuing.GET, **plan.GET}
-POST: Mapping[str, Handler] = {**pages.POST, **restoring.POST, **beside.POST, **rescuing.POST, **plan.POST}
+GET: Mapping[str, Handler] = {**pages.GET, **restoring.GET, **inside.GET, **plan.GET}
+POST: Mapping[str, Handler] = {**pages.POST, **restoring.POST, **inside.POST, **plan.POST}
 
 
 async def _read_form(request: web.Request) -> Mapping[str, Any]:
-    """Return the posted form; raise `HTTPRequestTimeout` if it comes too late, `HTTPBadRequest` if it is malformed."""
+    """Return the posted form; raise `TimeoutError` if it comes too late, `HTTPBadRequest` if it is malformed."""
     try:
         async with asyncio.timeout(_REQUEST_SECONDS):
             return await request.post()
-    except TimeoutError as error:
-        raise web.HTTPRequestTimeout from error
     except (ValueError, LookupError, AssertionError) as error:
         raise web.HTTPBadRequest(reason="This is no form.") from error
 
 
+async def _session_form(request: web.Request, key: str) -> Mapping[str, str]:
+    """Return the posted text fields; raise `HTTPForbidden` if they did not come from a form of this session."""
+    form = {name: value for name, value in (await _read_form(request)).items() if isinstance(value, str)}
+    _require_token(form, key)
+    return form
+
+
+def _require_token(form: Mapping[str, str], key: str) -> None:
+    if not is_form_token(form.get("form_token", ""), key):
+        raise web.HTTPForbidden(reason="This form is of an earlier session. Open the page again.")
+
+
 async def _read_chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
-    """Yield the content of the part; raise `HTTPRequestTimeout` if a chunk does not arrive in time."""
-    while True:
-        try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                chunk = await part.read_chunk(256 * 1024)
-        except TimeoutError as error:
-            raise web.HTTPRequestTimeout from error
-        if not chunk:
-            return
+    """Yield the content of the part; raise `TimeoutError` if a chunk does not arrive in time."""
+    while not part.at_eof():
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            chunk = await part.read_chunk(256 * 1024)
         yield chunk
 
 
@@ -351,7 +325,12 @@ def _goto(path: str) -> web.Response:
 
 
 def _plain(status: int, text: str) -> web.Response:
-    return web.Response(status=status, text=text, headers=_HEADERS)
+    return web.Response(status=status, text=text)
+
+
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
 
 
 def _attachment(name: str) -> str:
@@ -360,14 +339,6 @@ def _attachment(name: str) -> str:
 
 def _status(error: BackupError) -> int:
     return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 class BoundedSocket(socket.socket):

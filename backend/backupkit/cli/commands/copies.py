@@ -170,7 +170,7 @@ def recovery_kit(
     from backupkit.model.names import printable_text
     from backupkit.monitoring.recovery_kit import copies_of, sheet_path, write_sheet
     from backupkit.monitoring.recovery_kit import recovery_kit as gather
-    from backupkit.web.recovery_sheet import sheet
+    from backupkit.web.report import sheet
 
     settings = open_to_read()
     path = sheet_path(settings, file) if file and file != "-" else None

@@ -1,0 +1,130 @@
+"""The base class of the pages, and the two that only show: overview and history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical, VerticalScroll
+from textual.widgets import DataTable, Static
+
+from backupkit.cli import render
+from backupkit.config.settings import Settings
+from backupkit.model.operation import Operation
+from backupkit.ui import styles
+from backupkit.ui.dialogs import Message, said
+from backupkit.ui.world import RepositoryState
+
+if TYPE_CHECKING:
+    from backupkit.ui.window import BackupApp
+
+_COLUMNS = ("Started", "Command", "Result", "Took", "Size", "By", "What")
+_LOG = "The end of the log is in `web`."
+_MOST = 500  # operations that are listed
+_ELSEWHERE = "Schedule and retention are edited in `web`, or by `config set`; a calendar and charts are in `report`."
+
+
+class Page(Vertical):
+    """A page that a person opens by its key or its tab."""
+
+    place: ClassVar[str] = ""
+    """The id of its tab, for `window.action_go(place)`."""
+    title: ClassVar[str] = ""
+    """The title of its tab."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(id=f"page-{self.place}")
+        self.settings = settings
+
+    @property
+    def window(self) -> BackupApp:
+        """The app, with its services for pages."""
+        return cast("BackupApp", self.app)
+
+    @property
+    def table(self) -> DataTable[Text]:
+        """The table of a page that has one."""
+        return self.query_one(DataTable)
+
+    def show_rows(self, titles: Sequence[str], rows: Mapping[str, Sequence[Text]]) -> None:
+        """Show these rows, by their keys; each column is as wide as its longest cell.
+
+        Cells are `Text`, since a table parses brackets in strings as markup.
+        """
+        self.table.clear(columns=True)
+        for place, title in enumerate(titles):  # widths that the table finds by itself come after it is drawn
+            width = max(len(title), *(row[place].cell_len for row in rows.values()), 0)
+            self.table.add_column(title, width=width, key=title)
+        for key, row in rows.items():
+            self.table.add_row(*row, key=key)
+
+    def show_world(self, world: RepositoryState) -> None:
+        """Show this state; called when the page comes into view, and when something changed while it is."""
+
+
+class OverviewPage(Page):
+    """The page that shows whether the data is safe: the status, the next runs, and the retention rules."""
+
+    place = "overview"
+    title = "Overview"
+    DEFAULT_CSS = """
+    OverviewPage VerticalScroll { scrollbar-size: 1 1; }
+    OverviewPage #sentence { border: round $panel; padding: 0 1; text-style: bold; }
+    OverviewPage #rest { padding: 0 2; }
+    """
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll():
+            yield Static("Looking …", id="sentence", markup=False)
+            yield Static("", id="rest", markup=False)
+
+    def show_world(self, world: RepositoryState) -> None:
+        found = world.report
+        sentence, *rest = render.status(self.settings, found.status)
+        level = found.status.level
+        self.query_one("#sentence", Static).update(f"{styles.LEVEL_SYMBOLS[level]} {sentence}")
+        self.query_one("#sentence").set_classes(f"level-{level}")
+        runs = ["", "Next runs", *render.due(self.settings, found.runs)]
+        kept = ["", "What retention keeps", *render.policy(found.policy)]
+        self.query_one("#rest", Static).update(said([*rest, *runs, *kept, "", _ELSEWHERE]))
+
+
+class HistoryPage(Page):
+    """The page with the operations, newest first."""
+
+    place = "history"
+    title = "History"
+    DEFAULT_CSS = """
+    HistoryPage Static { padding: 0 1; }
+    """
+
+    def compose(self) -> ComposeResult:
+        yield DataTable(cursor_type="row", zebra_stripes=True)
+        yield Static("", markup=False)
+
+    def on_mount(self) -> None:
+        self.operations: tuple[Operation, ...] = ()
+
+    def show_world(self, world: RepositoryState) -> None:
+        self.operations = world.report.history.operations[:_MOST]
+        self.query_one(Static).update(said(filter(None, (world.report.history.error, _LOG))))
+        self.show_rows(_COLUMNS, {one.id: tuple(_cells(self.settings, one)) for one in self.operations})
+
+    @on(DataTable.RowSelected)
+    def _show_in_full(self, selected: DataTable.RowSelected) -> None:
+        operation = self.operations[selected.cursor_row]
+        lines = [f"{label:9} {text}" for label, text in render.operation(self.settings, operation)]
+        self.app.push_screen(Message(operation.command, lines))
+
+
+def _cells(settings: Settings, operation: Operation) -> Iterator[Text]:
+    started, command, _, took, size, by, what = render.operation_row(settings, operation)
+    yield from (
+        Text(started),
+        Text(command),
+        styles.coloured(styles.OUTCOME_SYMBOLS[operation.outcome], operation.outcome),
+    )
+    yield from (Text(took, justify="right"), Text(size, justify="right"), Text(by), Text(what))
