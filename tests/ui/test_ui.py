@@ -38,10 +38,9 @@ from backupkit.monitoring import log
 from backupkit.monitoring.status import status
 from backupkit.repository import history, lock, store
 from backupkit.scheduling.agenda import next_runs
-from backupkit.ui import styles
 from backupkit.ui.backups import BackupsPage
 from backupkit.ui.dialogs import Form, Message
-from backupkit.ui.pages import HistoryPage
+from backupkit.ui.pages import LEVEL_SYMBOLS, STATE_SYMBOLS, HistoryPage
 from backupkit.ui.window import PLACES, BackupApp
 from backupkit.ui.work import WorkScreen
 from backupkit.verify.verify import verify_backups
@@ -173,7 +172,7 @@ def test_the_help_names_every_key(app: SmallApp) -> None:
 
 
 def test_every_level_and_state_has_a_symbol_of_its_own() -> None:
-    for symbols in (styles.LEVEL_SYMBOLS, styles.STATE_SYMBOLS):
+    for symbols in (LEVEL_SYMBOLS, STATE_SYMBOLS):
         assert len(set(symbols.values())) == len(symbols)
 
 

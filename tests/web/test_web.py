@@ -41,7 +41,7 @@ from backupkit.monitoring import log
 from backupkit.repository import history, store
 from backupkit.web import pages, server
 from backupkit.web.access import Access, form_token
-from backupkit.web.fixes import fix_of
+from backupkit.web.pages import fix_of
 from backupkit.web.site import Goto, Jobs, Page, Planned, Site, Visit
 from several import extend
 from small_app import COMMAND, SmallApp, clean_environment

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -23,10 +23,8 @@ from backupkit.model.names import printable
 from backupkit.restore.undo import lost_without
 from backupkit.retention.delete import deletable
 from backupkit.ui.dialogs import Form, Message, Question, error_lines
-from backupkit.ui.pages import Page
+from backupkit.ui.pages import STATE_SYMBOLS, Page, RepositoryState, coloured
 from backupkit.ui.restore import restore
-from backupkit.ui.styles import STATE_SYMBOLS, coloured
-from backupkit.ui.world import RepositoryState
 
 _COLUMNS = ("Made", "State", "Name", "Size", "Adds", "Kind", "Schema", "Note")
 _FIND = "part of a name, note, revision, commit, state, pinned … · Enter: to the table · Esc: show all"
@@ -67,11 +65,9 @@ class BackupsPage(Page):
     BackupsPage #find.shown { display: block; }
     BackupsPage #summary { height: 5; border-top: solid $panel; padding: 0 1; color: $foreground 85%; }
     """
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self.world: RepositoryState | None = None
-        self.found: list[Backup] = []
+    world: RepositoryState | None = None
+    found: Sequence[Backup] = ()
+    """The backups in the table, in the order of its rows."""
 
     def compose(self) -> ComposeResult:
         yield Label("", id="shown", markup=False)

@@ -11,6 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Button, Input, Label, Static
 
 from backupkit.config.deployment import in_full
@@ -21,7 +22,7 @@ Answer = TypeVar("Answer")
 
 
 class Dialog(ModalScreen[Answer], Generic[Answer]):
-    """A modal dialog: a title, lines of text, the widgets of the subclass, and buttons."""
+    """A modal dialog: a title, lines of text, the widgets of `body`, and buttons, by default one to close it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", show=False)]
     DEFAULT_CSS = """
@@ -38,9 +39,17 @@ class Dialog(ModalScreen[Answer], Generic[Answer]):
     Dialog Button { margin-left: 2; }
     """
 
-    def __init__(self, title: str, lines: Iterable[str] = (), colour: str = "") -> None:
+    def __init__(
+        self,
+        title: str,
+        lines: Iterable[str] = (),
+        colour: str = "",
+        body: Iterable[Widget] = (),
+        buttons: Iterable[Button] = (),
+    ) -> None:
         super().__init__()
         self._title, self._lines, self._colour = title, list(lines), colour
+        self._body, self._buttons = body, list(buttons) or [Button("Close", variant="primary", id="close")]
 
     def compose(self) -> ComposeResult:
         with Vertical(classes=f"box {self._colour}") as box:
@@ -48,17 +57,8 @@ class Dialog(ModalScreen[Answer], Generic[Answer]):
             if self._lines:
                 with VerticalScroll(classes="lines"):
                     yield Static(said(self._lines), markup=False)
-            yield from self.compose_body()
-            with Horizontal(classes="buttons"):
-                yield from self.buttons()
-
-    def compose_body(self) -> ComposeResult:
-        """Yield the widgets between the lines and the buttons."""
-        yield from ()
-
-    def buttons(self) -> ComposeResult:
-        """Yield the buttons, from left to right."""
-        yield Button("Close", variant="primary", id="close")
+            yield from self._body
+            yield Horizontal(*self._buttons, classes="buttons")
 
     def action_leave(self) -> None:
         """Close the dialog without an answer."""
@@ -76,12 +76,8 @@ class Question(Dialog[bool]):
     AUTO_FOCUS = "#no"
 
     def __init__(self, title: str, lines: Iterable[str], yes: str) -> None:
-        super().__init__(title, lines)
-        self._yes = yes
-
-    def buttons(self) -> ComposeResult:
-        yield Button("No, leave it", id="no")
-        yield Button(Content(printable_text(self._yes)), variant="error", id="yes")
+        go_on = Button(Content(printable_text(yes)), variant="error", id="yes")
+        super().__init__(title, lines, buttons=[Button("No, leave it", id="no"), go_on])
 
     def on_button_pressed(self, pressed: Button.Pressed) -> None:
         self.dismiss(pressed.button.id == "yes")
@@ -106,24 +102,17 @@ class Form(Dialog[tuple[str, ...] | None]):
     """A form of fields by their labels; the answer is their text, stripped, or None if the person cancelled."""
 
     def __init__(self, title: str, fields: Mapping[str, Input], yes: str) -> None:
-        super().__init__(title)
-        self._fields, self._yes = fields, yes
-
-    def compose_body(self) -> ComposeResult:
-        for label, field in self._fields.items():
-            yield Label(label, classes="label", markup=False)
-            yield field
-
-    def buttons(self) -> ComposeResult:
-        yield Button("Cancel", id="no")
-        yield Button(Content(printable_text(self._yes)), variant="primary", id="yes")
+        self._fields = list(fields.values())
+        body = [one for label, field in fields.items() for one in (Label(label, classes="label", markup=False), field)]
+        go_on = Button(Content(printable_text(yes)), variant="primary", id="yes")
+        super().__init__(title, body=body, buttons=[Button("Cancel", id="no"), go_on])
 
     def on_button_pressed(self, pressed: Button.Pressed) -> None:
         self._end() if pressed.button.id == "yes" else self.dismiss(None)
 
     def on_input_submitted(self, submitted: Input.Submitted) -> None:
         """Move to the next field on Enter; submit the form from the last one."""
-        self._end() if submitted.input is list(self._fields.values())[-1] else self.focus_next(Input)
+        self._end() if submitted.input is self._fields[-1] else self.focus_next(Input)
 
     def _end(self) -> None:
-        self.dismiss(tuple(field.value.strip() for field in self._fields.values()))
+        self.dismiss(tuple(field.value.strip() for field in self._fields))

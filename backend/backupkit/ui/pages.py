@@ -1,8 +1,11 @@
-"""The base class of the pages, and the two that only show: overview and history."""
+"""The pages: what they show (the state of the backups folder, and symbols), their base class, overview and history."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.text import Text
@@ -13,10 +16,13 @@ from textual.widgets import DataTable, Static
 
 from backupkit.cli import render
 from backupkit.config.settings import Settings
+from backupkit.migrations import schema
+from backupkit.model.backup import Backup, SchemaVerdict
+from backupkit.model.clock import Clock
 from backupkit.model.operation import Operation
-from backupkit.ui import styles
+from backupkit.monitoring.report_facts import Report, report
+from backupkit.repository import flags, history, lock
 from backupkit.ui.dialogs import Message, said
-from backupkit.ui.world import RepositoryState
 
 if TYPE_CHECKING:
     from backupkit.ui.window import BackupApp
@@ -25,6 +31,56 @@ _COLUMNS = ("Started", "Command", "Result", "Took", "Size", "By", "What")
 _LOG = "The end of the log is in `web`."
 _MOST = 500  # operations that are listed
 _ELSEWHERE = "Schedule and retention are edited in `web`, or by `config set`; a calendar and charts are in `report`."
+# One-cell symbols that terminal fonts have; the words beside them carry the meaning.
+LEVEL_SYMBOLS: Mapping[str, str] = {"fine": "✓", "warning": "!", "critical": "✗"}
+LEVEL_WORDS: Mapping[str, str] = {"fine": "SAFE", "warning": "LOOK AT THIS", "critical": "AT RISK"}
+STATE_SYMBOLS: Mapping[str, str] = {"proven": "★", "checked": "✓", "unchecked": "·", "damaged": "✗", "raw": "○"}
+OUTCOME_SYMBOLS = {"success": "✓", "warning": "!", "failure": "✗", "refused": "-", "interrupted": "✗", "running": "…"}
+# ANSI colour names, which Textual maps to its dark or light theme.
+_COLOURS: Mapping[str, str] = {"★": "green", "✓": "green", "✗": "red", "○": "yellow", "!": "yellow"}
+
+
+def coloured(symbol: str, words: str) -> Text:
+    """Return the words after the symbol, in its colour."""
+    return Text(f"{symbol} {words}", style=_COLOURS.get(symbol, ""))
+
+
+@dataclass(frozen=True)
+class RepositoryState:
+    """The report, and the run that holds the lock, in words (`at_work`, empty if none does)."""
+
+    report: Report
+    at_work: str
+    verdicts: Mapping[tuple[str, ...], SchemaVerdict]
+    """How each set of revisions in the backups relates to this code."""
+
+    def verdict(self, backup: Backup) -> SchemaVerdict | None:
+        """Return how the backup's revisions relate to this code, or None if they are unknown."""
+        return self.verdicts.get(backup.metadata.revisions) if backup.metadata else None
+
+
+def read_state(settings: Settings, clock: Clock) -> RepositoryState:
+    """Read the state: two small files of each backup, and the history. It does not wait for a running backup."""
+    found = report(settings, clock)
+    return RepositoryState(found, _at_work(settings), schema.classify_each(settings, found.backups))
+
+
+def fingerprint(settings: Settings) -> tuple[object, ...]:
+    """Return a value that changes with the backups, their flags, the history, or the run that holds the lock."""
+    marks = (flags.PINNED, flags.HELD, flags.ACCEPTED, flags.PROOFS)
+    watched = (history.path_of(settings.dir), *(settings.dir / flags.STATE_FOLDER / mark for mark in marks))
+    return (*map(_changed_at, (settings.dir, *watched)), _at_work(settings))
+
+
+def _at_work(settings: Settings) -> str:
+    return lock.holder(settings.dir / lock.LOCK_FILE) if lock.is_held(settings.dir) else ""
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 class Page(Vertical):
@@ -85,7 +141,7 @@ class OverviewPage(Page):
         found = world.report
         sentence, *rest = render.status(self.settings, found.status)
         level = found.status.level
-        self.query_one("#sentence", Static).update(f"{styles.LEVEL_SYMBOLS[level]} {sentence}")
+        self.query_one("#sentence", Static).update(f"{LEVEL_SYMBOLS[level]} {sentence}")
         self.query_one("#sentence").set_classes(f"level-{level}")
         runs = ["", "Next runs", *render.due(self.settings, found.runs)]
         kept = ["", "What retention keeps", *render.policy(found.policy)]
@@ -100,17 +156,16 @@ class HistoryPage(Page):
     DEFAULT_CSS = """
     HistoryPage Static { padding: 0 1; }
     """
+    operations: Sequence[Operation] = ()
 
     def compose(self) -> ComposeResult:
         yield DataTable(cursor_type="row", zebra_stripes=True)
         yield Static("", markup=False)
 
-    def on_mount(self) -> None:
-        self.operations: tuple[Operation, ...] = ()
-
     def show_world(self, world: RepositoryState) -> None:
         self.operations = world.report.history.operations[:_MOST]
-        self.query_one(Static).update(said(filter(None, (world.report.history.error, _LOG))))
+        trouble = world.report.history.error
+        self.query_one(Static).update(said([trouble, _LOG] if trouble else [_LOG]))
         self.show_rows(_COLUMNS, {one.id: tuple(_cells(self.settings, one)) for one in self.operations})
 
     @on(DataTable.RowSelected)
@@ -122,9 +177,6 @@ class HistoryPage(Page):
 
 def _cells(settings: Settings, operation: Operation) -> Iterator[Text]:
     started, command, _, took, size, by, what = render.operation_row(settings, operation)
-    yield from (
-        Text(started),
-        Text(command),
-        styles.coloured(styles.OUTCOME_SYMBOLS[operation.outcome], operation.outcome),
-    )
-    yield from (Text(took, justify="right"), Text(size, justify="right"), Text(by), Text(what))
+    result = coloured(OUTCOME_SYMBOLS[operation.outcome], operation.outcome)
+    yield from (Text(started), Text(command), result, Text(took, justify="right"), Text(size, justify="right"))
+    yield from (Text(by), Text(what))

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Button, Input, Label
@@ -66,18 +65,18 @@ class PlanDialog(Dialog[RestorePlan | Wish | None]):
     """
 
     def __init__(self, plan: RestorePlan, wish: Wish) -> None:
-        super().__init__(f"Restoring {plan.source.name}", render.plan(plan))
-        self.plan, self._others = plan, list(_others(plan, wish))
-
-    def compose_body(self) -> ComposeResult:
-        yield Label(f"To restore it, type its name: {self.plan.source.name}", classes="label", markup=False)
-        yield Input(placeholder=self.plan.source.name, id="typed", compact=True)
-
-    def buttons(self) -> ComposeResult:
-        for number, (label, _) in enumerate(self._others):
-            yield Button(label, id=f"other-{number}", compact=True)
-        yield Button("Back", id="back", compact=True)
-        yield Button("Restore", variant="error", id="go", disabled=True, compact=True)
+        name, others = plan.source.name, list(_others(plan, wish))
+        self.plan, self._others = plan, {f"other-{number}": other for number, (_, other) in enumerate(others)}
+        body = (
+            Label(f"To restore it, type its name: {name}", classes="label", markup=False),
+            Input(placeholder=name, id="typed", compact=True),
+        )
+        buttons = (
+            *(Button(label, id=f"other-{number}", compact=True) for number, (label, _) in enumerate(others)),
+            Button("Back", id="back", compact=True),
+            Button("Restore", variant="error", id="go", disabled=True, compact=True),
+        )
+        super().__init__(f"Restoring {name}", render.plan(plan), body=body, buttons=buttons)
 
     @property
     def confirmed(self) -> RestorePlan | None:
@@ -92,8 +91,7 @@ class PlanDialog(Dialog[RestorePlan | Wish | None]):
             self.dismiss(self.confirmed)
 
     def on_button_pressed(self, pressed: Button.Pressed) -> None:
-        others = {f"other-{number}": wish for number, (_, wish) in enumerate(self._others)}
-        self.dismiss(self.confirmed if pressed.button.id == "go" else others.get(pressed.button.id or ""))
+        self.dismiss(self.confirmed if pressed.button.id == "go" else self._others.get(pressed.button.id or ""))
 
     def action_page(self, direction: int) -> None:
         """Scroll the plan, since the focus stays in the field below it."""

@@ -18,9 +18,7 @@ class PrintableFilter(LineFilter):
     """A filter against control sequences in names and notes, which a terminal would obey."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        return [
-            segment if segment.control or segment.text.isprintable() else _printable(segment) for segment in segments
-        ]
+        return [one if one.control or one.text.isprintable() else _printable(one) for one in segments]
 
 
 def _printable(segment: Segment) -> Segment:

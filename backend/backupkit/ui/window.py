@@ -17,13 +17,12 @@ from textual.widgets import Footer, Label, TabbedContent, TabPane
 from backupkit.cli.task import Ended, Task, in_words
 from backupkit.config.settings import Settings
 from backupkit.model.clock import Clock, utc_now
-from backupkit.ui import styles
+from backupkit.ui import pages
 from backupkit.ui.backups import BackupsPage
 from backupkit.ui.dialogs import Message
-from backupkit.ui.pages import HistoryPage, OverviewPage, Page
+from backupkit.ui.pages import HistoryPage, OverviewPage, Page, RepositoryState
 from backupkit.ui.terminal import PrintableFilter, TerminalDriver
 from backupkit.ui.work import WorkScreen
-from backupkit.ui.world import RepositoryState, fingerprint, read_state
 
 Found = TypeVar("Found")
 PLACES: tuple[type[Page], ...] = (OverviewPage, BackupsPage, HistoryPage)
@@ -132,16 +131,16 @@ class BackupApp(App[None]):
     async def _look(self) -> None:
         """Read and show the state if it changed; in a thread, since a slow disk may hold thousands of backups."""
         try:
-            seen = await asyncio.to_thread(fingerprint, self.settings)
+            seen = await asyncio.to_thread(pages.fingerprint, self.settings)
             if seen != self._fingerprint:
-                self._show(await asyncio.to_thread(read_state, self.settings, self.clock), seen)
+                self._show(await asyncio.to_thread(pages.read_state, self.settings, self.clock), seen)
         except OSError as error:
             self.notify(in_words(error).message, severity="error")
 
     def _show(self, world: RepositoryState, seen: tuple[object, ...]) -> None:
         self.world, self._fingerprint = world, seen
         level, label = world.report.status.level, self.query_one("#level", Label)
-        label.update(f"{styles.LEVEL_SYMBOLS[level]} {styles.LEVEL_WORDS[level]}")
+        label.update(f"{pages.LEVEL_SYMBOLS[level]} {pages.LEVEL_WORDS[level]}")
         label.set_classes(f"level-{level}")
         at_work = self.query_one("#at-work", Label)
         at_work.update(f"At work now: {world.at_work}")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Generic
 
 from textual import work
-from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Button, Label, ProgressBar, Static
 
@@ -27,19 +26,13 @@ class WorkScreen(Dialog[Ended[Result]], Generic[Result]):
     """
 
     def __init__(self, task: Task[Result]) -> None:
-        super().__init__(task.title)
+        told = VerticalScroll(
+            Static("", id="said", markup=False), Static("", id="ended", markup=False), classes="lines"
+        )
+        body = (Label(f"{task.title} …", id="step", markup=False), ProgressBar(show_eta=False), told)
+        super().__init__(task.title, body=body, buttons=[Button("Cancel", id="cancel")])
         self.run: Run[Result] = Run(task)
         self.ended: Ended[Result] | None = None
-
-    def compose_body(self) -> ComposeResult:
-        yield Label(f"{self.run.task.title} …", id="step", markup=False)
-        yield ProgressBar(id="bar", show_eta=False)
-        with VerticalScroll(classes="lines"):
-            yield Static("", id="said", markup=False)
-            yield Static("", id="ended", markup=False)
-
-    def buttons(self) -> ComposeResult:
-        yield Button("Cancel", id="cancel")
 
     def on_mount(self) -> None:
         self.set_interval(_UPDATE_INTERVAL, self._show_progress)

@@ -6,7 +6,6 @@
     html       rendering of the templates in `templates/`; the stylesheet is in `static/`
     charts     geometry and text of the calendar and the size curves
     report     the two files
-    fixes      buttons for the commands that fix a problem
     pages, restoring, inside, plan, archives     the pages; a function for each page and each action
 
 How to write a page. Write a function that takes a `Visit` and returns a `Page` (a template and its values), a `Goto` or

@@ -81,7 +81,7 @@ class Access:
         self._guesses: dict[tuple[Role, str], _Guesses] = {}  # by account and mark; "": browsers without one
         self._mark_key = _read(settings.dir, _MARK_KEY) or self._new_mark_key()
         self._link = ""
-        self._sessions = {one.path: one for one in _read_sessions(_read(settings.dir, _SESSIONS))}
+        self._sessions = _read_sessions(_read(settings.dir, _SESSIONS))
 
     # Passwords
 
@@ -247,17 +247,13 @@ def _read(backups: Path, name: str) -> str:
         return ""
 
 
-def _read_sessions(text: str) -> list[Session]:
-    """Return the sessions that have not expired; none from a malformed file, so that everybody signs in again."""
+def _read_sessions(text: str) -> dict[str, Session]:
+    """Return the sessions that have not expired, by path; none from a malformed file, so that everybody signs in."""
     try:
-        found = json.loads(text or "[]")
-        sessions = [
-            Session(str(one["path"]), str(one["key_hash"]), one["role"], float(one["until"]), str(one["accounts"]))
-            for one in found
-        ]
-    except (ValueError, TypeError, KeyError):
-        return []
-    return [one for one in sessions if one.role in ROLES and time.time() < one.until]
+        sessions = [Session(**one) for one in json.loads(text or "[]")]
+        return {one.path: one for one in sessions if one.role in ROLES and time.time() < one.until}
+    except (ValueError, TypeError):
+        return {}
 
 
 def _hash(key: str) -> str:

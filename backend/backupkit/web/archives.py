@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-import threading
 from collections.abc import AsyncIterator, Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,24 +33,19 @@ def packed(visit: Visit, name: str) -> tuple[str, Generator[bytes, None, None]]:
     closing = export.closing_for(settings, "", (), (), lambda: "")
     form = ".tar.zst.age" if closing else ".tar.zst"
     read, write = os.pipe()
-    failed: list[BaseException] = []
 
     def pack() -> None:
-        try:
-            with open(write, "wb") as out:
-                export.export_to(settings, backup.name, out, form, closing)
-        except BaseException as error:
-            failed.append(error)
+        with open(write, "wb") as out:
+            export.export_to(settings, backup.name, out, form, closing)
 
     def content() -> Generator[bytes, None, None]:
-        thread = threading.Thread(target=pack, name=f"download of {backup.name}")
+        executor = ThreadPoolExecutor(1)
         with open(read, "rb", buffering=0) as pipe:
-            thread.start()
+            packing = executor.submit(pack)
+            executor.shutdown(wait=False)  # its thread ends with its work, or once nobody reads the pipe
             while chunk := pipe.read(_CHUNK):
                 yield chunk
-        thread.join()
-        if failed:
-            raise failed[0]
+        packing.result()
 
     return f"{backup.name}{form}", content()
 

@@ -45,7 +45,8 @@ _SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "text/plain")
 def show_uploads(visit: Visit) -> Answer:
     """Show one folder of the uploads."""
     name, path = visit.place["name"], visit.query.get("path", "")
-    start = _number(visit.query.get("start", "0"))
+    typed = visit.query.get("start", "0")
+    start = int(typed) if typed.isdecimal() and len(typed) < 10 else 0
     found = browse.look_into(visit.settings, name, path, start, _NAMES)
     parts = path.split("/") if path else []
     above = [(part, "/".join(parts[: place + 1])) for place, part in enumerate(parts)]
@@ -154,10 +155,6 @@ def _part(value: object) -> Value:
     if value is None or is_number or isinstance(value, str):
         return value  # type: ignore[return-value]
     raise ValueError(value)
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) < 10 else 0
 
 
 # Rows to bring back

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from backupkit.cli import render, tasks
@@ -33,7 +36,6 @@ from backupkit.restore.recovery import recover
 from backupkit.restore.undo import goes_back_to, lost_without
 from backupkit.retention.prune import accept
 from backupkit.scheduling.run import StepResult, regular_steps, run_steps
-from backupkit.web import fixes
 from backupkit.web.report import sheet
 from backupkit.web.site import (
     Answer,
@@ -53,13 +55,13 @@ _OPERATIONS, _LINES = 300, 200  # operations, and lines of the log, that a page 
 _BACKUPS = 100  # backups that a page shows, unless the visitor asks for all
 _NOTHING = ("-", "")  # stands for what one of two backups does not have
 _REMOTE_BACKUPS = 20  # backups on remotes that the overview shows
-_SORTS: Mapping[str, Callable[[Backup], Any]] = {
-    "made": lambda one: one.metadata.created_at.timestamp() if one.metadata else 0.0,
-    "name": lambda one: one.name,
-    "size": lambda one: one.size_bytes,
-    "adds": lambda one: one.unique_bytes,
-    "state": lambda one: one.state,
-    "kind": lambda one: one.kind or "",
+_SORTS = {
+    "made": "made_at",
+    "name": "name",
+    "size": "size_bytes",
+    "adds": "unique_bytes",
+    "state": "state",
+    "kind": "kind",
 }
 
 
@@ -70,7 +72,7 @@ def show_overview(visit: Visit) -> Answer:
     return Page(
         "overview.html",
         found=found,
-        reasons=[(reason, fixes.fix_of(settings, reason.fix)) for reason in reasons],
+        reasons=[(reason, fix_of(settings, reason.fix)) for reason in reasons],
         elsewhere=[] if found.backups else _remote_backups(settings),
         undo=goes_back_to(settings),
     )
@@ -80,6 +82,52 @@ def _remote_backups(settings: Settings) -> list[tuple[str, RemoteBackup]]:
     """Return the backups the remotes held when last asked, newest first; for a machine that has no backup yet."""
     found = [(remote, one) for remote in settings.remotes for one in listing_cache.recall(settings.dir, remote).backups]
     return sorted(found, key=lambda one: one[1].created_at, reverse=True)[:_REMOTE_BACKUPS]
+
+
+# Buttons and links for the commands that fix a problem
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A button: its caption, and the path it posts a form to, or links to if `is_link`."""
+
+    caption: str
+    path: str
+
+    @property
+    def is_link(self) -> bool:
+        """Whether the path only shows a page."""
+        return not self.path.startswith("do/")
+
+
+# By the command: the caption and the path, in which {0} and {1} are its words in brackets. The first that fits counts.
+_FIXES: Mapping[str, tuple[str, str]] = {
+    r"backup": ("Back up now", "do/back-up"),
+    r"run": ("Back up, verify and prune now", "do/run"),
+    r"recover": ("Finish the restore", "do/recover"),
+    r"verify": ("Verify the newest", "do/verify/latest"),
+    r"verify(?: --latest)? --test-restore": ("Test restore now", "do/test-restore/latest"),
+    r"verify (\S+)": ("Verify {0}", "do/verify/{0}"),
+    r"verify (\S+) --test-restore": ("Test restore of {0}", "do/test-restore/{0}"),
+    r"verify (\S+) --accept": ("Accept what is unusual", "do/accept/{0}"),
+    r"history": ("Open the history", "history"),
+    r"history --failures": ("See what failed", "history?failures=1"),
+    r"list": ("Open the backups", "backups"),
+    r"show (\S+)": ("Look at {0}", "backup/{0}"),
+    r"remotes": ("Ask the remotes", "do/remotes"),
+    r"push(?: --remote \S+)?": ("Push now", "do/push/"),
+    r"pull (\S+) --remote (\S+)": ("Fetch {0} from {1}", "do/pull/{1}/{0}"),
+    r"restore (\S+).*": ("Restore {0}", "restore?name={0}"),
+}
+
+
+def fix_of(settings: Settings, command: str) -> Fix | None:
+    """Return the button for a command that `status` names, or None if the command can only be typed."""
+    line = command.removeprefix(settings.reach.tool("")).strip()
+    for pattern, (caption, path) in _FIXES.items():
+        if found := re.fullmatch(pattern, line):
+            return Fix(caption.format(*found.groups()), path.format(*found.groups()))
+    return None
 
 
 # Backups
@@ -93,7 +141,7 @@ def show_backups(visit: Visit) -> Answer:
     every = sizes.with_unique_bytes(visit.settings, store.all_backups(visit.settings))
     found = [one for one in every if chosen.lets(one) and has_words(one, words.lower().split())]
     is_ascending = visit.query.get("up") == "1"
-    found.sort(key=_SORTS.get(order, _SORTS["made"]), reverse=not is_ascending)
+    found.sort(key=attrgetter(_SORTS.get(order, "made_at")), reverse=not is_ascending)
     return Page(
         "backups.html",
         backups=found if visit.query.get("all") else found[:_BACKUPS],

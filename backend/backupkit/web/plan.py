@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 
 from backupkit.config.deployment import is_contained
 from backupkit.config.editor import as_typed, set_values
 from backupkit.config.settings import Settings, overriding_variable
 from backupkit.model.errors import Refused
-from backupkit.monitoring.preview import Preview, preview
+from backupkit.monitoring.preview import preview
 from backupkit.web.site import Answer, Handler, Page, Visit
 
 SCHEDULE_FIELDS = (
@@ -44,12 +43,12 @@ PRESETS = (
 
 def show(visit: Visit) -> Answer:
     """Show the form with the settings in force."""
-    return _page(visit, {})
+    return _form(visit.settings, {})
 
 
 def look(visit: Visit) -> Answer:
     """Show what the edits would do, without saving them."""
-    return _page(visit, _edits(visit.settings, visit.form))
+    return _form(visit.settings, _edits(visit.settings, visit.form))
 
 
 def save(visit: Visit) -> Answer:
@@ -61,10 +60,10 @@ def save(visit: Visit) -> Answer:
     settings, edits = visit.settings, _edits(visit.settings, visit.form)
     found = preview(settings, edits)
     if found.troubles or (found.prune.removals and not visit.form.get("agreed")):
-        return _form(settings, edits, found, asks=not found.troubles)
+        return _form(settings, edits, asks=not found.troubles)
     if edits:
         set_values(settings.app_dir, is_contained(os.environ), edits)
-    return _page(replace(visit, settings=visit.site.settings()), {}, was_saved=bool(edits))
+    return _form(visit.site.settings(), {}, was_saved=bool(edits))
 
 
 def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
@@ -91,22 +90,13 @@ def _values_hash(settings: Settings) -> str:
     return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
-def _page(visit: Visit, edits: Mapping[str, str], was_saved: bool = False) -> Answer:
+def _form(settings: Settings, edits: Mapping[str, str], asks: bool = False, was_saved: bool = False) -> Page:
+    """Return the form with its preview; `asks` whether to remove the backups that the edits would let go."""
+    refused = None
     try:
-        return _form(visit.settings, edits, preview(visit.settings, edits), was_saved=was_saved)
+        found = preview(settings, edits)
     except Refused as error:
-        return _form(visit.settings, edits, preview(visit.settings, {}), refused=error)
-
-
-def _form(
-    settings: Settings,
-    edits: Mapping[str, str],
-    found: Preview,
-    asks: bool = False,
-    was_saved: bool = False,
-    refused: Refused | None = None,
-) -> Page:
-    """Return the page of the form; `asks` whether to remove the backups that the edits would let go."""
+        found, refused = preview(settings, {}), error
 
     def entry(name: str, words: str) -> dict[str, object]:
         value = getattr(settings, name)

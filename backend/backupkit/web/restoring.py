@@ -24,7 +24,7 @@ from backupkit.model.events import EventListener
 from backupkit.model.patterns import literal
 from backupkit.repository import store
 from backupkit.restore.extract import plan_extract
-from backupkit.restore.lay_out import LaidOut, Layout, kept_folders, require_place
+from backupkit.restore.lay_out import Layout, kept_folders, require_place
 from backupkit.restore.recovery import recover
 from backupkit.restore.restore import Restored, RestorePlan, plan_backup, restore_backup
 from backupkit.rewind import moments
@@ -228,10 +228,6 @@ def _laid(layout: Layout) -> Iterator[tuple[str, Path, DatabaseFacts | UploadsFa
         yield name, layout.target / path, (found.database or found.uploads) if found else None
 
 
-def _laying_out(visit: Visit, planned: Planned) -> Task[LaidOut]:
-    return tasks.laying_out(visit.settings, planned.wanted, planned.found, utc_now)
-
-
 GET: Mapping[str, Handler] = {
     "restore": choose,
     "restore/plan/{number}": _PLANS.shown(_show_plan),
@@ -243,5 +239,7 @@ POST: Mapping[str, Handler] = {
     "restore/put-back": plan_put_back,
     "restore/plan/{number}": _PLANS.carried_out(_restoring),
     "restore/beside": plan_beside,
-    "restore/beside/{number}": _PLANS_BESIDE.carried_out(_laying_out, kind=""),
+    "restore/beside/{number}": _PLANS_BESIDE.carried_out(
+        lambda visit, planned: tasks.laying_out(visit.settings, planned.wanted, planned.found, utc_now), kind=""
+    ),
 }

@@ -84,17 +84,15 @@ class Server:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable[..., Awaitable[Any]]) -> web.StreamResponse:
         if not self._is_known_host(request) or not self._is_same_origin(request):
-            return _plain(403, "Not here. Open the address that `web` printed.")
+            return web.Response(status=403, text="Not here. Open the address that `web` printed.")
         try:
             response: web.StreamResponse = await handler(request)
             return response
         except web.HTTPException as error:
-            return _plain(error.status, error.reason)
-        except TimeoutError:  # of the request, or of its answer
-            return _plain(408, "It took too long.")
+            return web.Response(status=error.status, text=error.reason)
         except BackupError as error:
             log.error(f"web: {error.message}")
-            return _plain(_status(error), self._error_text(request, error))
+            return web.Response(status=_status(error), text=self._error_text(request, error))
 
     def _error_text(self, request: web.Request, error: BackupError) -> str:
         """Return the error for the owner, and a general sentence for anybody else (settings, say, are private)."""
@@ -132,9 +130,13 @@ class Server:
 
     # Sign-in page
 
-    async def _show_sign_in(self, request: web.Request) -> web.Response:
-        token = request.query.get("token", "")
-        return await self._sign_in_page(token=token, was_out="out" in request.query)
+    async def _show_sign_in(self, request: web.Request, status: int = 200, error: str = "") -> web.Response:
+        def made() -> str:
+            has_password, query = self.site.access.has_password(), request.query
+            about: dict[str, Any] = {"token": query.get("token", ""), "was_out": "out" in query, "error": error}
+            return html.render("sign-in.html", self.site.settings(), has_password=has_password, **about)
+
+        return web.Response(status=status, text=await asyncio.to_thread(made), content_type="text/html")
 
     async def _sign_in(self, request: web.Request) -> web.Response:
         form = await _read_form(request)
@@ -143,13 +145,13 @@ class Server:
         try:
             found = access.follow_link(token) if token else await asyncio.to_thread(access.sign_in, password, mark)
         except Refused as error:
-            return await self._sign_in_page(429, error=error.message)
+            return await self._show_sign_in(request, 429, error.message)
         if found is None:
             said = (
                 "This link was used already. Start `web` again for another." if token else "That is not the password."
             )
             log.error(f"web: {request.remote} was not let in")
-            return await self._sign_in_page(403, error=said)
+            return await self._show_sign_in(request, 403, said)
         session, key = found
         log.info(f"web: the {session.role} signed in from {request.remote}")
         response = _goto(f"/{session.path}/")
@@ -163,15 +165,6 @@ class Server:
                 name, value, path=path, httponly=True, samesite="Strict", secure=is_secure, max_age=int(lasts)
             )
         return response
-
-    async def _sign_in_page(
-        self, status: int = 200, token: str = "", error: str = "", was_out: bool = False
-    ) -> web.Response:
-        def made() -> str:
-            values: dict[str, Any] = {"token": token, "error": error, "has_password": self.site.access.has_password()}
-            return html.render("sign-in.html", self.site.settings(), was_out=was_out, **values)
-
-        return web.Response(status=status, text=await asyncio.to_thread(made), content_type="text/html")
 
     # Pages
 
@@ -276,7 +269,8 @@ class Server:
 
     async def _end_jobs(self, _app: web.Application) -> None:
         """Cancel running jobs where that is safe, and wait until all have ended."""
-        self.site.jobs.cancel_all()
+        for job in self.site.jobs.running:
+            job.run.cancel()
         while self.site.jobs.running:
             await asyncio.sleep(_POLL_SECONDS)
 
@@ -285,10 +279,20 @@ GET: Mapping[str, Handler] = {**pages.GET, **restoring.GET, **inside.GET, **plan
 POST: Mapping[str, Handler] = {**pages.POST, **restoring.POST, **inside.POST, **plan.POST}
 
 
-async def _read_form(request: web.Request) -> Mapping[str, Any]:
-    """Return the posted form; raise `TimeoutError` if it comes too late, `HTTPBadRequest` if it is malformed."""
+@contextlib.asynccontextmanager
+async def _arriving(seconds: float) -> AsyncIterator[None]:
+    """Raise `HTTPRequestTimeout` if what the block waits for does not arrive in time."""
     try:
-        async with asyncio.timeout(_REQUEST_SECONDS):
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout from error
+
+
+async def _read_form(request: web.Request) -> Mapping[str, Any]:
+    """Return the posted form; raise `HTTPRequestTimeout` if it comes too late, `HTTPBadRequest` if it is malformed."""
+    try:
+        async with _arriving(_REQUEST_SECONDS):
             return await request.post()
     except (ValueError, LookupError, AssertionError) as error:
         raise web.HTTPBadRequest(reason="This is no form.") from error
@@ -307,9 +311,9 @@ def _require_token(form: Mapping[str, str], key: str) -> None:
 
 
 async def _read_chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
-    """Yield the content of the part; raise `TimeoutError` if a chunk does not arrive in time."""
+    """Yield the content of the part; raise `HTTPRequestTimeout` if a chunk does not arrive in time."""
     while not part.at_eof():
-        async with asyncio.timeout(_ANSWER_SECONDS):
+        async with _arriving(_ANSWER_SECONDS):
             chunk = await part.read_chunk(256 * 1024)
         yield chunk
 
@@ -322,10 +326,6 @@ def _cookies(request: web.Request, wanted: str) -> list[str]:
 
 def _goto(path: str) -> web.Response:
     return web.Response(status=303, headers={"Location": path})
-
-
-def _plain(status: int, text: str) -> web.Response:
-    return web.Response(status=status, text=text)
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:

@@ -212,10 +212,6 @@ class Job:
     """For a plan: the job that carried it out."""
 
     @property
-    def title(self) -> str:
-        return self.run.task.title
-
-    @property
     def state(self) -> str:
         """`running`, `done`, `failed` or `cancelled`."""
         return self.ended.state if self.ended else "running"
@@ -276,11 +272,6 @@ class Jobs:
     def running(self) -> list[Job]:
         """The jobs that have not ended, oldest first."""
         return [job for job in self._jobs.values() if job.ended is None]
-
-    def cancel_all(self) -> None:
-        """Ask every running job to end; each ends at the next event at which that is safe."""
-        for job in self.running:
-            job.run.cancel()
 
     def _carry_out(self, job: Job) -> None:
         with operation.acting_as(job.actor):
