@@ -133,7 +133,9 @@ class BackupApp(App[None]):
         try:
             seen = await asyncio.to_thread(pages.fingerprint, self.settings)
             if seen != self._fingerprint:
-                self._show(await asyncio.to_thread(pages.read_state, self.settings, self.clock), seen)
+                world = await asyncio.to_thread(pages.read_state, self.settings, self.clock)
+                if self.is_running:  # else the app has ended meanwhile, and the widgets are gone
+                    self._show(world, seen)
         except OSError as error:
             self.notify(in_words(error).message, severity="error")
 
