@@ -201,11 +201,8 @@ class BackupsPage(Page):
 def _cells(settings: Settings, backup: Backup, verdict: SchemaVerdict | None) -> Iterator[Text]:
     name, made, kind, size, adds, _, _, note = render.backup_row(settings, backup)
     marks = f"{'◆' if backup.pinned else ''}{'!' if backup.unusual else ''}"
-    yield from (
-        Text(made),
-        coloured(STATE_SYMBOLS[backup.state], f"{backup.state} {marks}".rstrip()),
-        Text(printable(name)),
-    )
+    state = coloured(STATE_SYMBOLS[backup.state], f"{backup.state} {marks}".rstrip())
+    yield from (Text(made), state, Text(printable(name)))
     yield from (Text(size, justify="right"), Text(adds, justify="right"), Text(kind))
     yield from (Text(_RELATIONS[verdict.relation] if verdict else "-"), Text(printable(note)))
 

@@ -80,6 +80,7 @@ class BackupApp(App[None]):
         self.settings, self.clock, self._first = settings, clock, place
         self.world: RepositoryState | None = None
         self._fingerprint: tuple[object, ...] = ()
+        self._looking = asyncio.Lock()
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="top"):
@@ -119,8 +120,7 @@ class BackupApp(App[None]):
 
     async def action_look(self) -> None:
         """Read the state from disk now, changed or not."""
-        self._fingerprint = ()
-        await self._look()
+        await self._look(anyway=True)
 
     @work
     async def _keep_looking(self) -> None:
@@ -128,14 +128,15 @@ class BackupApp(App[None]):
             await self._look()
             await asyncio.sleep(_CHECK_INTERVAL)
 
-    async def _look(self) -> None:
+    async def _look(self, anyway: bool = False) -> None:
         """Read and show the state if it changed; in a thread, since a slow disk may hold thousands of backups."""
         try:
-            seen = await asyncio.to_thread(pages.fingerprint, self.settings)
-            if seen != self._fingerprint:
-                world = await asyncio.to_thread(pages.read_state, self.settings, self.clock)
-                if self.is_running:  # else the app has ended meanwhile, and the widgets are gone
-                    self._show(world, seen)
+            async with self._looking:  # one at a time: an older state must not take the place of a newer one
+                seen = await asyncio.to_thread(pages.fingerprint, self.settings)
+                if anyway or seen != self._fingerprint:
+                    world = await asyncio.to_thread(pages.read_state, self.settings, self.clock)
+                    if self.is_running:  # else the app has ended meanwhile, and the widgets are gone
+                        self._show(world, seen)
         except OSError as error:
             self.notify(in_words(error).message, severity="error")
 
