@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backupkit.config.deployment import Deployment, reach_from
+from backupkit.config.deployment import Deployment, deployment_from
 from backupkit.fs import disk
 from backupkit.model.errors import ExitCode
 from backupkit.model.names import first_of
@@ -98,7 +98,7 @@ class Stage:
 
     def run(self, *words: str, code: int = ExitCode.DONE, results_only: bool = False) -> str:
         """What the command printed; it has ended with that code, or the story is over."""
-        self.narrator.typed(own_reach().tool(shlex.join(words)))
+        self.narrator.typed(own_deployment().tool(shlex.join(words)))
         return self._finish([sys.executable, str(self.script), *words], code, results_only)
 
     def run_line(self, line: str) -> None:
@@ -143,15 +143,15 @@ def _run(command: list[str], app: Path) -> tuple[int, str, str]:
 def _clean_environment(app: Path) -> dict[str, str]:
     """The caller's environment without its settings, which would point at the caller's own data."""
     names = [name for name in os.environ if not name.upper().startswith(("BACKUP_", "DATABASE_URL"))]
-    reach = {"BACKUP_RUNNER_IN_USE": "local", "BACKUP_HOST_COMMAND": own_reach().wrapper}
+    reach = {"BACKUP_RUNNER_IN_USE": "local", "BACKUP_HOST_COMMAND": own_deployment().wrapper}
     # A line that is told to be typed calls Alembic by its name: an app's shell has it, the caller's may not.
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
     return {**{name: os.environ[name] for name in names}, **reach, "BACKUP_APP_DIR": str(app), "PATH": path}
 
 
-def own_reach() -> Deployment:
+def own_deployment() -> Deployment:
     """How the person came here, and would come here with a command for their own app."""
-    return reach_from(os.environ, "", Path())
+    return deployment_from(os.environ, "", Path())
 
 
 @contextlib.contextmanager

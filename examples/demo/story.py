@@ -14,7 +14,7 @@ from backupkit.fs.space import format_bytes
 from backupkit.model.errors import BackupError, ExitCode
 from backupkit.repository import manifest
 from demo.app import MIGRATIONS, Picture, ScratchApp, Writer, differences, last_visit, misplaced_visits
-from demo.stage import CannotGoOn, Narrator, Stage, own_reach, scratch_folder
+from demo.stage import CannotGoOn, Narrator, Stage, own_deployment, scratch_folder
 
 BACKUP = "before_disaster"
 
@@ -243,7 +243,7 @@ def _conclude(narrator: Narrator, folder: Path, keep: bool) -> None:
         hint = "Please report it, with all of the above; --keep leaves the data to look at."
         raise BackupError(f"The demo failed: {'; '.join(narrator.failures)}.", hint)
     narrator.announce(f"\nAll {narrator.proofs} proofs held, in {narrator.seconds()}: {narrator.result}")
-    narrator.announce(f"Next, a backup of your own app:  {own_reach().tool('backup')}")
+    narrator.announce(f"Next, a backup of your own app:  {own_deployment().tool('backup')}")
 
 
 def _unless(found: str, wanted: str) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 import backup_restore
-from backupkit.config.deployment import in_full, program, reach_from
+from backupkit.config.deployment import deployment_from, in_full, program
 from small_app import BACKEND, SmallApp
 
 WRAPPED = {"BACKUP_HOST_COMMAND": "./backup.sh", "BACKUP_RUNNER_IN_USE": "local"}
@@ -40,9 +40,9 @@ def test_a_hint_names_the_program_that_is_there(app: SmallApp, environment: dict
 def test_compose_is_named_only_where_it_is() -> None:
     """This may well run in a bare container, which shows its `/.dockerenv`."""
     for environment in ({}, WRAPPED):
-        reach = reach_from(environment, "backend", Path("/app"))
-        assert not reach.in_container and "docker" not in reach.alembic("upgrade head") + reach.restart()
-    assert reach_from(CONTAINED, "backend", Path("/app")).alembic("upgrade head") == (
+        deployment = deployment_from(environment, "backend", Path("/app"))
+        assert not deployment.in_container and "docker" not in deployment.alembic("upgrade head") + deployment.restart()
+    assert deployment_from(CONTAINED, "backend", Path("/app")).alembic("upgrade head") == (
         'docker compose exec backend bash -c "cd /app && alembic upgrade head"'
     )
 

@@ -73,7 +73,7 @@ def use_all_of_it(app: SmallApp) -> None:
         lambda: store.clear_drafts(settings),
         lambda: history.read(settings.dir),
         lambda: _on_duty(settings.dir),
-        lambda: scheduler_lock.is_anyone_on(settings.dir),
+        lambda: scheduler_lock.is_running_for(settings.dir),
         lambda: scheduler_lock.seed(settings.dir),
     )
     for act in acts:

@@ -19,7 +19,7 @@ from backupkit.remotes.copies import known_copies
 from backupkit.repository import store
 from backupkit.restore.restore import plan_restore, restore_backup
 from backupkit.restore.undo import plan_undo
-from backupkit.verify.verify import pick
+from backupkit.verify.verify import choose_for_test
 from refusals import assert_refusal, picture, run_here
 from small_app import NOON, SmallApp, tree
 
@@ -133,7 +133,7 @@ def test_what_another_app_did_in_a_shared_folder_is_nobody_elses_proof_undo_or_s
     mine = restore_backup(app.settings, plan_restore(app.settings, "ours")).safety
     restore_backup(theirs, plan_restore(theirs, "theirs"))
     assert plan_undo(app.settings).source.name == mine
-    picked = {pick(app.settings, lambda able, n=n: able[n % len(able)]).name for n in range(4)}
+    picked = {choose_for_test(app.settings, lambda able, n=n: able[n % len(able)]).name for n in range(4)}
     assert picked == {"ours", mine}
     told = {one.text for one in examine(app.settings) if "scheduler" in one.text}
     assert told == {"No scheduler is running, and nothing else makes automatic backups."}

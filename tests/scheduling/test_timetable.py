@@ -21,8 +21,8 @@ from backupkit.scheduling.planner import (
     following,
     longest_gap,
     next_due,
-    past_of,
     preceding,
+    run_history_of,
     upcoming,
 )
 from small_app import NOON, SmallApp
@@ -145,7 +145,7 @@ def test_a_failed_run_is_tried_again_later_and_later_but_the_next_regular_one_is
 
 def test_a_backup_of_the_future_does_not_stop_the_timetable(app: SmallApp) -> None:
     found = with_(app)
-    past = past_of(found, [scheduled(found, NOON + 400 * DAY), scheduled(found, NOON - 20 * HOUR)], [], NOON)
+    past = run_history_of(found, [scheduled(found, NOON + 400 * DAY), scheduled(found, NOON - 20 * HOUR)], [], NOON)
     assert past.last["backup"] == NOON - 20 * HOUR
 
 
@@ -158,7 +158,7 @@ def test_a_sound_scheduled_backup_of_this_app_is_what_counts(
     app: SmallApp, changes: dict[str, str], counts: bool
 ) -> None:
     found = with_(app)
-    assert ("backup" in past_of(found, [scheduled(found, NOON, **changes)], [], NOON).last) is counts
+    assert ("backup" in run_history_of(found, [scheduled(found, NOON, **changes)], [], NOON).last) is counts
 
 
 def scheduled(found: Settings, made: datetime, state: str = "checked", **changes: str) -> Backup:
@@ -180,7 +180,7 @@ def test_the_history_tells_of_failures_of_the_scheduler_and_of_test_restores(app
         done("test-restore", "success", 5 * HOUR),
         done("backup", "failure", 30 * HOUR),
     ]
-    past = past_of(with_(app), [scheduled(with_(app), NOON - 25 * HOUR)], told, NOON)
+    past = run_history_of(with_(app), [scheduled(with_(app), NOON - 25 * HOUR)], told, NOON)
     assert past.failed["backup"] == (NOON - 3 * HOUR, NOON - HOUR)
     assert past.last["test restore"] == NOON - 4 * HOUR
 

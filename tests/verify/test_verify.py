@@ -23,7 +23,7 @@ from backupkit.model.events import Event, Progress, Warned
 from backupkit.repository import flags, lock, store, verification
 from backupkit.repository.integrity import Shared
 from backupkit.restore.restore import plan_restore, restore_backup
-from backupkit.verify.verify import MOST_FLAWS, Verified, pick, verify_backups, verify_file
+from backupkit.verify.verify import MOST_FLAWS, Verified, choose_for_test, verify_backups, verify_file
 from refusals import as_user, run_here
 from small_app import DOCUMENTS, HEAD, NOON, SmallApp, tree
 
@@ -780,7 +780,7 @@ def test_the_one_picked_was_never_tried_or_longest_not(app: SmallApp) -> None:
             offered.extend(one.name for one in among)
             return among[0]  # type: ignore[no-any-return]
 
-        pick(app.settings, choose)
+        choose_for_test(app.settings, choose)
         return sorted(offered)
 
     assert choices() == names
@@ -797,7 +797,7 @@ def test_the_one_picked_is_one_that_can_be_restored(app: SmallApp) -> None:
     (make(app, "altered", 2) / "RESTORE.md").unlink()
     check(app, "altered")
     make(app, "good", 3)
-    assert {pick(app.settings).name for _ in range(20)} == {"good"}
+    assert {choose_for_test(app.settings).name for _ in range(20)} == {"good"}
     assert run_here(app, "verify", "--random", check=0).out.startswith("good: sound")
 
 

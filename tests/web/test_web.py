@@ -1135,7 +1135,7 @@ def test_the_buttons_of_the_overview_do_what_status_names(app: SmallApp, owner: 
     ],
 )
 def test_what_status_says_to_type_is_a_button_where_a_page_can_do_it(app: SmallApp, command: str, path: str) -> None:
-    found = fix_of(app.settings, app.settings.reach.tool(command))
+    found = fix_of(app.settings, app.settings.deployment.tool(command))
     assert (found.path if found else "") == path
 
 

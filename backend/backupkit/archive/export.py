@@ -90,7 +90,7 @@ def export_to(
     return backup
 
 
-def closing_for(
+def recipients_for(
     settings: Settings, name: str, recipients: Iterable[str], files: Iterable[Path], ask: Callable[[], str]
 ) -> Recipients:
     """Return the recipients of a file of that name: keys before a passphrase, given keys before those in the settings.
@@ -104,7 +104,7 @@ def closing_for(
     return Recipients(passphrase=passphrase or (ask() if name.endswith(encryption.SUFFIX) else ""))
 
 
-def keys_for(settings: Settings, files: Iterable[Path], ask: Callable[[], str]) -> Identities:
+def identities_for(settings: Settings, files: Iterable[Path], ask: Callable[[], str]) -> Identities:
     """Return what may open an archive: keys of the files, else the settings' key; and the passphrase, set or asked."""
     found = [key for file in files for key in age_keys.identities(_text_of(file), str(file))]
     if not found and (key := revealed(settings.export_identity)):

@@ -110,7 +110,7 @@ class _Packing:
                 hint="A remote of the type folder takes it: `push`.",
             )
         extra = self._attributes(entry)
-        if why := surprise(entry.path, entry.form, entry.facts.st_mode, entry.target, extra):
+        if why := why_untrusted(entry.path, entry.form, entry.facts.st_mode, entry.target, extra):
             self._tell(Notice(f"{printable(entry.path)} {why}: import this archive with --trust."))
         root = self._folder.name
         member = replace(_member(f"{root}/{entry.path}".rstrip("/"), entry), attributes=extra)
@@ -185,7 +185,7 @@ def is_upload(path: str, form: str) -> bool:
     return "/" in path or (bool(path) and form == "folder")
 
 
-def strange(path: str, form: str) -> str:
+def why_unsupported(path: str, form: str) -> str:
     """Return why no backup can hold this entry, even a trusted one; empty for ordinary entries."""
     if form == "special":
         return "is a socket, a fifo or a device"
@@ -196,7 +196,7 @@ def strange(path: str, form: str) -> str:
     return "" if form == wanted or is_tree else f"is a {form}, where a backup has a {wanted}"
 
 
-def surprise(path: str, form: str, mode: int, target: str, extra: Collection[str] = ()) -> str:
+def why_untrusted(path: str, form: str, mode: int, target: str, extra: Collection[str] = ()) -> str:
     """Return why a person must vouch for this entry; empty for most. `extra`: names of its extended attributes."""
     if form == "link" and not _stays_inside(path, target):
         return "is a link that leads out of the uploads"
@@ -316,13 +316,13 @@ class _Unpacking:
         if plain in self.names:
             raise _refused(f"{printable(name)} is there twice")
         self.names.add(plain)
-        if why := strange(name, member.form):
+        if why := why_unsupported(name, member.form):
             raise _refused(f"{printable(name)} {why}")
         if member.size > _MOST.get(name, member.size):
             raise _refused(f"{name} claims to have {member.size} bytes")
 
     def _refuse_untrusted(self, path: str, member: Member) -> None:
-        if not self.trust and (why := surprise(path, member.form, member.mode, member.target, member.attributes)):
+        if not self.trust and (why := why_untrusted(path, member.form, member.mode, member.target, member.attributes)):
             raise Damaged(f"The archive is refused: {printable(path)} {why}.", hint=f"{VOUCH}: `import FILE --trust`")
 
     def put_folder(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
@@ -378,7 +378,7 @@ class _Unpacking:
     def _begin_comparing(self) -> None:
         self.sealed = manifest.Comparison(self.draft)
         if self.has_uncompared:
-            self.sealed.unheard()
+            self.sealed.mark_unordered()
         for path, checksum in self.early.items():
             self._compare(path, checksum)
 

@@ -191,13 +191,13 @@ def _seal(settings: Settings, draft: Path, metadata: Metadata) -> None:
 
 def _guide_values(settings: Settings, metadata: Metadata) -> dict[str, str]:
     """Return the paths and commands that the page for restoring by hand names."""
-    reach, folder = settings.reach, settings.dir / metadata.backup_name
+    deployment, folder = settings.deployment, settings.dir / metadata.backup_name
     return {
         "database": shlex.quote(str(settings.database)),
         "uploads": shlex.quote(str(settings.uploads or "")),
-        "tool": reach.tool(f"restore {metadata.backup_name}"),
-        "salvage": reach.tool(f"salvage {metadata.backup_name}"),
-        "shell": reach.shell(folder),
+        "tool": deployment.tool(f"restore {metadata.backup_name}"),
+        "salvage": deployment.tool(f"salvage {metadata.backup_name}"),
+        "shell": deployment.shell(folder),
         **_migration_commands(settings, metadata),
     }
 
@@ -205,11 +205,11 @@ def _guide_values(settings: Settings, metadata: Metadata) -> dict[str, str]:
 def _migration_commands(settings: Settings, metadata: Metadata) -> dict[str, str]:
     """Return the commands that stamp the backup's revision and upgrade it; comments if the app has its own command."""
     metadata = metadata.at(settings.part) or metadata
-    reach, target = settings.reach, schema.plain_target(settings, metadata.revisions)
-    confirm = reach.alembic(f"stamp {shlex.join(metadata.revisions)}", is_kept=True)
-    upgrade = reach.alembic(f"upgrade {target}", is_kept=True)
+    deployment, target = settings.deployment, schema.plain_target(settings, metadata.revisions)
+    confirm = deployment.alembic(f"stamp {shlex.join(metadata.revisions)}", is_kept=True)
+    upgrade = deployment.alembic(f"upgrade {target}", is_kept=True)
     if settings.migrate_command:
         confirm = "# with the app's own migrate command, after you point it to this database:"
         upgrade = f"# {printable(settings.migrate_command)}"
-    tool = reach.tool("migrate heads" if target == "heads" else "migrate")
+    tool = deployment.tool("migrate heads" if target == "heads" else "migrate")
     return {"migrate": tool, "alembic_stamp": confirm, "alembic_upgrade": upgrade}

@@ -208,7 +208,7 @@ class Daemon:
         """Return the runs so far: those on disk, and those that only this process knows of."""
         now = self._clock()
         backups, operations = store.all_backups(self.settings), history.read(self.settings.dir).operations
-        known = planner.past_of(self.settings, backups, operations, now)
+        known = planner.run_history_of(self.settings, backups, operations, now)
         own = {task: at for task, at in self._own_runs.last.items() if planner.is_credible(at, now)}
         last = {task: max(one[task] for one in (known.last, own) if task in one) for task in {*known.last, *own}}
         return replace(self._own_runs, last=last, failed={**known.failed, **self._own_runs.failed})

@@ -57,7 +57,7 @@ def listing(settings: Settings, found: list[Backup], screen: Terminal | None = N
     from backupkit.repository import store
 
     if not found:
-        yield f"There are no backups in {settings.dir} yet. Make one: {settings.reach.tool('backup')}"
+        yield f"There are no backups in {settings.dir} yet. Make one: {settings.deployment.tool('backup')}"
         if there := store.left_beside(settings):
             yield f"There are backups in {there}, where an earlier version kept them: set BACKUP_DIR to that."
         return
@@ -338,7 +338,7 @@ def _changes(summary: Summary, copied: str) -> str:
     return f"{counts} ({format_bytes(summary.bytes)} {copied})" if counts else "the same as in the backup"
 
 
-def restored(reach: Deployment, done: Restored) -> Iterator[str]:
+def restored(deployment: Deployment, done: Restored) -> Iterator[str]:
     """Yield what was restored, how it was checked, and what is left to do."""
     yield f"Restored {done.source}."
     if done.rows:
@@ -350,10 +350,10 @@ def restored(reach: Deployment, done: Restored) -> Iterator[str]:
     for name, part in done.parts.items():
         rows = f"{counted(len(part.rows), 'table')}, {counted(sum(part.rows.values()), 'row')}"
         yield f"  {printable(name)}: {_changes(part.uploads, 'copied') if part.uploads else rows}"
-    yield f"  before     {_undo_hint(reach, done)}"
+    yield f"  before     {_undo_hint(deployment, done)}"
     if done.verdict:
-        yield from next_steps(reach, done.verdict)
-    if restart := reach.restart():
+        yield from next_steps(deployment, done.verdict)
+    if restart := deployment.restart():
         yield f"If the app keeps data in memory, restart it:  {restart}"
     else:
         yield "If the app keeps data in memory, restart it."
@@ -432,45 +432,45 @@ def _first_commands(found: Layout) -> Iterator[str]:
     yield f"To start the app on it, give it these paths, as it takes them:  {' '.join(places)}"
 
 
-def put_back(reach: Deployment, done: Restored) -> Iterator[str]:
+def put_back(deployment: Deployment, done: Restored) -> Iterator[str]:
     """Yield which uploads were put back, and how to undo that."""
     assert done.uploads is not None
     yield f"Put back from {done.source}: {_changes(done.uploads, 'copied')}"
-    yield f"  before     {_undo_hint(reach, done)}"
+    yield f"  before     {_undo_hint(deployment, done)}"
 
 
-def _undo_hint(reach: Deployment, done: Restored) -> str:
+def _undo_hint(deployment: Deployment, done: Restored) -> str:
     if done.can_undo:
-        return f"kept in {done.safety}; take the restore back: {reach.tool('undo')}"
+        return f"kept in {done.safety}; take the restore back: {deployment.tool('undo')}"
     if not done.kept:
         return "there was no database; this restore cannot be undone"
-    left = f"; what can be read of it: {reach.tool(f'salvage {done.safety}')}" if done.safety else ""
+    left = f"; what can be read of it: {deployment.tool(f'salvage {done.safety}')}" if done.safety else ""
     return f"the broken database, as files: {', '.join(map(str, done.kept))}; this restore cannot be undone{left}"
 
 
-def next_steps(reach: Deployment, verdict: SchemaVerdict) -> Iterator[str]:
+def next_steps(deployment: Deployment, verdict: SchemaVerdict) -> Iterator[str]:
     """Yield the commands that bring the schema to this code, if there is something to do."""
     if verdict.relation == "behind":
         yield f"Schema mismatch: the database is {counted(len(verdict.pending), 'migration')} behind this code:"
         yield from (f"    {one.revision}  {one.title}" for one in verdict.pending)
         yield "Bring it to this code, with a backup before and a way back:"
-        yield f"    {reach.tool(verdict.command)}"
-        if reach.has_own_command:
+        yield f"    {deployment.tool(verdict.command)}"
+        if deployment.has_own_command:
             return
         yield "Or with Alembic alone (the first line only confirms where the database is):"
-        yield f"    {reach.alembic(f'stamp {shlex.join(verdict.backup)}')}"
-        yield f"    {reach.alembic(f'upgrade {verdict.target}')}"
+        yield f"    {deployment.alembic(f'stamp {shlex.join(verdict.backup)}')}"
+        yield f"    {deployment.alembic(f'upgrade {verdict.target}')}"
     elif verdict.relation == "unreadable":
         yield f"The schema was not compared with this code: {verdict.reason}"
         yield f"    {verdict.needs}"
-    elif verdict.relation == "no_migrations" and reach.has_own_command:
+    elif verdict.relation == "no_migrations" and deployment.has_own_command:
         yield "If the schema is behind this code, bring it there, with a backup before and a way back:"
-        yield f"    {reach.tool('migrate')}"
+        yield f"    {deployment.tool('migrate')}"
     elif verdict.relation == "unknown":
         yield f"Schema mismatch: {verdict.reason} The code may not work with it."
     elif verdict.relation == "unversioned":
         yield "Schema: the backup has no Alembic revision. Only if you know which one its tables are at:"
-        yield f"    {reach.alembic('stamp THAT_REVISION')}"
+        yield f"    {deployment.alembic('stamp THAT_REVISION')}"
 
 
 def prune_plan(settings: Settings, found: PrunePlan, screen: Terminal | None = None) -> Iterator[str]:
@@ -523,7 +523,7 @@ def pushed(done: Sequence[Pushed]) -> Iterator[str]:
             yield f"  before that it {got}"
 
 
-def pulled(reach: Deployment, done: Pulled) -> Iterator[str]:
+def pulled(deployment: Deployment, done: Pulled) -> Iterator[str]:
     """Yield what was pulled, and what to type next."""
     backup = done.backup
     size = format_bytes(backup.size_bytes)
@@ -532,8 +532,8 @@ def pulled(reach: Deployment, done: Pulled) -> Iterator[str]:
     else:
         yield f"{backup.name} is here already ({size}); nothing was pulled."
     if done.points:
-        yield f"  {counted(done.points, 'point')} of rewind came along: {reach.tool('rewind')}"
-    yield f"  on disk in {backup.path}; put it back: {reach.tool(f'restore {backup.name}')}"
+        yield f"  {counted(done.points, 'point')} of rewind came along: {deployment.tool('rewind')}"
+    yield f"  on disk in {backup.path}; put it back: {deployment.tool(f'restore {backup.name}')}"
 
 
 def remote_listing(
@@ -548,7 +548,7 @@ def remote_listing(
     `here` has, by name, when each local backup was made: another time means another backup of the same name.
     """
     if not found:
-        yield f"There are no backups on {remote} yet. Push them: {settings.reach.tool('push')}"
+        yield f"There are no backups on {remote} yet. Push them: {settings.deployment.tool('push')}"
         return
     head = ("NAME", "MADE", "KIND", "SIZE", "REVISION", "HERE")
     rows = [
@@ -646,7 +646,7 @@ def dumped(tables: int, rows: int, target: Path) -> Iterator[str]:
     yield f"Dumped {counted(tables, 'table')}, {counted(rows, 'row')} to {target}"
 
 
-def salvaged(reach: Deployment, done: Salvaged) -> Iterator[str]:
+def salvaged(deployment: Deployment, done: Salvaged) -> Iterator[str]:
     """Yield what could be read, table by table, where it is, and which backup to restore."""
     could = "Salvaged" if done.created else "Can be salvaged:"
     yield f"{could} {counted(done.rows, 'row')} in {counted(len(done.tables), 'table')} of {done.source}"
@@ -661,7 +661,7 @@ def salvaged(reach: Deployment, done: Salvaged) -> Iterator[str]:
     yield done.advice
     if done.created and done.recommended:
         only = f" --only {done.only}" if done.only else ""
-        yield f"  {reach.tool(f'restore {done.recommended}{only}')}"
+        yield f"  {deployment.tool(f'restore {done.recommended}{only}')}"
 
 
 def _salvaged_row(one: SalvagedTable, columns: int) -> tuple[str, ...]:
@@ -676,15 +676,15 @@ def exported(done: Exported) -> Iterator[str]:
     yield f"Exported {done.backup.name} to {done.path} ({size}, {how}), every checksum compared."
 
 
-def imported(reach: Deployment, done: Imported) -> Iterator[str]:
+def imported(deployment: Deployment, done: Imported) -> Iterator[str]:
     """Yield what was imported, and what to type next."""
     backup = done.backup
     compared = "every checksum compared" if backup.state != "unchecked" else "unchecked"
     yield f"Imported {backup.name} ({format_bytes(backup.size_bytes)}), {compared}."
-    yield f"  on disk in {backup.path}; what it would change: {reach.tool(f'restore {backup.name} --dry-run')}"
+    yield f"  on disk in {backup.path}; what it would change: {deployment.tool(f'restore {backup.name} --dry-run')}"
 
 
-def migrated(reach: Deployment, done: Migrated) -> Iterator[str]:
+def migrated(deployment: Deployment, done: Migrated) -> Iterator[str]:
     """Yield what was migrated or rehearsed, and the row counts before and after."""
     count = counted(len(done.migrations), "migration")
     is_live = done.backup is not None
@@ -694,7 +694,7 @@ def migrated(reach: Deployment, done: Migrated) -> Iterator[str]:
     yield "  rows               before -> after"
     yield from _row_counts(done.rows_before, done.rows_after)
     if is_live:
-        yield f"  before     kept in {done.backup}; take the migration back: {reach.tool('undo')}"
+        yield f"  before     kept in {done.backup}; take the migration back: {deployment.tool('undo')}"
     else:
         yield "Nothing was changed."
 

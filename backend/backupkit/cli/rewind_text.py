@@ -21,7 +21,7 @@ _MOST_LOST = 20
 def timeline(settings: Settings, found: Timeline, interval: float, screen: Terminal | None = None) -> Iterator[str]:
     """Yield the stretches of time that can be restored, the gaps, the lost points, and the size on disk."""
     if not settings.rewind:
-        yield f"Rewind is off. To restore any minute of a week: {settings.reach.tool('config set rewind 7d')}"
+        yield f"Rewind is off. To restore any minute of a week: {settings.deployment.tool('config set rewind 7d')}"
     points = [one for one in found.moments if one.point]
     if not points:
         yield "There are no points yet. The scheduler takes them, once there is a backup: `schedule`, `backup`"
@@ -40,7 +40,7 @@ def timeline(settings: Settings, found: Timeline, interval: float, screen: Termi
     yield f"{counted(len(points), 'point')}, {format_bytes(found.size)}. A look every {interval:g} s."
     newest = settings.local(points[-1].at)
     typed = f'restore --at "{newest:%Y-%m-%d %H:%M}"'
-    yield f"Restore one: {settings.reach.tool(typed)}"
+    yield f"Restore one: {settings.deployment.tool(typed)}"
 
 
 def timeline_document(settings: Settings, found: Timeline, interval: float) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def open_to_read() -> Settings:
     settings = load()
     if what := unfinished.describe(settings):
         with listening() as emit:
-            emit(Warned(f"{what} To finish it: {settings.reach.tool('recover')}"))
+            emit(Warned(f"{what} To finish it: {settings.deployment.tool('recover')}"))
     return settings
 
 
@@ -104,7 +104,7 @@ def _load(before: Settings | None) -> Settings:
 
     work_as_owner(_app_dir())
     settings = load_settings(_app_dir())
-    log.hide((*(before.secrets if before else ()), *settings.secrets))
+    log.mask((*(before.secrets if before else ()), *settings.secrets))
     if settings.log_file and settings.log_file != (before and before.log_file):
         log.open_log(settings.log_file, settings.log_format)
     return settings

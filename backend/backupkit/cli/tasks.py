@@ -129,7 +129,7 @@ def putting_back(settings: Settings, title: str, plan: RestorePlan, clock: Clock
     return Task(
         title,
         lambda emit: restore_backup(settings, plan, emit, clock),
-        lambda done: [*render.put_back(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)],
+        lambda done: [*render.put_back(settings.deployment, done), *(f"Warning: {text}" for text in done.warnings)],
         steps_to_finish=_NOT_CANCELLABLE,
     )
 
@@ -191,4 +191,4 @@ def laying_out(settings: Settings, wanted: Beside, shown: Layout, clock: Clock) 
 
 def result_lines(settings: Settings, done: Restored) -> list[str]:
     """Return the lines for what was restored, how it was checked, the next commands, and the warnings."""
-    return [*render.restored(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)]
+    return [*render.restored(settings.deployment, done), *(f"Warning: {text}" for text in done.warnings)]

@@ -72,7 +72,7 @@ class Deployment:
         return f"{self.compose} restart {self.app_service or self.service}" if self.in_container else ""
 
 
-def reach_from(
+def deployment_from(
     environment: Mapping[str, str],
     service: str,
     app_dir: Path,

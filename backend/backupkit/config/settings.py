@@ -34,7 +34,7 @@ from pydantic import (
 
 from backupkit.config.alembic_setup import AlembicSetup, find_alembic
 from backupkit.config.cron import check_cron, parse_time
-from backupkit.config.deployment import Deployment, reach_from
+from backupkit.config.deployment import Deployment, deployment_from
 from backupkit.config.places import RESERVED, DatabaseTable, TreeTable, colliding, tables
 from backupkit.config.references import paths_by_column
 from backupkit.config.remotes import AnyTable, remote_tables, unknown_secret
@@ -680,7 +680,7 @@ class Settings(BaseModel):
     def _view(self, part: str, tree: Path | None, **places: Path | None) -> Settings:
         own = {"migrate_command": "", "version_table": ""} if "alembic_ini" in places else {}
         view = self.model_copy(update={**places, **own})
-        view.__dict__.pop("reach", None)  # the cached one names the first database's Alembic
+        view.__dict__.pop("deployment", None)  # the cached one names the first database's Alembic
         view._whole, view._part, view._tree = self, part, tree
         return view
 
@@ -706,10 +706,10 @@ class Settings(BaseModel):
         return tuple((name, text) for name, _, text in parts)
 
     @cached_property
-    def reach(self) -> Deployment:
+    def deployment(self) -> Deployment:
         """How users reach the app, for the commands that are printed for them."""
         own = bool(self.migrate_command)
-        return reach_from(os.environ, self.service, self.app_dir, self.alembic, self.app_service, own)
+        return deployment_from(os.environ, self.service, self.app_dir, self.alembic, self.app_service, own)
 
     @cached_property
     def secrets(self) -> tuple[Secret, ...]:

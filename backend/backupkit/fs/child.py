@@ -105,7 +105,7 @@ class Child:
         """Return which limit it exceeded after its last answer: `TIME` or `SPACE`; empty if none."""
         return _EXCESS.get(signal.Signals(-self._ended()), "") if self._ended() < 0 else ""
 
-    def too_early(self) -> BackupError:
+    def ended_early(self) -> BackupError:
         """Return the error for a process that ended before the expected answer."""
         ended = self._ended()
         return self._failure(f"signal {-ended}" if ended < 0 else f"exit code {ended}")

@@ -202,7 +202,7 @@ def _links_on_the_way(path: Path) -> list[Path]:
     return found
 
 
-def born(pid: int) -> str:
+def start_time_of(pid: int) -> str:
     """Return when the process started, in the kernel's own count; empty if there is none, or it is not shown."""
     return "".join(_stat_fields(pid)[19:20])
 
@@ -223,7 +223,7 @@ def _stat_fields(pid: int) -> list[str]:
 def is_alive(pid: int, since: str) -> bool:
     """Return whether that very process runs on this host, in this container; without `since`, any with its pid."""
     if since:
-        return born(pid) == since
+        return start_time_of(pid) == since
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -140,7 +140,7 @@ def _read_by_running(settings: Settings, setup: AlembicSetup, emit: EventListene
 
 
 def _cannot_read(settings: Settings, setup: AlembicSetup, error: AppCodeFailed) -> CannotRead:
-    hint = f"The same error should come from: {settings.reach.alembic('history')}"
+    hint = f"The same error should come from: {settings.deployment.alembic('history')}"
     if error.missing:
         python = " ".join(app_process.python(settings))
         hint = f"Set BACKUP_PYTHON to the app's Python, or install {error.missing} where {python} finds it."
@@ -171,7 +171,7 @@ def steps_to(
     if not answer["steps"] and not asked & set(revisions) and asked < tree.included(revisions):
         raise Refused(
             f"The database is at {', '.join(revisions)}, which is after {target}: that would be a downgrade.",
-            hint=f"`undo` takes the last migration back; or type: {settings.reach.alembic(f'downgrade {target}')}",
+            hint=f"`undo` takes the last migration back; or type: {settings.deployment.alembic(f'downgrade {target}')}",
         )
     titles = {one.revision: one for one in tree.migrations}
     return tuple(titles[revision] for revision in answer["steps"])
@@ -179,13 +179,14 @@ def steps_to(
 
 def _not_a_target(settings: Settings, target: str, refusal: str) -> Refused:
     if target.startswith("-"):
+        command = settings.deployment.alembic(f"downgrade -- {target}")
         return Refused(
             f"{target} would be a downgrade, which can lose data.",
-            hint=f"`undo` takes the last migration back; or type: {settings.reach.alembic(f'downgrade -- {target}')}",
+            hint=f"`undo` takes the last migration back; or type: {command}",
         )
     return Refused(
         f"{target!r} is no revision to migrate to: {refusal.rstrip('.')}.",
-        hint=f"These are known: {settings.reach.alembic('history')}",
+        hint=f"These are known: {settings.deployment.alembic('history')}",
     )
 
 

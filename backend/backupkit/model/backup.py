@@ -223,7 +223,7 @@ class Metadata:
                 )
         return None
 
-    def remade(self, part: str, facts: DatabaseFacts, fingerprint: str) -> Metadata:
+    def with_database_file(self, part: str, facts: DatabaseFacts, fingerprint: str) -> Metadata:
         """Return the metadata with another file of that database that has the same rows; an empty part is the first."""
 
         def change(one: SealedDatabase) -> SealedDatabase:

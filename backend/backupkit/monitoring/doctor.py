@@ -117,7 +117,9 @@ def _missing_database(settings: Settings) -> Iterator[Finding]:
     yield Finding("wrong", f"There is no database at {settings.database}; {where}.")
     for path in likely_databases(settings)[:_MAX_CANDIDATES]:
         told = os.path.relpath(path, settings.app_dir)
-        fix = f"set {variable} to {told}" if variable else settings.reach.tool(f"config set database {quote(told)}")
+        fix = (
+            f"set {variable} to {told}" if variable else settings.deployment.tool(f"config set database {quote(told)}")
+        )
         yield Finding("note", f"{path} is a SQLite database: is it the app's?", fix)
 
 
@@ -126,11 +128,11 @@ def _compose(settings: Settings) -> Iterator[Finding]:
     if not (missing := unseen_variables(os.environ)):
         return
     text, name = f"The compose file sets {', '.join(missing)}", missing[0].removeprefix(PREFIX).lower()
-    if settings.reach.in_container:
-        fix = f"{settings.reach.compose} up -d {settings.reach.service}"
+    if settings.deployment.in_container:
+        fix = f"{settings.deployment.compose} up -d {settings.deployment.service}"
         text += ", which is not set in this container: it is older than that line, or of another service."
     else:
-        fix = settings.reach.tool(f"config set {name} VALUE")
+        fix = settings.deployment.tool(f"config set {name} VALUE")
         text += ": that holds in the container, and this ran without one. A value in backup.toml holds in both."
     yield Finding("warning", text, fix)
 
@@ -195,10 +197,10 @@ def _backups(settings: Settings) -> Iterator[Finding]:
     for backup in found:
         if backup.state == "damaged":
             held = listing_cache.holders(settings, backup)
-            fix = settings.reach.tool(f"pull {backup.name} --remote {held[0]}") if held else ""
+            fix = settings.deployment.tool(f"pull {backup.name} --remote {held[0]}") if held else ""
             yield Finding("warning", f"{backup.name} is damaged: {backup.error or backup.flaws[0].text}", fix)
     if not found:
-        yield Finding("warning", "There is no backup yet.", settings.reach.tool("backup"))
+        yield Finding("warning", "There is no backup yet.", settings.deployment.tool("backup"))
     yield from _left_beside(settings)
 
 
@@ -285,7 +287,7 @@ def _schema(settings: Settings) -> Iterator[Finding]:
     if verdict.relation == "same":
         yield Finding("fine", f"The database is at this code's revision: {at}.")
     elif verdict.relation == "behind":
-        fix = settings.reach.tool(verdict.command)
+        fix = settings.deployment.tool(verdict.command)
         yield Finding("warning", f"The database is {len(verdict.pending)} migrations behind this code.", fix)
     elif verdict.relation == "unreadable":
         yield Finding("wrong", f"{verdict.reason} A backup cannot be compared with this code.", verdict.needs)
@@ -307,7 +309,7 @@ def _temporary(_settings: Settings) -> Iterator[Finding]:
 
 def _unfinished(settings: Settings) -> Iterator[Finding]:
     if what := unfinished.describe(settings):
-        yield Finding("wrong", what, settings.reach.tool("recover"))
+        yield Finding("wrong", what, settings.deployment.tool("recover"))
 
 
 def at_start(settings: Settings) -> list[Finding]:
@@ -378,10 +380,10 @@ def _is_in_wal_mode(settings: Settings) -> bool:
 
 
 def _deployment(settings: Settings) -> Iterator[Finding]:
-    reach = settings.reach
+    deployment = settings.deployment
     where = (
-        f"in the service {reach.service}, by {reach.compose}"
-        if reach.in_container
+        f"in the service {deployment.service}, by {deployment.compose}"
+        if deployment.in_container
         else "on this machine, without Docker"
     )
     yield Finding("fine", f"Commands run {where}; times are in {settings.timezone}.")
@@ -394,7 +396,7 @@ def _notifications(settings: Settings) -> Iterator[Finding]:
         yield Finding("fine", "Notifications of unattended runs are set up; `notify-test` sends a test message.")
     else:
         text = "No message is sent after a failure: BACKUP_NOTIFY_URLS and BACKUP_PING_URL are empty."
-        yield Finding("note", text, settings.reach.tool("config set ping_url_file FILE"))
+        yield Finding("note", text, settings.deployment.tool("config set ping_url_file FILE"))
 
 
 def _clock(settings: Settings, now: datetime) -> Iterator[Finding]:
@@ -412,7 +414,7 @@ def _scheduler(settings: Settings, now: datetime) -> Iterator[Finding]:
     made = max((one.created_at for one in _good_metadata(settings) if one.kind == "scheduled"), default=None)
     if gap is None:
         yield Finding("note", "No automatic backup is scheduled: enabled, automatic_daily and schedule say so.")
-    elif scheduler_lock.is_anyone_on(settings.dir):
+    elif scheduler_lock.is_running_for(settings.dir):
         yield Finding("fine", "A scheduler is running.")
     elif made and now - made < 2 * gap:
         ago = span((now - made).total_seconds())
@@ -432,7 +434,7 @@ def _rewind(settings: Settings, now: datetime) -> Iterator[Finding]:
     newest = next((one.point.header for one in reversed(moments.timeline(settings).moments) if one.point), None)
     interval = max(settings.rewind_interval, newest.interval if newest else 0)
     looked = scheduler_lock.last_look(settings.dir)
-    if not scheduler_lock.is_anyone_on(settings.dir):
+    if not scheduler_lock.is_running_for(settings.dir):
         text = "Rewind is on, but no scheduler is running: no points are taken."
         yield Finding("warning", text, _scheduler_start(settings))
     elif looked is None:
@@ -451,11 +453,11 @@ def _rewind(settings: Settings, now: datetime) -> Iterator[Finding]:
 
 def _scheduler_start(settings: Settings) -> str:
     """Return how to start a scheduler; the wrapper passes the compose service for it, if there is one."""
-    if not settings.reach.in_container:
-        return settings.reach.tool("schedule")
+    if not settings.deployment.in_container:
+        return settings.deployment.tool("schedule")
     if service := os.environ.get("BACKUP_HOST_SCHEDULER"):
-        return f"{settings.reach.compose} up -d {service}"
-    return f"a second service, or a line for cron ({settings.reach.tool('run')}): docs/schedule-and-retention.md"
+        return f"{settings.deployment.compose} up -d {service}"
+    return f"a second service, or a line for cron ({settings.deployment.tool('run')}): docs/schedule-and-retention.md"
 
 
 def _good_metadata(settings: Settings) -> list[Metadata]:

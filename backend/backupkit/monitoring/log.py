@@ -84,7 +84,7 @@ def open_log(path: Path, form: LogFormat = "plain") -> None:
     info("started: " + " ".join(sys.argv[1:]))
 
 
-def hide(secrets: Iterable[Secret]) -> None:
+def mask(secrets: Iterable[Secret]) -> None:
     """Remove these secrets from every line from now on."""
     global _secrets
     _secrets = tuple(secrets)

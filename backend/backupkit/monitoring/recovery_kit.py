@@ -56,7 +56,7 @@ def copies_of(settings: Settings) -> tuple[RemoteAccess, ...]:
 def recovery_kit(settings: Settings, copies: Sequence[RemoteAccess] = (), clock: Clock = utc_now) -> RecoveryKit:
     """Return the kit as of now: the newest reliable backup, the last proven one, the copies, keys and secret names."""
     backups = store.own_backups(settings)
-    sound = [one for one in backups if not reliable.why_not(settings, one, clock())]
+    sound = [one for one in backups if not reliable.why_not_latest(settings, one, clock())]
     proven = [(one.proven_at, one) for one in backups if one.proven_at]
     come_from = origins(settings)
     return RecoveryKit(

@@ -172,7 +172,7 @@ def look(settings: Settings, clock: Clock = utc_now) -> Facts:
             if backup.state == "damaged" and (remotes := listing_cache.holders(settings, backup))
         },
         rewind=moments.timeline(settings) if settings.rewind else None,
-        scheduler_seed=scheduler_lock.seed(settings.dir) if scheduler_lock.is_anyone_on(settings.dir) else None,
+        scheduler_seed=scheduler_lock.seed(settings.dir) if scheduler_lock.is_running_for(settings.dir) else None,
     )
 
 
@@ -245,10 +245,12 @@ def _sentence(numbers: Numbers, reasons: list[Reason]) -> str:
 def _live_database(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
     error = facts.database_trouble
     if isinstance(error, SourceLocked):
-        yield Reason("warning", f"The live database was not looked at. {error.message}", settings.reach.tool("doctor"))
+        yield Reason(
+            "warning", f"The live database was not looked at. {error.message}", settings.deployment.tool("doctor")
+        )
     elif error:
         fix = "restore latest" if isinstance(error, SourceBroken) and _last_whole(settings, facts) else "doctor"
-        yield Reason("critical", error.message, settings.reach.tool(fix))
+        yield Reason("critical", error.message, settings.deployment.tool(fix))
 
 
 def _live_uploads(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
@@ -258,16 +260,16 @@ def _live_uploads(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterat
     if not text and not facts.has_uploads and held:
         text = f"The uploads folder {settings.uploads} is empty, and the last backup has {held:,} files."
     if text:
-        yield Reason("critical", text, settings.reach.tool("restore latest --only uploads" if last else "doctor"))
+        yield Reason("critical", text, settings.deployment.tool("restore latest --only uploads" if last else "doctor"))
 
 
 def _backups_folder(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
     if facts.error:
-        yield Reason("critical", facts.error, settings.reach.tool("doctor"))
+        yield Reason("critical", facts.error, settings.deployment.tool("doctor"))
 
 
 def _age(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
-    age, fix = numbers.last_backup_age_seconds, settings.reach.tool("backup")
+    age, fix = numbers.last_backup_age_seconds, settings.deployment.tool("backup")
     if age is None:
         if not facts.error:
             yield Reason("critical", _no_reliable_backup(settings, facts), fix)
@@ -306,11 +308,11 @@ def _level_of_age(settings: Settings, facts: Facts, hours: float) -> Level:
 
 def _unfinished(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
     if facts.unfinished_restore:
-        yield Reason("critical", facts.unfinished_restore, settings.reach.tool("recover"))
+        yield Reason("critical", facts.unfinished_restore, settings.deployment.tool("recover"))
 
 
 def _space(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
-    free, fix = facts.free_bytes, settings.reach.tool("list")
+    free, fix = facts.free_bytes, settings.deployment.tool("list")
     if free is None:
         return
     last = _last_whole(settings, facts) or _last(settings, facts)
@@ -328,7 +330,7 @@ def _last_backup(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterato
     if last and last.metadata and last.metadata.uploads and last.metadata.uploads.warnings:
         missing = len(last.metadata.uploads.warnings)
         text = f"The last backup, {last.name}, is not complete: it has {missing} warnings."
-        yield Reason("warning", text, settings.reach.tool(f"show {last.name}"))
+        yield Reason("warning", text, settings.deployment.tool(f"show {last.name}"))
 
 
 def _references(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
@@ -336,14 +338,14 @@ def _references(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[
     if numbers.references and (count := numbers.references.missing):
         rows = "1 row names a file" if count == 1 else f"{count:,} rows name files"
         text = f"{rows} of the uploads that the last backup, {numbers.last_whole}, does not have."
-        yield Reason("warning", text, settings.reach.tool(f"show {numbers.last_whole}"))
+        yield Reason("warning", text, settings.deployment.tool(f"show {numbers.last_whole}"))
 
 
 def _uploads(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
     """Report if no recent backup holds the uploads: the app cannot be restored from the database alone."""
     if settings.uploads is None or not numbers.last_backup:
         return
-    last, fix = _last_whole(settings, facts), settings.reach.tool("backup")
+    last, fix = _last_whole(settings, facts), settings.deployment.tool("backup")
     if last is None:
         yield Reason("critical", "No backup holds the uploads.", fix)
     elif last.name != numbers.last_backup:
@@ -359,14 +361,14 @@ def _damaged(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
         command = f"pull {held[0][0]} --remote {held[0][1]}" if held else f"show {damaged[0].name}"
         copy = f" There is a copy of {held[0][0]} on {held[0][1]}." if held else ""
         text = f"Damaged backups: {few([one.name for one in damaged])}.{copy}"
-        yield Reason("warning", text, settings.reach.tool(command))
+        yield Reason("warning", text, settings.deployment.tool(command))
 
 
 def _unusual(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
     known = RetentionContext(settings.app_id, facts.now, settings.zone)
     for newest in counted_on(facts.backups, known):
         if newest.unusual:
-            fix = settings.reach.tool(f"show {newest.name}")
+            fix = settings.deployment.tool(f"show {newest.name}")
             text = f"{newest.name} is unusual: {newest.unusual[0]}. Until somebody has looked, prune removes nothing."
             yield Reason("warning", text, fix)
 
@@ -383,7 +385,7 @@ _BACKUP_RULES = (_damaged, _unusual, _future)
 
 def _proof(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
     """Report if the last test restore, or without one the oldest backup, is older than the limit."""
-    hours, fix = _proof_limit(settings, facts), settings.reach.tool("verify --test-restore")
+    hours, fix = _proof_limit(settings, facts), settings.deployment.tool("verify --test-restore")
     oldest = min((one.made_at for one in _reliable(settings, facts)), default=facts.now)
     ago = (facts.now - (numbers.last_proof_at or oldest)).total_seconds()
     if ago > hours * 3600:
@@ -404,9 +406,9 @@ def _remotes(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
     for one in facts.copies.remotes:
         if one.flaws:
             text = f"The remote {one.name} holds something damaged: {printable(one.flaws[0])}."
-            yield Reason("warning", text, settings.reach.tool(f"verify --remote {one.name}"))
+            yield Reason("warning", text, settings.deployment.tool(f"verify --remote {one.name}"))
         elif text := _copy_problem(one, facts.now, hours):
-            yield Reason("warning", text, settings.reach.tool(f"push --remote {one.name}"))
+            yield Reason("warning", text, settings.deployment.tool(f"push --remote {one.name}"))
 
 
 def _copy_problem(remote: RemoteState, now: datetime, hours: float) -> str:
@@ -433,12 +435,12 @@ def _failures(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[R
         last = failed[0]
         words = " ".join([last.command, *last.backups[:1]])
         text = f"Failed since the last backup: {len(failed)}. The last was {words}: {last.error or last.outcome}"
-        yield Reason("warning", text, settings.reach.tool("history --failures"))
+        yield Reason("warning", text, settings.deployment.tool("history --failures"))
 
 
 def _history(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
     if facts.history.error:
-        yield Reason("warning", facts.history.error, settings.reach.tool("history"))
+        yield Reason("warning", facts.history.error, settings.deployment.tool("history"))
 
 
 def _rewind(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
@@ -446,13 +448,13 @@ def _rewind(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Rea
         return
     if facts.rewind.lost:
         text = f"{len(facts.rewind.lost)} points of rewind cannot be restored: {facts.rewind.lost[0].why}."
-        yield Reason("warning", text, settings.reach.tool("rewind"))
+        yield Reason("warning", text, settings.deployment.tool("rewind"))
     if facts.scheduler_seed is None:
         text = "Rewind is on, but no scheduler is running: no points are taken."
-        yield Reason("warning", text, settings.reach.tool("schedule"))
+        yield Reason("warning", text, settings.deployment.tool("schedule"))
     elif (last := _last_look(settings, facts.rewind)) and facts.now - last > _allowed_delay(settings, facts.rewind):
         text = f"Rewind has not looked at the data since {settings.local(last):%Y-%m-%d %H:%M}: no points are taken."
-        yield Reason("warning", f"{text} The scheduler's log says why.", settings.reach.tool("rewind"))
+        yield Reason("warning", f"{text} The scheduler's log says why.", settings.deployment.tool("rewind"))
 
 
 def _last_look(settings: Settings, found: Timeline) -> datetime | None:
@@ -543,7 +545,7 @@ def _next_run_at(settings: Settings, facts: Facts) -> datetime | None:
     """Return when the running scheduler makes its next backup, or None."""
     if facts.scheduler_seed is None:
         return None
-    past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now, facts.scheduler_seed)
+    past = planner.run_history_of(settings, facts.backups, facts.history.operations, facts.now, facts.scheduler_seed)
     due = planner.next_due(settings, past, facts.now)
     return next((max(one.at, facts.now) for one in due if one.task == "backup"), None)
 

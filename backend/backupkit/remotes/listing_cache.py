@@ -107,10 +107,10 @@ def read_document(backups: Path, remote: str, name: str) -> Any:
 
 def _own(settings: Settings, before: CachedListing, there: Sequence[RemoteBackup]) -> tuple[str, ...]:
     known = {(one.name, one.created_at) for one in before.backups if before.own is None or one.name in before.own}
-    return tuple(one.name for one in there if (one.name, one.created_at) in known or held_here(settings, one))
+    return tuple(one.name for one in there if (one.name, one.created_at) in known or local_original(settings, one))
 
 
-def held_here(settings: Settings, one: RemoteBackup) -> Backup | None:
+def local_original(settings: Settings, one: RemoteBackup) -> Backup | None:
     """Return the local backup that `one` is a copy of; None if it is gone, unreadable, or another has its name."""
     if not store.is_backup(settings.dir / one.name):
         return None

@@ -272,7 +272,7 @@ def _fetch_points(settings: Settings, remote: Remote, backup: Backup, trust: boo
             if (entry := change.entry) is None:
                 continue
             path, extra = f"{folder}/{change.path}", [name for name, _ in entry.attributes]
-            if why := packing.surprise(path, entry.form, entry.mode, entry.target, extra):
+            if why := packing.why_untrusted(path, entry.form, entry.mode, entry.target, extra):
                 hint = f"{packing.VOUCH}: `pull {backup.name} --remote {remote.name} --trust`"
                 named = change.path if folder == UPLOADS_FOLDER else path
                 raise Damaged(f"In the point {one.name} {printable(named)} {why}.", hint)
@@ -290,10 +290,10 @@ def _refuse_untrusted_entries(draft: Path, found: RemoteBackup, remote: str, tru
     with contextlib.closing(tree.Parents.in_ours(draft)) as parents:
         for one in tree.walk(draft):
             hint = f"Try another one: `list --remote {remote}`"
-            why = packing.strange(one.path, one.form)
+            why = packing.why_unsupported(one.path, one.form)
             if not why and not trust:
                 extra = attributes.names(draft, one.path, parents) if one.form == "file" else ()
-                why = packing.surprise(one.path, one.form, one.facts.st_mode, one.target, extra)
+                why = packing.why_untrusted(one.path, one.form, one.facts.st_mode, one.target, extra)
                 hint = f"{packing.VOUCH}: `pull {found.name} --remote {remote} --trust`"
             if why:
                 raise Damaged(f"{found.name} from {remote} is refused: {printable(one.path)} {why}.", hint)

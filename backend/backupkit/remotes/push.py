@@ -265,7 +265,7 @@ def _with_points(settings: Settings, wanted: Backup | None, there: Sequence[Remo
     """Yield the backups here that have points and are on the remote, newest first."""
     names = set(chain.chains(settings.dir)) if wanted is None else {wanted.name}
     for one in there:
-        backup = listing_cache.held_here(settings, one) if one.name in names else None
+        backup = listing_cache.local_original(settings, one) if one.name in names else None
         if backup and backup.is_usable:
             yield backup
 

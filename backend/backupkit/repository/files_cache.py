@@ -47,7 +47,7 @@ class CachedFile(NamedTuple):
     attributes: int = 0
     """Number of extended attributes of the copy."""
 
-    def is_now(self, facts: os.stat_result) -> bool:
+    def still_matches(self, facts: os.stat_result) -> bool:
         """Return whether the live file certainly still has the content that was copied."""
         return self.change_stamp == stamp_of(facts)
 

@@ -206,7 +206,7 @@ class Comparison:
         self._top: dict[str, str] = {}
         self._is_in_order = True
 
-    def unheard(self) -> None:
+    def mark_unordered(self) -> None:
         """Note that files arrived without a comparison, so that `rest` verifies the whole folder."""
         self._is_in_order = False
 

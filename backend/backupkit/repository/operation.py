@@ -177,9 +177,9 @@ def who_is_at_work(environment: Mapping[str, str], arguments: Sequence[str]) -> 
     """Return this process and its user: the browser's user, else the host's user from the wrapper, else its own."""
     pid = os.getpid()
     if actor := _actor.get():
-        return Who(_shortened(actor), pid, process.host(), "web", process.born(pid))
+        return Who(_shortened(actor), pid, process.host(), "web", process.start_time_of(pid))
     person = environment.get("BACKUP_HOST_USER") or process.user()
-    return Who(_shortened(person), pid, process.host(), _through(environment, arguments), process.born(pid))
+    return Who(_shortened(person), pid, process.host(), _through(environment, arguments), process.start_time_of(pid))
 
 
 def _through(environment: Mapping[str, str], arguments: Sequence[str]) -> Through:

@@ -33,7 +33,7 @@ def is_whole(settings: Settings, metadata: Metadata) -> bool:
     return metadata.database_file is not None and (metadata.uploads_included or settings.uploads is None)
 
 
-def why_not(settings: Settings, backup: Backup, now: datetime) -> str:
+def why_not_latest(settings: Settings, backup: Backup, now: datetime) -> str:
     """Return why the backup cannot be `latest`; empty if it can."""
     metadata = backup.metadata
     if metadata is None or backup.state == "damaged":
@@ -56,5 +56,5 @@ def passed_over(settings: Settings, backups: Iterable[Backup], now: datetime) ->
     names: dict[str, list[str]] = {}
     for backup in backups:
         if backup.kind != "pre_restore":
-            names.setdefault(why_not(settings, backup, now), []).append(backup.name)
+            names.setdefault(why_not_latest(settings, backup, now), []).append(backup.name)
     return printable("; ".join(f"{few(found)} ({reason})" for reason, found in names.items()))

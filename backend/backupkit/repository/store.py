@@ -44,7 +44,7 @@ def require(backups: Path) -> None:
 
 def all_backups(settings: Settings) -> list[Backup]:
     """Return every backup, newest first. Other folders are left out; a damaged backup has the state `damaged`."""
-    return all_in(settings.dir, settings.zone)
+    return read_all(settings.dir, settings.zone)
 
 
 _seen: ContextVar[dict[tuple[Path, ZoneInfo], list[Backup]] | None] = ContextVar("seen", default=None)
@@ -60,7 +60,7 @@ def seen_once() -> Iterator[None]:
         _seen.reset(token)
 
 
-def all_in(folder: Path, zone: ZoneInfo) -> list[Backup]:
+def read_all(folder: Path, zone: ZoneInfo) -> list[Backup]:
     """Return every backup in any backups folder, newest first; times without an offset are taken to be in `zone`."""
     seen = _seen.get()
     if seen is None:
@@ -136,7 +136,7 @@ def latest(settings: Settings, now: datetime | None = None, until: datetime | No
     if until:
         found = [one for one in found if one.made_at <= until]
     for place, backup in enumerate(found):
-        if not reliable.why_not(settings, backup, now):
+        if not reliable.why_not_latest(settings, backup, now):
             newer = [*found[:place], *(one for one in found[place:] if _may_be_newer(one, backup))]
             return Latest(backup, reliable.passed_over(settings, newer, now))
     if passed_over := reliable.passed_over(settings, found, now):
@@ -189,7 +189,7 @@ def left_beside(settings: Settings) -> Path | None:
     if "dir" in settings.model_fields_set or there == settings.dir:
         return None
     with contextlib.suppress(OSError):
-        found = all_in(there, settings.zone)
+        found = read_all(there, settings.zone)
         return there if any(one.metadata and reliable.is_own(settings, one.metadata) for one in found) else None
     return None
 

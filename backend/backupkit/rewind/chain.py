@@ -82,7 +82,7 @@ class Moment:
     @property
     def way(self) -> tuple[Point, ...]:
         """The points to apply to the base backup, in order; the last one is the point itself."""
-        return way_to(self.point, self.earlier) if self.point else ()
+        return points_to(self.point, self.earlier) if self.point else ()
 
     @property
     def is_after_gap(self) -> bool:
@@ -207,7 +207,7 @@ def are_there(backups: Path, points: Iterable[Point]) -> bool:
     return all(now.get(one.name) == one for one in points)
 
 
-def ways(points: Iterable[Point], seal: str) -> tuple[dict[str, Point | None], list[Lost]]:
+def parents_of(points: Iterable[Point], seal: str) -> tuple[dict[str, Point | None], list[Lost]]:
     """Return the parent of each restorable point by point name (None is the base backup), and the lost points."""
     states: dict[str, Point | None] = {}
     before: dict[str, Point | None] = {}
@@ -227,7 +227,7 @@ def ways(points: Iterable[Point], seal: str) -> tuple[dict[str, Point | None], l
     return before, lost
 
 
-def way_to(one: Point, before: Mapping[str, Point | None]) -> tuple[Point, ...]:
+def points_to(one: Point, before: Mapping[str, Point | None]) -> tuple[Point, ...]:
     """Return the points to apply in order to reach this one, itself last."""
     way = [one]
     while (earlier := before[way[-1].name]) is not None:
@@ -242,7 +242,7 @@ def moments_of(
 
     There are no moments if no point can be restored.
     """
-    before, lost = ways([one for one in points if one.name not in without], seal)
+    before, lost = parents_of([one for one in points if one.name not in without], seal)
     lost += [Lost(one.chain, one.name, without[one.name], one.header) for one in points if one.name in without]
     good = [one for one in points if one.name in before]
     if not good:

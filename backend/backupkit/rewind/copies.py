@@ -100,7 +100,7 @@ def to_send(
                 else:
                     gone.add(one.name)  # the scheduler merged it into a later point, which the next push finds
             emit(Progress(done := done + one.size))
-    good, _ = chain.ways([one for one in found if one.name not in damaged.keys() | gone], seal_of(backup))
+    good, _ = chain.parents_of([one for one in found if one.name not in damaged.keys() | gone], seal_of(backup))
     return [one for one in new if one.name in good], tuple(damaged.values())
 
 

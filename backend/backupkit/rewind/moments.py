@@ -129,7 +129,7 @@ def _check_chain(
     with chain.opened(settings.dir, backup.name) as folder:
         for one in points if folder else ():
             assert folder is not None
-            _, lost = chain.ways([other for other in points if other.name not in bad], seal_of(backup))
+            _, lost = chain.parents_of([other for other in points if other.name not in bad], seal_of(backup))
             if unreachable := next((other for other in lost if other.name == one.name), None):
                 yield unreachable
                 continue
@@ -148,9 +148,9 @@ def _state_before(
     folder: Path, backup: Backup, points: list[chain.Point], wanted: chain.Point, bad: dict[str, str]
 ) -> State:
     """Return the state before the point."""
-    before, _ = chain.ways([one for one in points if one.name not in bad], seal_of(backup))
+    before, _ = chain.parents_of([one for one in points if one.name not in bad], seal_of(backup))
     state = of_backup(backup)
-    for one in chain.way_to(wanted, before)[:-1]:
+    for one in chain.points_to(wanted, before)[:-1]:
         state.apply(folder / one.name, one.header)
     return state
 
@@ -207,7 +207,9 @@ def _chosen_point(settings: Settings, found: Timeline, moment: Moment, at: datet
     after = f"; the next one is of {_local(settings, later.at)}" if later else ", the newest"
     sentence = f"The point of {_local(settings, moment.at)}{after}. What was written after it is not in it."
     if other := found.other(moment, at):
-        sentence += f' The clock was set back: that time came twice. The other: --at "{typed(settings, other.at)}".'
+        sentence += (
+            f' The clock was set back: that time came twice. The other: --at "{typed_time(settings, other.at)}".'
+        )
     return Chosen(moment, moment.chain, moment.at, sentence)
 
 
@@ -217,7 +219,7 @@ def _newest_unusual(settings: Settings, found: Timeline, at: datetime, now: date
     A person who asks for a time wants the data as it was then, unusual or not.
     """
     for one in store.own_backups(settings) if found.moments else ():
-        if one.unusual and one.made_at <= at and reliable.why_not(settings, one, now).startswith("unusual"):
+        if one.unusual and one.made_at <= at and reliable.why_not_latest(settings, one, now).startswith("unusual"):
             return one
     return None
 
@@ -233,7 +235,8 @@ def _refuse_gap(settings: Settings, at: datetime, before: Moment, after: Moment)
     raise Refused(
         f"The data at {_local(settings, at)} is unknown: there is a gap from {_local(settings, before.at)} to "
         f"{_local(settings, after.at)}.",
-        hint=f'Choose one side of the gap: --at "{typed(settings, before.at)}" or --at "{typed(settings, after.at)}"',
+        hint="Choose one side of the gap: "
+        + " or ".join(f'--at "{typed_time(settings, one.at)}"' for one in (before, after)),
     )
 
 
@@ -251,7 +254,7 @@ def _require_not_lost(
     raise Damaged(
         f"The data at {_local(settings, at)} cannot be restored: the point {newest.name} is lost, because "
         f"{newest.why.rstrip('.')}.",
-        hint="Choose a time before or after it: " + " or ".join(f'--at "{typed(settings, one)}"' for one in good),
+        hint="Choose a time before or after it: " + " or ".join(f'--at "{typed_time(settings, one)}"' for one in good),
     )
 
 
@@ -276,12 +279,12 @@ def _require_watched(settings: Settings, at: datetime, moment: Moment, now: date
     stamp = moment.point.header.stamp if moment.point else ""
     if stamp and stamp == changed_pages.stamps_of(_live_databases(settings, moment)):
         return
-    is_on = scheduler_lock.is_anyone_on(settings.dir)
+    is_on = scheduler_lock.is_running_for(settings.dir)
     unwatched = "the scheduler has not looked since." if is_on else "no scheduler is running."
     raise Refused(
         f"The data at {_local(settings, at)} is unknown: the last point is of {_local(settings, moment.at)}, and "
         + (f"the scheduler last looked at {_local(settings, looked)}." if looked else unwatched),
-        hint=f'Choose the last point: --at "{typed(settings, moment.at)}". To save the live data: `backup`',
+        hint=f'Choose the last point: --at "{typed_time(settings, moment.at)}". To save the live data: `backup`',
     )
 
 
@@ -296,13 +299,13 @@ def _local(settings: Settings, at: datetime) -> str:
     return f"{settings.local(at):%Y-%m-%d %H:%M:%S %Z}"
 
 
-def typed(settings: Settings, at: datetime) -> str:
+def typed_time(settings: Settings, at: datetime) -> str:
     """Return the time as it can be typed, rounded up to a whole second."""
     at += timedelta(microseconds=-at.microsecond % 1_000_000)
     return settings.local(at).isoformat()
 
 
-def pick(settings: Settings, choose: Callable[[Sequence[Moment | None]], Moment | None]) -> Moment | None:
+def choose_for_test(settings: Settings, choose: Callable[[Sequence[Moment | None]], Moment | None]) -> Moment | None:
     """Let `choose` pick a restorable point for a test restore, or None with even odds; None if there is no point."""
     points = [one for one in timeline(settings).moments if one.point] if settings.rewind else []
     return choose([*points, *[None] * len(points)]) if points else None

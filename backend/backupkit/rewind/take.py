@@ -30,7 +30,7 @@ from backupkit.rewind.chain import FOLDER
 from backupkit.rewind.point import DatabaseChange, Header, Packed, PartChange, Writer
 from backupkit.rewind.state import State, of_backup, parts_of, seal_of
 from backupkit.sqlite import changed_pages, database
-from backupkit.sqlite.changed_pages import Known, Unsettled
+from backupkit.sqlite.changed_pages import Known, PagesChanged
 from backupkit.sqlite.pages import HASH
 from backupkit.upload_files import walk
 
@@ -254,7 +254,7 @@ class Rewinder:
             for attempt in range(_ATTEMPTS):
                 try:
                     return self._write_difference(known, folder, writer)
-                except Unsettled:
+                except PagesChanged:
                     writer.abandon()
                     writer = Writer(folder / _DRAFT)
                     if attempt == _ATTEMPTS - 1:

@@ -112,7 +112,7 @@ class Scan:
         if self.earlier is None or (before := self.known.get(path)) is None or not before.entry.sha256:
             return ""
         seen = self.earlier.find(path)
-        return seen.checksum if seen and seen.is_now(facts) and change_stamp(facts) != RACY else ""
+        return seen.checksum if seen and seen.still_matches(facts) and change_stamp(facts) != RACY else ""
 
     def _record_file(self, path: str, entry: Entry, content: Content, stamp: str) -> bool:
         before = self.known.get(path)

@@ -15,5 +15,5 @@ def next_runs(settings: Settings, clock: Clock = utc_now) -> tuple[list[DueRun],
     """Return the next ten runs, overdue ones first, and whether a scheduler is running to do them."""
     now = clock()
     operations, seed = history.read(settings.dir).operations, scheduler_lock.seed(settings.dir)
-    past = planner.past_of(settings, store.all_backups(settings), operations, now, seed)
-    return planner.upcoming(settings, past, now, _COUNT), scheduler_lock.is_anyone_on(settings.dir)
+    past = planner.run_history_of(settings, store.all_backups(settings), operations, now, seed)
+    return planner.upcoming(settings, past, now, _COUNT), scheduler_lock.is_running_for(settings.dir)

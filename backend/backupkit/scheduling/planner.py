@@ -56,7 +56,7 @@ class DueRun:
     why: str
 
 
-def past_of(
+def run_history_of(
     settings: Settings, backups: Iterable[Backup], operations: Sequence[Operation], now: datetime, seed: str = ""
 ) -> RunHistory:
     """Collect the past runs from disk and history; a scheduled backup counts only while it exists and is usable."""

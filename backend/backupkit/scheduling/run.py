@@ -27,7 +27,7 @@ from backupkit.repository.operation import recorded
 from backupkit.retention.prune import plan_prune, prune_backups
 from backupkit.rewind import moments
 from backupkit.rewind.chain import Moment
-from backupkit.verify.verify import Verified, can_be_proven, pick, refuse_bad, verify_backups
+from backupkit.verify.verify import Verified, can_be_proven, choose_for_test, refuse_bad, verify_backups
 
 State = Literal["done", "nothing", "warnings", "failed", "skipped"]
 
@@ -178,10 +178,10 @@ def test_steps(
     def act(_done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
         if not any(can_be_proven(one) for one in store.own_backups(settings)):
             return StepReport("There is no backup yet that could be restored.", idle=True)
-        (found,) = verify_backups(settings, [pick(settings, choose)], True, emit, clock)
+        (found,) = verify_backups(settings, [choose_for_test(settings, choose)], True, emit, clock)
         refuse_bad(settings, [found])
         text, warnings = f"Test restore of {found.backup.name} passed.", found.warnings
-        if moment := moments.pick(settings, choose):
+        if moment := moments.choose_for_test(settings, choose):
             point = _test_point(settings, moment, emit, clock)
             text, warnings = f"{text} So did that of {point.backup.name}.", (*warnings, *point.warnings)
         return StepReport(text, warnings, backup=found.backup)

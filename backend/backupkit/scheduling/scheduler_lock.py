@@ -53,7 +53,7 @@ def last_look(backups: Path) -> datetime | None:
         return datetime.fromtimestamp(at, UTC) if at else None
 
 
-def is_anyone_on(backups: Path) -> bool:
+def is_running_for(backups: Path) -> bool:
     """Return whether a scheduler is running for this folder now."""
     with own_folder.existing(backups, *_FOLDER) as folder:
         return folder is not None and lock.is_held(folder)

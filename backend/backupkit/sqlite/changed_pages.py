@@ -71,7 +71,7 @@ def _stat_of(path: Path) -> tuple[int, ...]:
     return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
 
 
-class Unsettled(Exception):
+class PagesChanged(Exception):
     """The pages read are not from one moment: they must be read again."""
 
 
@@ -89,7 +89,7 @@ class Known:
 class Changed:
     """The size of the database in this snapshot, and the pages whose hash has changed: number and content.
 
-    `found` raises `Unsettled`; only after its last page is it certain that all are from one moment.
+    `found` raises `PagesChanged`; only after its last page is it certain that all are from one moment.
     """
 
     page_size: int
@@ -117,9 +117,9 @@ class _Reader:
                 view = view[os.write(self._in, view) :]
 
     def receive(self, length: int) -> bytes:
-        """Return `length` bytes from the process; raise `Unsettled` if it ends earlier."""
+        """Return `length` bytes from the process; raise `PagesChanged` if it ends earlier."""
         if len(found := self._out.read(length)) < length:
-            raise Unsettled
+            raise PagesChanged
         return found
 
     def changed(self) -> Iterator[tuple[int, bytes]]:
@@ -128,7 +128,7 @@ class _Reader:
         while (number := self.receive(4)) != pages.END:
             yield int.from_bytes(number, "big"), self.receive(self.page_size)
         if database.file_of(self._known.live) != self._file:
-            raise Unsettled
+            raise PagesChanged
         self._held.close()
 
 

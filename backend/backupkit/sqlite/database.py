@@ -260,7 +260,7 @@ def index_sentence(settings: Settings, flaws: Sequence[str]) -> str:
     found = _SEARCH_INDEX.match(flaws[0])
     table = quoted(found[1] or found[2]) if found else ""
     statement = f"INSERT INTO {table}({table}) VALUES('rebuild')" if found else "REINDEX"
-    line = settings.reach.sql(settings.database, statement)
+    line = settings.deployment.sql(settings.database, statement)
     return f"In {settings.database} an index does not match its table: {first_of(flaws)}. Write it anew: {line}"
 
 

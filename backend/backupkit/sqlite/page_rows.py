@@ -30,7 +30,7 @@ _CHANGED_IN_UTF_16 = re.compile("^\ufeff|[\ufffe\uffff]")  # when SQLite convert
 _READS_PER_PAGE = 20  # reads of overflow pages that may lead nowhere, for each page of the file
 
 
-class OddText(bytes):
+class UndecodedText(bytes):
     """The bytes of a text that is not valid in its database's encoding, or that SQLite would change."""
 
 
@@ -225,8 +225,8 @@ class RowReader:
         try:
             text = data.decode(self.file.encoding)
         except UnicodeDecodeError:
-            return OddText(data)
-        return text if self.file.encoding == "utf-8" or not _CHANGED_IN_UTF_16.search(text) else OddText(data)
+            return UndecodedText(data)
+        return text if self.file.encoding == "utf-8" or not _CHANGED_IN_UTF_16.search(text) else UndecodedText(data)
 
 
 def _free_bytes(data: bytes, start: int) -> int:

@@ -27,7 +27,7 @@ from backupkit.sqlite.cells import INDEX_INTERIOR, INDEX_LEAF, TABLE_INTERIOR, T
 from backupkit.sqlite.engine import quoted
 from backupkit.sqlite.guard import MODULES, Guard, Meter, harden, raise_if_interrupted
 from backupkit.sqlite.page_file import Hints, PageFile
-from backupkit.sqlite.page_rows import Losses, OddText, RowReader, StoredRow, Value
+from backupkit.sqlite.page_rows import Losses, RowReader, StoredRow, UndecodedText, Value
 from backupkit.sqlite.page_schema import Entry, Schema, known_schema, read_schema
 from backupkit.sqlite.sql_load import is_one_statement
 
@@ -229,7 +229,7 @@ class _Column:
     def usually_holds(self, value: Value) -> bool:
         if value is None or self.affinity == "BLOB":
             return True
-        is_text = isinstance(value, str | OddText)
+        is_text = isinstance(value, str | UndecodedText)
         return is_text if self.affinity == "TEXT" else isinstance(value, int | float)
 
 
@@ -519,13 +519,13 @@ class _Rebuild:
                 self._insert_alike(table, odd, list(alike), origin)
 
     def _odd_texts(self, row: StoredRow) -> tuple[str, ...]:
-        """Return for each value its SQL expression if it is an `OddText`, else an empty text: it is bound as it is.
+        """Return for each value its SQL expression if it is an `UndecodedText`, else an empty text: it is bound as is.
 
         SQLite takes the bytes of a bound blob for UTF-8, whatever the encoding of the database.
         """
         is_bound = self._file.encoding == "utf-8"
         return tuple(
-            (f"CAST({'?' if is_bound else _literal(one)} AS TEXT)") if type(one) is OddText else ""
+            (f"CAST({'?' if is_bound else _literal(one)} AS TEXT)") if type(one) is UndecodedText else ""
             for one in row.values
         )
 
@@ -569,7 +569,7 @@ class _Rebuild:
     def _is_alike_there(self, table: _Table, row: StoredRow) -> bool:
         """Return whether this exact row was inserted already."""
         written = [(one.name, value) for one, value in zip(table.columns, row.values, strict=False) if one.is_written]
-        if any(type(value) is OddText for _, value in written):
+        if any(type(value) is UndecodedText for _, value in written):
             return False
         told = "".join(f" AND {quoted(name)} IS ?" for name, _ in written)
         query = f"SELECT 1 FROM {quoted(table.entry.name)} WHERE {table.rowid} = ?{told}"
@@ -927,7 +927,7 @@ def _known_keyed_rows(past: sqlite3.Connection, table: _Table, rows: list[Stored
     found = 0
     for row in rows:
         pairs = zip(table.columns, row.values, strict=False)
-        told = [(one.name, value) for one, value in pairs if type(value) is not OddText]
+        told = [(one.name, value) for one, value in pairs if type(value) is not UndecodedText]
         where = " AND ".join(f"{quoted(name)} IS ?" for name, _ in told) or "0"
         query = f"SELECT 1 FROM {quoted(table.entry.name)} WHERE {where} LIMIT 1"
         try:

@@ -49,7 +49,7 @@ def rebuild(
             _act_on(kind, words, emit)
         if excess := started.excess():
             raise SourceBroken(f"{broken.name} asks for more {excess} than a file of its size may.", database.PUT_BACK)
-        raise started.too_early()
+        raise started.ended_early()
 
 
 def _start(broken: Path, target: Path, known: Path | None, include_free: bool) -> Child | None:

@@ -55,7 +55,7 @@ def _raise_unless_loaded(started: Child, name: str) -> None:
         return
     if excess := started.excess():
         raise Damaged(f"{name} cannot be loaded: {_EXCESS[excess]}.", hint=HINT)
-    raise started.too_early()
+    raise started.ended_early()
 
 
 def _serve(target: Path, name: str) -> None:

@@ -502,10 +502,10 @@ def _link_unchanged(folders: _Folders, name: str, path: str, facts: os.stat_resu
     kept = _matching_sealed_copy(name, before, facts) if seen else None
     if seen is None or kept is None or kept.st_ino in copying.used:
         return False
-    is_now = seen.is_now(facts)
-    if not is_now and not _is_of_content(name, folders.source.handle, facts, seen.checksum):
+    still_matches = seen.still_matches(facts)
+    if not still_matches and not _is_of_content(name, folders.source.handle, facts, seen.checksum):
         return False
-    known = seen.attributes if is_now and copying.earlier.keeps_attributes else None
+    known = seen.attributes if still_matches and copying.earlier.keeps_attributes else None
     found = _count_kept_attributes(folders, name, path, known, copying)
     if found is None:
         return False

@@ -407,7 +407,7 @@ class _Comparison:
         seen = self._earlier.find(one.path) if self._earlier else None
         if one.facts.st_size != two.facts.st_size:
             return False
-        if seen and seen.is_now(one.facts):
+        if seen and seen.still_matches(one.facts):
             return seen.checksum == checksum
         try:
             return disk.hash_file(f"{self._live}/{one.path}", self._read) == checksum
@@ -418,7 +418,7 @@ class _Comparison:
 def _is_sealed_copy(earlier: ParentBackup | None, one: Entry, two: Entry) -> bool:
     """Return whether the earlier backup copied the live file as it is now, and the wanted file is that copy."""
     seen = earlier.find(one.path) if earlier and one.form == two.form == "file" else None
-    if earlier is None or seen is None or not seen.is_now(one.facts):
+    if earlier is None or seen is None or not seen.still_matches(one.facts):
         return False
     with suppress(OSError):
         return os.path.samestat(os.lstat(f"{earlier.uploads}/{one.path}"), two.facts)

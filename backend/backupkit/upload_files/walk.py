@@ -41,7 +41,7 @@ def measure(live: Path, skip: tree.Skip, earlier: ParentBackup | None = None) ->
     for path, facts in _files(live, skip):
         files += 1
         seen = earlier and earlier.find(path)
-        if not seen or not seen.is_now(facts):
+        if not seen or not seen.still_matches(facts):
             size += tree.content_size(facts)
     return files, size
 

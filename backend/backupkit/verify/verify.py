@@ -142,7 +142,7 @@ def backup_at(settings: Settings, path: Path) -> Backup:
     return store.read_at(path.resolve(), settings.zone)
 
 
-def pick(settings: Settings, choose: Choose = random.choice) -> Backup:
+def choose_for_test(settings: Settings, choose: Choose = random.choice) -> Backup:
     """Choose a backup for a test restore: one never tested, or else one of the half tested longest ago.
 
     Raise `NoSuchBackup` if there is none that could be restored.

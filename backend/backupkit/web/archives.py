@@ -30,7 +30,7 @@ def packed(visit: Visit, name: str) -> tuple[str, Generator[bytes, None, None]]:
     """
     settings = visit.settings
     backup = store.find(settings, name)
-    closing = export.closing_for(settings, "", (), (), lambda: "")
+    closing = export.recipients_for(settings, "", (), (), lambda: "")
     form = ".tar.zst.age" if closing else ".tar.zst"
     read, write = os.pipe()
 
@@ -56,7 +56,7 @@ async def import_upload(visit: Visit, arriving: AsyncIterator[bytes]) -> str:
     The archive is spooled to an unnamed temporary file first, so that a slow sender holds no lock.
     """
     settings, passphrase, name = visit.settings, visit.form.get("passphrase", ""), visit.typed("name")
-    keys = await asyncio.to_thread(export.keys_for, settings, (), lambda: passphrase)
+    keys = await asyncio.to_thread(export.identities_for, settings, (), lambda: passphrase)
     spool = await asyncio.to_thread(_spool, settings.dir)
     try:
         async for chunk in arriving:
@@ -72,7 +72,7 @@ async def import_upload(visit: Visit, arriving: AsyncIterator[bytes]) -> str:
             spool.seek(0)
             return export.import_backup(settings, spool, keys, name or None, emit=emit)
 
-    task = Task("Taking in a backup", act, lambda done: render.imported(settings.reach, done))
+    task = Task("Taking in a backup", act, lambda done: render.imported(settings.deployment, done))
     return f"job/{visit.site.jobs.start(task, visit.actor).number}"
 
 

@@ -123,7 +123,7 @@ _FIXES: Mapping[str, tuple[str, str]] = {
 
 def fix_of(settings: Settings, command: str) -> Fix | None:
     """Return the button for a command that `status` names, or None if the command can only be typed."""
-    line = command.removeprefix(settings.reach.tool("")).strip()
+    line = command.removeprefix(settings.deployment.tool("")).strip()
     for pattern, (caption, path) in _FIXES.items():
         if found := re.fullmatch(pattern, line):
             return Fix(caption.format(*found.groups()), path.format(*found.groups()))
@@ -238,7 +238,7 @@ def delete(visit: Visit) -> Task[Backup]:
 
 def pull(visit: Visit) -> Task[Pulled]:
     settings, name, remote = visit.settings, visit.place["name"], visit.place["remote"]
-    act, told = partial(pull_backup, settings, name, remote), partial(render.pulled, settings.reach)
+    act, told = partial(pull_backup, settings, name, remote), partial(render.pulled, settings.deployment)
     return Task(f"Fetch {name} from {remote}", act, told)
 
 

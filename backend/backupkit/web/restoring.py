@@ -52,7 +52,7 @@ def chooser(visit: Visit, form: Mapping[str, str], refused: BackupError | None =
         except NoSuchBackup:
             name = backups[0].name if backups else ""
     timeline = moments.timeline(visit.settings).moments if visit.settings.rewind else ()
-    times = [(moments.typed(visit.settings, one.at), one.at, _change_summary(one)) for one in _sampled(timeline)]
+    times = [(moments.typed_time(visit.settings, one.at), one.at, _change_summary(one)) for one in _sampled(timeline)]
     offered = [one for place, one in enumerate(backups) if place < _OFFERED or one.name == name]
     left_out = len(backups) - len(offered)
     kept = {key: form.get(key, "") for key in ("moment", "at", "only", "migrate", "to")}
@@ -206,7 +206,7 @@ def _beside(visit: Visit) -> Beside:
 
 def _typed(planned: Planned) -> str:
     """Return the point of rewind that was wanted, as it is typed into the form; empty for a backup."""
-    return moments.typed(planned.settings, planned.wanted.moment.at) if planned.wanted.moment else ""
+    return moments.typed_time(planned.settings, planned.wanted.moment.at) if planned.wanted.moment else ""
 
 
 def _show_plan_beside(number: int, planned: Planned) -> Answer:

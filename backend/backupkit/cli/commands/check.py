@@ -371,12 +371,12 @@ def _verify_remote(remote: str, name: str | None, test_restore: bool) -> None:
 
 def _to_verify(settings: Settings, name: str | None, every: bool, at_random: bool) -> list[Backup]:
     from backupkit.repository import store
-    from backupkit.verify.verify import backup_at, pick
+    from backupkit.verify.verify import backup_at, choose_for_test
 
     if every:
         return store.all_backups(settings)
     if at_random:
-        return [pick(settings)]
+        return [choose_for_test(settings)]
     if name is not None and os.sep in name and store.is_backup(Path(name).absolute()):
         return [backup_at(settings, Path(name))]
     if name is None:

@@ -60,7 +60,7 @@ def pull(name: Name, remote: RemoteName = None, trust: Trust = False, quiet: Qui
     warnings: list[str] = []
     with listening() as emit:
         done = pull_backup(settings, name, the_remote(settings, remote), collecting(emit, warnings), trust=trust)
-    out.result(render.pulled(settings.reach, done), json_.backup(done.backup))
+    out.result(render.pulled(settings.deployment, done), json_.backup(done.backup))
     end_with_warnings(warnings)
 
 
@@ -112,7 +112,7 @@ def export_one(
     if file == "-" and json:
         raise Refused("With - the archive itself goes to stdout.", hint="Leave out --json, or name a file.")
     told = os.environ.get("BACKUP_HOST_FILE", "") if file == "-" else file
-    closing = export.closing_for(
+    closing = export.recipients_for(
         settings, told, recipient or (), recipients_file or (), lambda: ask_secret("Passphrase for the export", True)
     )
     warnings: list[str] = []
@@ -151,11 +151,11 @@ def import_one(
     from backupkit.cli import json_, render
 
     settings = open_to_write()
-    keys = export.keys_for(settings, identity or (), lambda: ask_secret("Passphrase of the archive"))
+    keys = export.identities_for(settings, identity or (), lambda: ask_secret("Passphrase of the archive"))
     source = sys.stdin.buffer if file == "-" else export.export_path(settings, file)
     with listening() as emit:
         done = export.import_backup(settings, source, keys, name, trust, emit)
-    out.result(render.imported(settings.reach, done), json_.imported(done))
+    out.result(render.imported(settings.deployment, done), json_.imported(done))
     end_with_warnings(done.warnings)
 
 

@@ -136,7 +136,7 @@ def extract(
     _require_agreement(plan, yes or force)
     with listening() as emit:
         done = restore_backup(settings, plan, emit)
-    out.result(render.put_back(settings.reach, done), json_.restored(done))
+    out.result(render.put_back(settings.deployment, done), json_.restored(done))
     end_with_warnings(done.warnings)
 
 
@@ -279,7 +279,7 @@ def salvage(
     settings = of_database(open_to_read() if dry_run else open_to_write(work="salvage"), database)
     with listening() as emit:
         done = (plan_salvage if dry_run else read)(settings, file, deleted, emit)
-    out.result(render.salvaged(settings.reach, done), json_.salvaged(done))
+    out.result(render.salvaged(settings.deployment, done), json_.salvaged(done))
     end_with_warnings(done.warnings)
 
 
@@ -313,7 +313,9 @@ def migrate(
             done = act(settings, revision, emit, expect_loss=expect_loss or ())
     if not done:
         run_report.nothing_to_do()
-    lines = render.migrated(settings.reach, done) if done else [f"There is nothing to migrate to reach {revision}."]
+    lines = (
+        render.migrated(settings.deployment, done) if done else [f"There is nothing to migrate to reach {revision}."]
+    )
     out.result(lines, json_.migrated(done))
     end_with_warnings(done.warnings if done else ())
 
@@ -470,7 +472,7 @@ def _show_plan(plan: RestorePlan) -> None:
 
 
 def _explain_stop(settings: Settings, stop: bool) -> None:
-    if stop and not settings.reach.in_container:
+    if stop and not settings.deployment.in_container:
         say_notice("There is no service to stop here: --stop has no effect without Docker.")
 
 
@@ -491,5 +493,5 @@ def _require_agreement_to(lines: Iterable[str], answered: bool) -> None:
 def _show_restored(settings: Settings, done: Restored) -> None:
     from backupkit.cli import json_, render
 
-    out.result(render.restored(settings.reach, done), json_.restored(done))
+    out.result(render.restored(settings.deployment, done), json_.restored(done))
     end_with_warnings(done.warnings)

@@ -358,7 +358,9 @@ class _Pull:
             metadata = self._without_trees(metadata)
         rebuilt = {} if "database" in self._holds else layout.databases(recorded)
         for name, alone in rebuilt.items():
-            metadata = metadata.remade(name, *self._rebuild_database(name, alone, made / sql_text.name_of(name)))
+            metadata = metadata.with_database_file(
+                name, *self._rebuild_database(name, alone, made / sql_text.name_of(name))
+            )
         if rebuilt:
             files = "database files differ" if len(rebuilt) > 1 else "database file differs"
             self._tell(Notice(f"{self._name} was rebuilt from its SQL text: it has all rows, but its {files}."))
