@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.cli.tasks import Wish
+from backupkit.cli.tasks import RestoreRequest
 from backupkit.model.backup import CHECKSUM_FILE, STAGING, UPLOADS_FOLDER, BackupRequest
 from backupkit.model.errors import Damaged
 from backupkit.model.events import silence
@@ -273,7 +273,7 @@ def test_nobody_is_asked_about_bytes_that_were_not_looked_at(backed_up: SmallApp
 def test_what_the_pages_and_the_terminal_interface_show_was_verified(backed_up: SmallApp, force: bool) -> None:
     damage_what_is_live_already(backed_up, ("restore",))
     with pytest.raises(Damaged, match=r"many/1/5\.bin is not as it was written"):
-        Wish("good", force=force).plan(backed_up.settings, silence)
+        RestoreRequest("good", force=force).plan(backed_up.settings, silence)
 
 
 def test_who_agrees_at_a_terminal_gets_the_backup(backed_up: SmallApp) -> None:

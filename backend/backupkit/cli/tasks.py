@@ -84,7 +84,7 @@ def push(settings: Settings, name: str | None = None) -> Task[list[Pushed]]:
 
 
 @dataclass(frozen=True)
-class Wish:
+class RestoreRequest:
     """What a person wants to restore; without a name, to undo the last restore."""
 
     name: str = ""
@@ -145,7 +145,7 @@ def bringing_back(settings: Settings, title: str, plan: RescuePlan, clock: Clock
 
 
 @dataclass(frozen=True)
-class Beside:
+class CopyRequest:
     """What a person wants to restore into a separate folder: a backup, or a point of rewind."""
 
     name: str
@@ -167,7 +167,7 @@ class Beside:
             return layout
 
 
-def laying_out(settings: Settings, wanted: Beside, shown: Layout, clock: Clock) -> Task[LaidOut]:
+def laying_out(settings: Settings, wanted: CopyRequest, shown: Layout, clock: Clock) -> Task[LaidOut]:
     """Return a task that carries out the layout; live data is not touched. Its last line says how to start the app.
 
     The task raises `Refused` if the backup is no longer the one that the plan showed.

@@ -15,7 +15,7 @@ from textual.widgets import DataTable, Input, Label, Static
 from backupkit.cli import render, tasks
 from backupkit.cli.filters import has_words
 from backupkit.cli.task import Task
-from backupkit.cli.tasks import Wish
+from backupkit.cli.tasks import RestoreRequest
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, Metadata, SchemaVerdict
 from backupkit.model.errors import BackupError
@@ -177,11 +177,11 @@ class BackupsPage(Page):
     @work
     async def action_restore(self) -> None:
         if backup := self.chosen:
-            await restore(self.window, Wish(backup.name))
+            await restore(self.window, RestoreRequest(backup.name))
 
     @work
     async def action_undo(self) -> None:
-        await restore(self.window, Wish())
+        await restore(self.window, RestoreRequest())
 
     @work
     async def action_delete(self) -> None:

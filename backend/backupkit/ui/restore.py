@@ -12,7 +12,7 @@ from textual.widgets import Button, Input, Label
 
 from backupkit.cli import render
 from backupkit.cli.task import Task
-from backupkit.cli.tasks import Wish, restoring
+from backupkit.cli.tasks import RestoreRequest, restoring
 from backupkit.model.errors import SchemaMismatch
 from backupkit.restore.restore import RestorePlan
 from backupkit.ui.dialogs import Dialog, Question
@@ -23,34 +23,34 @@ if TYPE_CHECKING:
 PARTS = (("Everything", None), ("Only database", "database"), ("Only uploads", "uploads"))
 
 
-async def restore(window: BackupApp, wish: Wish) -> None:
+async def restore(window: BackupApp, request: RestoreRequest) -> None:
     """Plan and carry out a restore; repeat while the person asks for another one. Await it in a worker."""
-    wanted: Wish | None = wish
+    wanted: RestoreRequest | None = request
     while wanted:
         wanted = await _one_restore(window, wanted)
 
 
-async def _one_restore(window: BackupApp, wish: Wish) -> Wish | None:
+async def _one_restore(window: BackupApp, request: RestoreRequest) -> RestoreRequest | None:
     """Show the plan, and restore once the name is typed; return what the person wants instead or next, or None."""
-    title = f"Looking at {wish.name}" if wish.name else "Looking at the last restore"
+    title = f"Looking at {request.name}" if request.name else "Looking at the last restore"
     plan_task: Task[RestorePlan | SchemaMismatch] = Task(
-        title, lambda emit: wish.plan(window.settings, emit), lambda _: (), is_quick=True
+        title, lambda emit: request.plan(window.settings, emit), lambda _: (), is_quick=True
     )
     found = (await window.carry_out(plan_task)).result
     if isinstance(found, SchemaMismatch):
         lines = [found.message, "", f"Next: {found.hint}", "", "If you continue, the plan is shown first."]
         is_confirmed = await window.push_screen_wait(Question("! Another schema", lines, "Continue anyway"))
-        return replace(wish, force=True) if is_confirmed else None
+        return replace(request, force=True) if is_confirmed else None
     if found is None:
         return None
-    answer = await window.push_screen_wait(PlanDialog(found, wish))
+    answer = await window.push_screen_wait(PlanDialog(found, request))
     if not isinstance(answer, RestorePlan):
         return answer
     ended = await window.carry_out(restoring(window.settings, answer, window.clock))
-    return Wish() if ended.choice else None
+    return RestoreRequest() if ended.choice else None
 
 
-class PlanDialog(Dialog[RestorePlan | Wish | None]):
+class PlanDialog(Dialog[RestorePlan | RestoreRequest | None]):
     """The plan, and a field for the backup's name, so that a wrong key cannot start a restore."""
 
     AUTO_FOCUS = "#typed"
@@ -64,8 +64,8 @@ class PlanDialog(Dialog[RestorePlan | Wish | None]):
     PlanDialog Button { min-width: 0; margin-left: 1; }
     """
 
-    def __init__(self, plan: RestorePlan, wish: Wish) -> None:
-        name, others = plan.source.name, list(_others(plan, wish))
+    def __init__(self, plan: RestorePlan, request: RestoreRequest) -> None:
+        name, others = plan.source.name, list(_others(plan, request))
         self.plan, self._others = plan, {f"other-{number}": other for number, (_, other) in enumerate(others)}
         body = (
             Label(f"To restore it, type its name: {name}", classes="label", markup=False),
@@ -99,10 +99,10 @@ class PlanDialog(Dialog[RestorePlan | Wish | None]):
         lines.scroll_page_down() if direction > 0 else lines.scroll_page_up()
 
 
-def _others(plan: RestorePlan, wish: Wish) -> Iterator[tuple[str, Wish]]:
+def _others(plan: RestorePlan, request: RestoreRequest) -> Iterator[tuple[str, RestoreRequest]]:
     """Yield the other ways to restore this backup, with their labels: another part, or with or without migrations."""
-    if not wish.name:
+    if not request.name:
         return
-    yield from ((label, replace(wish, only=part)) for label, part in PARTS if part != wish.only)
-    if wish.migrate or (plan.verdict and plan.verdict.pending):
-        yield "Do not migrate" if wish.migrate else "Migrate first", replace(wish, migrate=not wish.migrate)
+    yield from ((label, replace(request, only=part)) for label, part in PARTS if part != request.only)
+    if request.migrate or (plan.verdict and plan.verdict.pending):
+        yield "Do not migrate" if request.migrate else "Migrate first", replace(request, migrate=not request.migrate)

@@ -14,7 +14,7 @@ from typing import get_args
 from backupkit.cli import tasks
 from backupkit.cli.render import counted
 from backupkit.cli.task import Task
-from backupkit.cli.tasks import Beside, Wish
+from backupkit.cli.tasks import CopyRequest, RestoreRequest
 from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import MAIN_DATABASE, UPLOADS_FOLDER, DatabaseFacts, Part, UploadsFacts
@@ -82,13 +82,13 @@ def _change_summary(moment: Moment) -> str:
 def plan(visit: Visit) -> Answer:
     """Start planning a restore of the chosen backup, or of a time: a point of rewind, or the last backup before it."""
     form = visit.form
-    wish = Wish(form.get("name", ""), _part(visit), bool(form.get("migrate")), bool(form.get("force")))
+    request = RestoreRequest(form.get("name", ""), _part(visit), bool(form.get("migrate")), bool(form.get("force")))
     if at := _time(form):
         chosen, notes = moments.choose_by_words(visit.settings, at, utc_now())
-        return _start_plan(visit, replace(wish, name=chosen.backup, moment=chosen.moment, notes=notes), at)
-    if not wish.name:
+        return _start_plan(visit, replace(request, name=chosen.backup, moment=chosen.moment, notes=notes), at)
+    if not request.name:
         raise Refused("No backup was chosen.", hint="Choose one.")
-    return _start_plan(visit, wish, wish.name)
+    return _start_plan(visit, request, request.name)
 
 
 def _time(form: Mapping[str, str]) -> str:
@@ -106,22 +106,24 @@ def _part(visit: Visit) -> str | None:
 
 def plan_undo(visit: Visit) -> Answer:
     """Start planning the undo of the last restore."""
-    return _start_plan(visit, Wish(force=bool(visit.form.get("force"))), "the last restore")
+    return _start_plan(visit, RestoreRequest(force=bool(visit.form.get("force"))), "the last restore")
 
 
-def _start_plan(visit: Visit, wish: Wish, what: str) -> Answer:
-    return _PLANS.start(visit, f"Looking at {what}", wish, lambda emit: wish.plan(visit.settings, emit))
+def _start_plan(visit: Visit, request: RestoreRequest, what: str) -> Answer:
+    return _PLANS.start(visit, f"Looking at {what}", request, lambda emit: request.plan(visit.settings, emit))
 
 
-def _point_task(settings: Settings, wish: Wish, shown: RestorePlan, wanted: Moment) -> Task[Restored]:
+def _point_task(settings: Settings, request: RestoreRequest, shown: RestorePlan, wanted: Moment) -> Task[Restored]:
     """Return a task that builds the point anew and restores it.
 
     It raises `Refused` if rows or revisions after the restore would not be those that the plan showed.
     """
 
+    how = (request.only, request.force, request.migrate)
+
     def act(emit: EventListener) -> Restored:
         with moments.built(settings, wanted, emit) as backup:
-            plan = plan_backup(settings, backup, wish.only, wish.force, wish.migrate, emit, verify_while_staging=True)
+            plan = plan_backup(settings, backup, *how, emit, verify_while_staging=True)
             if (plan.rows_after, plan.revisions_after) != (shown.rows_after, shown.revisions_after):
                 raise Refused("The point is not what the plan has shown; nothing was changed.", hint="Look again.")
             return restore_backup(settings, plan, emit)
@@ -137,14 +139,14 @@ def plan_put_back(visit: Visit) -> Answer:
         recover(settings, emit)
         return plan_extract(settings, name, [literal(path)], emit=emit)
 
-    return _PLANS.start(visit, f"Looking at an upload of {name}", Wish(name), look)
+    return _PLANS.start(visit, f"Looking at an upload of {name}", RestoreRequest(name), look)
 
 
 def _show_plan(number: int, planned: Planned) -> Answer:
     """Show what the restore would change, and ask for agreement; show the mismatch if the schema forbids it."""
     found: RestorePlan | SchemaMismatch = planned.found
     if isinstance(found, SchemaMismatch):
-        return Page("mismatch.html", wish=planned.wanted, moment=_typed(planned), error=found)
+        return Page("mismatch.html", request=planned.wanted, moment=_typed(planned), error=found)
     chosen = found.source.chosen
     return Page(
         "plan.html",
@@ -166,13 +168,15 @@ def _rows(plan: RestorePlan) -> tuple[list[tuple[str, int | None, int | None, Ch
 
 def _restoring(visit: Visit, planned: Planned) -> Task[Restored]:
     """Return what the plan shows; unless it only puts uploads back, the backup's name must be typed."""
-    found, settings, wish = planned.found, visit.settings, planned.wanted
+    found, settings, request = planned.found, visit.settings, planned.wanted
     if isinstance(found, SchemaMismatch):
         raise found
     if found.source.chosen is not None:
         return tasks.putting_back(settings, f"Putting back from {found.source.name}", found, utc_now)
     require_typed(visit, found.source.name)
-    return _point_task(settings, wish, found, wish.moment) if wish.moment else tasks.restoring(settings, found, utc_now)
+    if request.moment:
+        return _point_task(settings, request, found, request.moment)
+    return tasks.restoring(settings, found, utc_now)
 
 
 # Beside the live data
@@ -188,7 +192,7 @@ def plan_beside(visit: Visit) -> Answer:
     return _PLANS_BESIDE.start(visit, f"Looking at {wanted.name}", wanted, lambda emit: wanted.plan(settings, emit))
 
 
-def _beside(visit: Visit) -> Beside:
+def _beside(visit: Visit) -> CopyRequest:
     settings, form, only = visit.settings, visit.form, _part(visit)
     typed = visit.typed("to")
     if not typed.startswith("/") or "\0" in typed:
@@ -200,8 +204,8 @@ def _beside(visit: Visit) -> Beside:
         )
     if at := _time(form):
         chosen, notes = moments.choose_by_words(settings, at, utc_now())
-        return Beside(chosen.backup, target, only, chosen.moment, notes)
-    return Beside(store.find(settings, form.get("name", "")).name, target, only)
+        return CopyRequest(chosen.backup, target, only, chosen.moment, notes)
+    return CopyRequest(store.find(settings, form.get("name", "")).name, target, only)
 
 
 def _typed(planned: Planned) -> str:
