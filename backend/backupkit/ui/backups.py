@@ -199,10 +199,11 @@ class BackupsPage(Page):
 
 
 def _cells(settings: Settings, backup: Backup, verdict: SchemaVerdict | None) -> Iterator[Text]:
+    """Yield the cells of one row; the time without its seconds."""
     name, made, kind, size, adds, _, _, note = render.backup_row(settings, backup)
     marks = f"{'◆' if backup.pinned else ''}{'!' if backup.unusual else ''}"
     state = coloured(STATE_SYMBOLS[backup.state], f"{backup.state} {marks}".rstrip())
-    yield from (Text(made), state, Text(printable(name)))
+    yield from (Text(made[:16]), state, Text(printable(name)))
     yield from (Text(size, justify="right"), Text(adds, justify="right"), Text(kind))
     yield from (Text(_RELATIONS[verdict.relation] if verdict else "-"), Text(printable(note)))
 

@@ -176,7 +176,8 @@ class HistoryPage(Page):
 
 
 def _cells(settings: Settings, operation: Operation) -> Iterator[Text]:
+    """Yield the cells of one row; the time without its seconds."""
     started, command, _, took, size, by, what = render.operation_row(settings, operation)
     result = coloured(OUTCOME_SYMBOLS[operation.outcome], operation.outcome)
-    yield from (Text(started), Text(command), result, Text(took, justify="right"), Text(size, justify="right"))
+    yield from (Text(started[:16]), Text(command), result, Text(took, justify="right"), Text(size, justify="right"))
     yield from (Text(by), Text(what))
