@@ -80,11 +80,21 @@ def require(*tools: str) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one engine run in one process, so that it is started once; those of other engines run beside them."""
+    """Tests of one engine run in one process, so that it is started once; those of other engines run beside them.
+
+    The first engine's come first, since they take longest, and make the images. The others would wait for these: they
+    come when some of the rest has run.
+    """
     others = {"test_podman": "podman", "test_debian13": "debian13"}
+    first, later, rest = list[pytest.Item](), list[pytest.Item](), list[pytest.Item]()
     for item in items:
         if Path(__file__).parent / "docker" in item.path.parents:
             item.add_marker(pytest.mark.xdist_group(others.get(item.path.stem, "docker")))
+            (later if item.path.stem in others else first).append(item)
+        else:
+            rest.append(item)
+    some = len(rest) // 8
+    items[:] = [*first, *rest[:some], *later, *rest[some:]]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -73,13 +73,15 @@ def calls_of(app: Path, what: str, at: datetime, place: Path, below: str = "/bac
     """The calls in such a folder that a run makes, each by its name and its number among those of that name."""
     trace = place / "trace"
     traced = ",".join(f"?{name}" for name in CALLS.split())
-    done = run(app, what, at, "-y", "-o", str(trace), "-e", f"trace={traced}")
+    whole_names = ("-s", "4096")  # or strace cuts them, and names what it renames and removes by their beginning
+    done = run(app, what, at, "-y", *whole_names, "-o", str(trace), "-e", f"trace={traced}")
     assert done.returncode == 0, done.stderr
     found, counted = [], Counter[tuple[str, str]]()
     for line in trace.read_text(errors="replace").splitlines():
         if match := re.match(r"(\d+) +(\w+)\((.*)", line):
             counted[match[1], match[2]] += 1
-            is_ours = below in match[3] and (match[2] != "openat" or "O_CREAT" in match[3])
+            is_there = below in match[3] or "/proc/self/fd/" in match[3]  # by the handle of a folder of ours
+            is_ours = is_there and (match[2] != "openat" or "O_CREAT" in match[3])
             if is_ours:
                 found.append((match[2], counted[match[1], match[2]]))
     return found

@@ -197,7 +197,7 @@ def test_a_copy_that_is_cut_off_at_any_call_is_no_point(two: Two, tmp_path: Path
 
     fresh()
     traced = ",".join(f"?{one}" for one in calls.split())
-    assert run("-y", "-o", str(trace), "-e", f"trace={traced}") == 0
+    assert run("-y", "-s", "4096", "-o", str(trace), "-e", f"trace={traced}") == 0
     counted: dict[str, int] = {}
     found: list[tuple[str, int]] = []
     for line in trace.read_text(errors="replace").splitlines():

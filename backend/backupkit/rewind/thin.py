@@ -144,7 +144,7 @@ def _merge_groups(folder: Path, backup: Backup, newest: Moment, kept_names: set[
                 disk.rename(draft, folder / one.name)
             finally:
                 draft.unlink(missing_ok=True)
-            for gone in group[:-1]:
+            for gone in reversed(group[:-1]):  # if killed meanwhile, no point that is left lacks the one before it
                 (folder / gone.name).unlink()
         group = []
     disk.sync_folder(folder)
