@@ -40,9 +40,8 @@ class Report:
 def report(settings: Settings, clock: Clock = utc_now) -> Report:
     """Return the report as of now. An unreadable folder becomes a reason in its status, not an error."""
     facts = look(settings, clock)
-    past = planner.run_history_of(
-        settings, facts.backups, facts.history.operations, facts.now, facts.scheduler_seed or ""
-    )
+    seed = facts.scheduler_seed or ""
+    past = planner.run_history_of(settings, facts.backups, facts.history.operations, facts.now, seed)
     return Report(
         judge(settings, facts),
         overview(settings, facts),

@@ -112,13 +112,11 @@ class BackupsPage(Page):
         """The backup under the cursor."""
         return self.found[self.table.cursor_row] if self.found else None
 
-    def _summary_of(self, backup: Backup) -> Iterator[str]:
-        return _summary(backup, self.world.verdict(backup) if self.world else None)
-
     @on(DataTable.RowHighlighted)
     def _show_summary(self) -> None:
-        backup = self.chosen
-        self.query_one("#summary", Static).update("\n".join(self._summary_of(backup) if backup else ()))
+        backup, world = self.chosen, self.world
+        lines = _summary(backup, world.verdict(backup)) if backup and world else ()
+        self.query_one("#summary", Static).update("\n".join(lines))
 
     # Find
 
@@ -185,7 +183,7 @@ class BackupsPage(Page):
 
     @work
     async def action_delete(self) -> None:
-        if not (backup := self.chosen):
+        if not (self.world and (backup := self.chosen)):
             return
         try:
             found = deletable(self.settings, backup.name)
@@ -193,7 +191,7 @@ class BackupsPage(Page):
             await self.app.push_screen(Message("✗ It failed", error_lines(error), "badly"))
             return
         lost = [one] if (one := lost_without(self.settings, found.name)) else []
-        lines = [f"Delete {found.path} for ever?", *lost, "", *self._summary_of(found)]
+        lines = [f"Delete {found.path} for ever?", *lost, "", *_summary(found, self.world.verdict(found))]
         if await self.app.push_screen_wait(Question("Delete", lines, "Delete for ever")):
             await self.window.carry_out(tasks.delete(self.settings, found))
 

@@ -67,16 +67,14 @@ class PlanDialog(Dialog[RestorePlan | RestoreRequest | None]):
     def __init__(self, plan: RestorePlan, request: RestoreRequest) -> None:
         name, others = plan.source.name, list(_others(plan, request))
         self.plan, self._others = plan, {f"other-{number}": other for number, (_, other) in enumerate(others)}
-        body = (
-            Label(f"To restore it, type its name: {name}", classes="label", markup=False),
-            Input(placeholder=name, id="typed", compact=True),
-        )
+        label = Label(f"To restore it, type its name: {name}", classes="label", markup=False)
+        field = Input(placeholder=name, id="typed", compact=True)
         buttons = (
             *(Button(label, id=f"other-{number}", compact=True) for number, (label, _) in enumerate(others)),
             Button("Back", id="back", compact=True),
             Button("Restore", variant="error", id="go", disabled=True, compact=True),
         )
-        super().__init__(f"Restoring {name}", render.plan(plan), body=body, buttons=buttons)
+        super().__init__(f"Restoring {name}", render.plan(plan), body=(label, field), buttons=buttons)
 
     @property
     def confirmed(self) -> RestorePlan | None:
