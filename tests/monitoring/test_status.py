@@ -95,6 +95,12 @@ def test_the_age_of_the_last_backup_is_held_against_what_is_expected(
     assert judged(app, backup(app.settings, "one", hours * HOUR), changed=changed).level == level
 
 
+def test_a_short_interval_is_told_in_minutes(app: SmallApp) -> None:
+    found = judged(app, backup(app.settings, "one", 5 * HOUR), changed={"schedule": ("*/15 * * * *",)})
+    assert "one is expected every 15 minutes" in found.sentence
+    assert found.numbers.expected_interval_seconds == 900
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"kind": "pre_restore"}, {"state": "damaged"}, {"app_id": "another"}],

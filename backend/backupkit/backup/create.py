@@ -15,7 +15,6 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener, Warned, silence
 from backupkit.model.names import check_name
-from backupkit.remotes.push import push_after
 from backupkit.repository import hooks, reliable, store
 from backupkit.repository.operation import Work, locked_operation
 from backupkit.restore.recovery import recover_under_lock
@@ -88,6 +87,8 @@ def _push_if_configured(settings: Settings, created: Created, emit: EventListene
     """Push to the remotes if the settings say so for each backup; the lock is already released."""
     if not settings.push_after_backup or not settings.remotes:
         return created
+    from backupkit.remotes.push import push_after  # imported late: most apps have no remote, and it is large
+
     return replace(created, warnings=(*created.warnings, *push_after(settings, emit, clock)[1]))
 
 

@@ -23,6 +23,12 @@ def span(seconds: float) -> str:
     return "less than a minute"
 
 
+def interval(seconds: float) -> str:
+    """Return `24 hours`, `1.5 hours` or `15 minutes`."""
+    number, unit = (seconds / 3600, "hour") if seconds >= 3600 else (seconds / 60, "minute")
+    return f"{number:g} {unit}{'' if number == 1 else 's'}"
+
+
 def ago(seconds: float) -> str:
     """Return `3 hours ago`, or `just now` for less than a minute."""
     return f"{span(seconds)} ago" if seconds >= 60 else "just now"

@@ -18,7 +18,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, space
 from backupkit.model.backup import APART, Backup, Metadata, References
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.durations import span
+from backupkit.model.durations import interval, span
 from backupkit.model.errors import BackupError, SourceBroken, SourceLocked
 from backupkit.model.names import few, printable
 from backupkit.model.operation import Operation
@@ -277,7 +277,7 @@ def _age(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]
     level = _level_of_age(settings, facts, age / 3600)
     if level != "fine":
         hours = _expected_hours(settings, facts)
-        expected = f"; one is expected every {hours:g} hours" if hours else ""
+        expected = f"; one is expected every {interval(hours * 3600)}" if hours else ""
         yield Reason(level, f"The last backup, {numbers.last_backup}, is {span(age)} old{expected}.", fix)
 
 
@@ -291,7 +291,7 @@ def _expected_hours(settings: Settings, facts: Facts) -> float:
     """Return `expected_interval` if set; else the longest gap of the schedule, if it is set or a scheduler runs."""
     is_set = "expected_interval" in settings.model_fields_set
     gap = None if is_set or not _has_timetable(settings, facts) else planner.longest_gap(settings, facts.now)
-    return round(gap.total_seconds() / 3600, 2) if gap else settings.expected_interval
+    return gap.total_seconds() / 3600 if gap else settings.expected_interval
 
 
 def _has_timetable(settings: Settings, facts: Facts) -> bool:
@@ -299,9 +299,9 @@ def _has_timetable(settings: Settings, facts: Facts) -> bool:
 
 
 def _level_of_age(settings: Settings, facts: Facts, hours: float) -> Level:
-    interval = _expected_hours(settings, facts) or float("inf")
-    warning = settings.warning_age or interval * (1 + _GRACE)
-    default = 2 * settings.warning_age if settings.warning_age else interval * (_MISSED + _GRACE)
+    expected = _expected_hours(settings, facts) or float("inf")
+    warning = settings.warning_age or expected * (1 + _GRACE)
+    default = 2 * settings.warning_age if settings.warning_age else expected * (_MISSED + _GRACE)
     critical = settings.critical_age or default
     return "critical" if hours > critical else "warning" if hours > warning else "fine"
 

@@ -14,7 +14,7 @@ from backupkit.config.deployment import in_full
 from backupkit.config.secrets import Secret, scrubbed
 from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
-from backupkit.model.durations import ago, span
+from backupkit.model.durations import ago, interval, span
 from backupkit.model.names import printable_lines, printable_text
 from backupkit.model.version import VERSION
 from backupkit.web import charts
@@ -51,6 +51,7 @@ _templates.filters.update(
     in_lines=lambda text: printable_lines(in_full(text)),
     ago=ago,
     span=span,
+    interval=interval,
     path=lambda text: quote(text, safe="/"),
     query=lambda values: urlencode(values, errors="replace"),
     seconds=lambda seconds: "" if seconds is None else f"{seconds:.1f} s",
