@@ -69,6 +69,8 @@ if words[0] == "compose":
         leave(answers.get(command[0], 0))
 elif words[0] == "tag":
     images[words[2]] = images.get(words[1], words[1])
+elif words[:2] == ["image", "rm"]:
+    images.pop(words[2], None)
 elif words[0] == "image":
     print(images.get(words[-1], ""))
 elif words[0] == "stop":
@@ -169,8 +171,9 @@ def test_a_good_image(machine: Machine) -> None:
     assert machine.ran == [
         "new migrate --dry-run --if-any --expect-loss comments",
         "old auto-backup",
-        "old auto-backup --pin",
+        "old auto-backup",
         "new migrate --if-any --expect-loss comments",
+        "new pin auto_3",
     ]
     assert machine.runs_on("sha256:new") and machine.state["images"]["app:before-update"] == "sha256:old"
     assert said == "Updated. auto_3 has the data of before, and app:before-update is the image of before.\n"
@@ -178,6 +181,17 @@ def test_a_good_image(machine: Machine) -> None:
     machine.answer(new="sha256:newer")
     machine.run("update")
     assert machine.ran[-1] == "newer unpin auto_3"
+
+
+def test_what_is_no_update_leaves_the_name_of_the_image_before_the_last_one(machine: Machine) -> None:
+    machine.run("update")
+    machine.run("update")  # there is nothing new
+    machine.answer(new="sha256:newer")
+    machine.run("update", "--dry-run")
+    machine.answer(build=1)
+    machine.run("update", code=1)
+    images = {"app:1": "sha256:new", "app:before-update": "sha256:old"}
+    assert machine.state["images"] == images and machine.runs_on("sha256:new")
 
 
 def test_the_programs_of_bsd_are_enough(machine: Machine) -> None:
@@ -204,7 +218,7 @@ def test_what_fails_before_anything_stops(machine: Machine, failing: str, code: 
 def test_what_does_not_come_up(machine: Machine, sick: dict[str, Any]) -> None:
     machine.answer(**sick)
     _, said = machine.run("update", code=1)
-    assert machine.ran[-2:] == ["old restore auto_3 --yes", "old unpin auto_3"]
+    assert machine.ran[-1] == "old restore auto_3 --yes"
     assert machine.runs_on("sha256:old") and "does not come up" in said and not machine.ledger.exists()
 
 
@@ -236,8 +250,12 @@ def test_a_killed_update_goes_back(machine: Machine, command: str) -> None:
 def test_a_killed_update_whose_new_image_runs_is_done(machine: Machine) -> None:
     machine.interrupted("starting", "sha256:new", "running")
     _, said = machine.run("recover")
-    assert machine.ran == ["new recover"] and machine.runs_on("sha256:new")
-    assert not machine.ledger.exists() and "auto_2" in said
+    assert machine.ran == ["new pin auto_2", "new recover"] and machine.runs_on("sha256:new")
+    assert (
+        machine.state["images"]["app:before-update"] == "sha256:old"
+        and not machine.ledger.exists()
+        and "auto_2" in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -263,7 +281,7 @@ def test_a_dry_run_with_another_tag_leaves_that_the_new_images(machine: Machine)
         one["was"] = "app:1"
     machine.write()
     machine.run("update", "--dry-run")
-    assert machine.state["images"] == {"app:1": "sha256:old", "app:before-update": "sha256:old", "app:2": "sha256:new"}
+    assert machine.state["images"] == {"app:1": "sha256:old", "app:2": "sha256:new"}
     assert machine.ran == ["new migrate --dry-run --if-any"]
 
 
