@@ -1,4 +1,4 @@
-"""System calls that change what is on disk: recorded in a clean run, then visited one by one (`strace -e inject`)."""
+"""System calls that change the disk: recorded in a clean run, then interrupted one by one (`strace -e inject`)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ CHANGING = " ".join((WRITES, SYNCS, NAMES, DRESS, OPENS)).split()
 TRACE = ("-e", f"trace=?{',?'.join(CHANGING)}", "-e", "signal=none")
 CREATING = re.compile(r"O_CREAT|O_TRUNC")
 _LINE = re.compile(r"^(\d+) +(\w+)\((.*)")
-# Which error a call can return. Python's and SQLite's calls are the same to the kernel.
+# The calls that can fail for lack of space or of rights; to the kernel, Python's and SQLite's are the same.
 FULL = set(f"{WRITES} {OPENS} fsync fdatasync syncfs mkdir mkdirat rename renameat link symlink symlinkat".split())
 FORBIDDEN = set(f"{NAMES} {DRESS} {OPENS}".split())
 
 
 @dataclass(frozen=True)
 class Call:
-    """The `number`th call of that name in its process, as strace counts, and the line it left in the trace.
+    """The `number`th call of that name in its process, as strace counts, and its line in the trace.
 
-    It is the `nth` of that name that changes something.
+    It is the `nth` of that name that changes something, counted from 0.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Call:
 
 
 def recorded(trace: Path) -> list[Call]:
-    """Every call in the trace that changes something, in order."""
+    """Return every call in the trace that changes something, in order."""
     counted: Counter[tuple[str, str]] = Counter()
     changing: Counter[str] = Counter()
     found = []
@@ -59,10 +59,10 @@ def recorded(trace: Path) -> list[Call]:
 
 
 def _changes_nothing(call: Call) -> bool:
-    """What is left out, since no state hangs on it.
+    """Return whether the call is left out, because no state depends on it.
 
-    Opening without creating; writing to stdout, stderr or a pipe; and all but the first byte that makes room in a
-    `-shm` file, which is shared memory with a name: SQLite makes it anew whenever no process has the database open.
+    Left out are: opening without creating; writing to stdout, stderr or a pipe; and enlarging a `-shm` file by more
+    than its first page. That file is shared memory: SQLite remakes it whenever no process has the database open.
     """
     if call.name in OPENS.split():
         return not CREATING.search(call.line)
@@ -72,7 +72,7 @@ def _changes_nothing(call: Call) -> bool:
 
 
 def record(known: lab.Known, place: Path) -> list[Call]:
-    """The calls of a clean run of the scenario."""
+    """Return the calls of a clean run of the scenario that change something."""
     with lab.fresh(known.template, place / f"{known.scenario.name}-recorded-{os.getpid()}") as world:
         trace = world.root / "trace"
         ran = lab.run(world, known.scenario.argv, known.scenario.environment, strace=(*TRACE, "-y"), trace=trace)
@@ -81,7 +81,7 @@ def record(known: lab.Known, place: Path) -> list[Call]:
 
 
 def errors_of(call: Call, names: tuple[str, ...]) -> list[str]:
-    """Of these errors, those which that call can return; `ENOSPC+` is one that stays."""
+    """Return which of these errors the call can return; `ENOSPC+` also fails every later call of its name."""
     may = {"EIO"}
     may |= {"ENOSPC", "ENOSPC+", "EDQUOT", "EDQUOT+"} if call.name in FULL else set()
     may |= {"EACCES", "EROFS"} if call.name in FORBIDDEN else set()
@@ -89,7 +89,7 @@ def errors_of(call: Call, names: tuple[str, ...]) -> list[str]:
 
 
 def visit_kill(known: lab.Known, place: Path, call: Call, number: int) -> tuple[bool, list[tuple[str, str]]]:
-    """Killed at that call: whether it was, and what is wrong then."""
+    """Kill the command at that call; return whether it was killed, and what is wrong then."""
     with lab.fresh(known.template, place / f"{known.scenario.name}-{os.getpid()}-{number}") as world:
         strace = ("-e", f"trace={call.name}", "-e", f"inject={call.name}:signal=KILL:when={call.number}")
         ran = lab.run(world, known.scenario.argv, known.scenario.environment, strace=strace)
@@ -99,10 +99,10 @@ def visit_kill(known: lab.Known, place: Path, call: Call, number: int) -> tuple[
 
 
 def visit_error(known: lab.Known, place: Path, call: Call, error: str, number: int) -> list[tuple[str, str]]:
-    """That call fails with that error (once, or from then on every call of its name): what is wrong then.
+    """Make that call (with `+`, every later one of its name too) fail with that error; return what is wrong then.
 
-    Again where it was not that call, with its number in a new clean run of this process: a process that has asked for
-    a user's name before opens one file less, and now and then a run makes one call more.
+    If another call failed, number the call anew in a clean run of this process, and retry: a process that has asked
+    for a user's name before opens one file less, and some runs make one call more.
     """
     for attempt in range(5):
         if attempt:
@@ -125,19 +125,19 @@ def visit_error(known: lab.Known, place: Path, call: Call, error: str, number: i
 
 
 def _numbered_anew(known: lab.Known, place: Path, call: Call) -> Call:
-    """The same change, as a clean run numbers it now."""
+    """Return the same change, as a clean run numbers it now."""
     same = [one for one in record(known, place) if one.name == call.name]
     return same[min(call.nth, len(same) - 1)]
 
 
 def _is_that_call(call: Call, trace: str) -> bool:
-    """Whether what failed at our order creates something as well, if the one that was recorded does."""
+    """Return whether the injected error hit a call that, if it opens a file, creates it as the recorded call did."""
     failed = next((line for line in trace.splitlines() if line.endswith("(INJECTED)")), "")
     return bool(failed) and (call.name not in OPENS.split() or CREATING.search(failed) is not None)
 
 
 def _settled(world: lab.World) -> lab.Live:
-    """The live data right after the command, looked at in a copy, since looking may change a hot WAL."""
+    """Return the live data right after the command, read in a copy, because reading may change a hot WAL."""
     with lab.fresh(world.root, world.root.with_name(f"{world.root.name}-look")) as copied:
         found = lab.live(copied)
     ours = {path: entry for path, entry in found.uploads.items() if not path.startswith(lab.STAGING)}
@@ -145,7 +145,7 @@ def _settled(world: lab.World) -> lab.Live:
 
 
 def _code_wrong(call: Call, error: str, ran: lab.Ran) -> list[str]:
-    """A full disk is 15, but where SQLite tells no more than "disk I/O error"; anything else is 1 or 13."""
+    """Check the exit code: 15 for a full disk, unless SQLite reports only "disk I/O error"; otherwise 1 or 13."""
     if ran.code in (0, 3):
         return []
     allowed = {1, 13}
@@ -157,7 +157,7 @@ def _code_wrong(call: Call, error: str, ran: lab.Ran) -> list[str]:
 
 
 def _hidden_by_sqlite(call: Call, error: str) -> bool:
-    """SQLite knows ENOSPC as SQLITE_FULL when it writes pages; elsewhere it knows only SQLITE_IOERR."""
+    """Return whether SQLite hides the error: only ENOSPC when it writes pages is SQLITE_FULL, else SQLITE_IOERR."""
     if not re.search(r"\.db(-wal|-shm|-journal)?[\">]|/data>", call.line):
         return False
     return error != "ENOSPC" or call.name != "pwrite64" or "-shm" in call.line

@@ -1,4 +1,4 @@
-"""The fixtures of the fault suite: `crew`, warm processes that visit points, and `points`, which counts them."""
+"""Fixtures of the fault tests: `crew`, warm processes that visit points, and `points`, which counts them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MEMORY = Path("/dev/shm")
 
 @pytest.fixture
 def points(request: pytest.FixtureRequest) -> Points:
-    """Count what is visited."""
+    """The counter of the points that the test visits."""
     return Points(request.node)
 
 
 @pytest.fixture(scope="session")
 def place() -> Iterator[Path]:
-    """Where the worlds are made: in memory where there is such a place, since they are thrown away by the thousand."""
+    """The folder for worlds, in memory if possible, because thousands of them are made and deleted."""
     parent = MEMORY if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="backupkit-crash-", dir=parent))
     yield folder
@@ -37,8 +37,8 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def crew(place: Path) -> Iterator[ProcessPoolExecutor]:
-    """Processes of their own that have imported everything, and know nothing of pytest."""
-    import lab  # what it calls in another process must not be in a conftest, of which there are several
+    """Separate processes that have imported what the commands need, and do not run pytest."""
+    import lab  # functions for other processes must not be in a conftest: several have that name
 
     workers = max(2, os.cpu_count() or 2)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), lab.warm, (place,)) as pool:
@@ -47,7 +47,7 @@ def crew(place: Path) -> Iterator[ProcessPoolExecutor]:
 
 @pytest.fixture(scope="session")
 def mounts(place: Path) -> None:
-    """Mounts can be made here, else the test is skipped, saying how; where a run must leave nothing out it fails."""
+    """Skip the test if file systems cannot be mounted, saying how to; fail it if a run must leave nothing out."""
     import lab
 
     folder = place / "mountable"
@@ -62,7 +62,7 @@ def mounts(place: Path) -> None:
 
 @pytest.fixture
 def known(crew: ProcessPoolExecutor, place: Path) -> Callable[[Any], Any]:
-    """A scenario's template and its clean run, made once for all tests of this process."""
+    """Return a function that makes a scenario's template and clean run, once for all tests of this process."""
     import lab
 
     def know(scenario: lab.Scenario) -> lab.Known:

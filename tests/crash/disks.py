@@ -1,4 +1,4 @@
-"""Disks that are full, or read-only, or several: real file systems, mounted for one visit."""
+"""Visits on full, small and read-only disks: real file systems, mounted for one visit."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FAILED = (1, 13, 15)
 
 
 def visit_full(known: lab.Known, place: Path, folder: str, number: int) -> tuple[bool, list[tuple[str, str]]]:
-    """That folder's disk becomes full at the changing event of that number: whether it did, and what is wrong then.
+    """Fill that folder's disk at the changing event of that number; return whether it did, and what is wrong then.
 
-    The space was counted before and was there: it is another process that fills the disk. A few pages stay free at
-    some of the visits, so that the end comes in the middle of a file.
+    This acts as another process that fills the disk after the space was checked. At some of the visits a few pages
+    stay free, so that the space ends in the middle of a file.
     """
     root = place / f"{known.scenario.name}-full-{os.getpid()}-{number}"
     with lab.fresh(known.template, root, (folder,)) as world:
@@ -41,7 +41,7 @@ def _fill_at(point: int, ballast: Path) -> Callable[[int, lab.Event], None]:
 
 
 def fill(ballast: Path, leave: int) -> None:
-    """The disk holds not a byte more, but for so many."""
+    """Fill the disk, except for `leave` bytes."""
     facts = os.statvfs(ballast.parent)
     handle = os.open(ballast, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
@@ -56,7 +56,7 @@ def fill(ballast: Path, leave: int) -> None:
 
 
 def _in_the_meantime(world: lab.World) -> list[str]:
-    """Another command while the disk is still full: a sentence, if it cannot work."""
+    """Run `recover` while the disk is full: it must work or end with 15, without a traceback."""
     ran = lab.run(world, ("recover",))
     if ran.code not in (0, 3, 15) or "Traceback" in ran.err:
         return [f"recover on the full disk ended with {ran.code}: {ran.err.strip()}"]
@@ -64,7 +64,7 @@ def _in_the_meantime(world: lab.World) -> list[str]:
 
 
 def visit_inodes(known: lab.Known, place: Path, folder: str, number: int) -> tuple[bool, list[tuple[str, str]]]:
-    """That folder's disk has room for so many more files, and bytes enough: whether it was too few, what is wrong."""
+    """Give that folder's disk few free inodes but enough bytes; return whether they were too few, and what is wrong."""
     used = sum(1 for _ in (known.template / folder).rglob("*"))
     root = place / f"{known.scenario.name}-inodes-{os.getpid()}-{number}"
     with lab.fresh(known.template, root, (folder,), f"size=16m,nr_inodes={used + 3 + number}") as world:
@@ -76,7 +76,7 @@ def visit_inodes(known: lab.Known, place: Path, folder: str, number: int) -> tup
 
 
 def visit_size(known: lab.Known, place: Path, folder: str, kilobytes: int) -> tuple[int, list[tuple[str, str]]]:
-    """That folder's disk has so many kilobytes beside what is there: the exit code, and what is wrong then."""
+    """Give that folder's disk so many kilobytes more than are used; return the exit code, and what is wrong then."""
     there = sum(-(-path.lstat().st_size // PAGE) * PAGE for path in (known.template / folder).rglob("*"))
     root = place / f"{known.scenario.name}-size-{os.getpid()}-{kilobytes}"
     with lab.fresh(known.template, root, (folder,), f"size={there // 1024 + 64 + kilobytes}k") as world:
@@ -88,7 +88,7 @@ def visit_size(known: lab.Known, place: Path, folder: str, kilobytes: int) -> tu
 
 
 def read_only(known: lab.Known, place: Path, folder: str) -> tuple[lab.Ran, list[str]]:
-    """The command with that folder mounted read-only: how it ended, and what is wrong then."""
+    """Run the command with that folder mounted read-only; return how it ended, and what is wrong then."""
     with lab.fresh(known.template, place / f"{known.scenario.name}-read-only", (folder,)) as world:
         lab.mount("", world.root / folder, flags=lab.MS_BIND | lab.MS_REMOUNT | lab.MS_RDONLY)
         ran = lab.run(world, known.scenario.argv, known.scenario.environment)

@@ -1,4 +1,4 @@
-"""A user without rights who swaps links into folders of the app, and how to find out whether that gained anything."""
+"""An unprivileged user who swaps links into the app's folders, and checks of whether that gained anything."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from others import USER
 from small_app import SmallApp
 
 SECRET = "known to root alone"
-Places = Mapping[str, tuple[str, int]]  # what each is turned into, below the secret folder, and how often
+Places = Mapping[str, tuple[str, int]]  # by place: the target of its link below the secret folder, and its weight
 
-# A place becomes a link to what it must not reach, and then is itself again: now and then one that would stop it all,
-# and in between, as fast as it goes, one of many files whose mode alone is to change. What he can read of the secret
-# on the way, in a draft that will be gone, he keeps.
+# Turn a place into a link to what must stay out of reach, then put it back. A swap of one of `places` often makes the
+# command fail, so between two of them swap `many` files of which only the mode is to change, as fast as possible.
+# Without `many`, also read the drafts, and save the secret if it is there.
 SWAP = """
 import contextlib, glob, json, os, random, sys, time
 user, app, secret, seed, places = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), json.loads(sys.argv[5])
@@ -60,14 +60,14 @@ while True:
 
 
 class Swapper:
-    """The user at work."""
+    """The process of the user who swaps."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
-        """He does nothing until the block ends."""
+        """Stop the process until the block ends."""
         self._process.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -77,7 +77,7 @@ class Swapper:
 
 @contextlib.contextmanager
 def swapping(app: SmallApp, secret: Path, seed: int, places: Places, many: int = 0) -> Iterator[Swapper]:
-    """Until the block ends the places are swapped; between two of them `many` of the files `uploads/many/…`."""
+    """Swap the places until the block ends; between two of them, swap `many` of the files `uploads/many/…`."""
     told = [str(USER), str(app.folder), str(secret), str(seed), json.dumps(places), str(many), SECRET]
     with subprocess.Popen([sys.executable, "-c", SWAP, *told], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stdout.readline() == "swapping\n"
@@ -88,7 +88,7 @@ def swapping(app: SmallApp, secret: Path, seed: int, places: Places, many: int =
 
 
 def pictured(folder: Path) -> dict[str, Any]:
-    """All that may not change: mode, owner, every time, content."""
+    """Return what must not change, by path: mode, owner, ctime, mtime, content."""
     found = {}
     for path in (folder, *sorted(folder.rglob("*"))):
         facts = path.lstat()
@@ -98,7 +98,7 @@ def pictured(folder: Path) -> dict[str, Any]:
 
 
 def given_away(*folders: Path) -> list[str]:
-    """Where in these folders the secret can be read now."""
+    """Return the files in these folders that contain the secret."""
     found = []
     for path in (path for folder in folders for path in folder.rglob("*")):
         if not path.is_symlink() and path.is_file() and SECRET.encode() in path.read_bytes():

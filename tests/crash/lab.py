@@ -1,11 +1,11 @@
-"""Worlds that are broken on purpose: copied from a template, run into a fault, recovered, compared.
+"""Worlds that are broken on purpose: copied from a template, hit by a fault, recovered, and compared.
 
-A *scenario* is a world and a command. A *visit* runs the command in a fresh copy of that world, lets something happen
-to it at one point, runs the next command as a fresh process, and returns what is wrong then: nothing, it is hoped.
+A *scenario* is a world and a command. A *visit* runs the command in a fresh copy of that world, injects a fault at one
+point, runs the next command in a new process, and returns what is wrong then.
 
 The command runs for real, in a child forked from a process that has imported everything already: a visit takes a
-tenth of a second, so that thousands are affordable. What judges here (is the backup complete, is the state the old
-one or the new one, is there litter) is written anew, and shares no code with the product.
+tenth of a second, so that thousands are affordable. The checks (is the backup complete, is the state the old one or
+the new one, is there litter) share no code with the product.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from small_app import SmallApp, clean_environment
 from whole_program import program
 
 STAGING = ".backupkit-staging"
-OURS = (".lock", ".state", ".rewind")  # among the backups
+OURS = (".lock", ".state", ".rewind")  # hidden entries that may stay in the backups folder
 FURTHER, FURTHER_TREE = ("data/cache.sqlite3", "storage/queue.sqlite3", "media/inner.sqlite3"), "media"
 SEALED = {one: one if one.startswith(FURTHER_TREE) else Path(one).name for one in FURTHER}
-INNER = "inner.sqlite3"  # a database that lies in a tree: looked at as one, and not as a file
-TWO_THREADS = "BACKUP_TESTS_TWO_THREADS"  # in a scenario's environment: as for a large database
+INNER = "inner.sqlite3"  # a database inside a tree: compared by its contents, not as a file
+TWO_THREADS = "BACKUP_TESTS_TWO_THREADS"  # in a scenario's environment: use a thread, as for a large database
 NEXT_COMMANDS = (("recover",), ("list",), ("backup", "next"))
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
-# Of CPython 3.11's audit events, those before a call that changes files. `os.write`, `os.fsync`, `posix_fallocate`,
-# `copy_file_range` and `sendfile` have none, nor has what SQLite does: those are visited by system call.
+# CPython 3.11's audit events that precede a change of files. `os.write`, `os.fsync`, `posix_fallocate`,
+# `copy_file_range`, `sendfile` and SQLite's own calls raise none: other tests interrupt those by system call.
 CHANGING = {
     "os.chflags",
     "os.chmod",  # fchmod and lchmod too
@@ -74,7 +74,7 @@ Event = tuple[str, tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class World:
-    """The folders of one copy of the app; each may be a mount of its own."""
+    """The folders of one copy of the app; each may be a separate mount."""
 
     root: Path
 
@@ -101,17 +101,17 @@ class World:
 
 @dataclass(frozen=True)
 class Live:
-    """All that a person has: every row, pragma and schema line of the database, every entry of the uploads."""
+    """The live data: every row, schema line and main pragma of the database, every entry of the uploads."""
 
     database: Any
     uploads: Tree
     further: tuple[Any, ...] = ()
-    """Of an app that has them: its further databases and its further tree."""
+    """The further databases and the further tree, if the app has them."""
 
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended; negative codes are signals. `events` is how many changing events it came to."""
+    """How a command ended; negative codes are signals. `events` is the number of changing events it reached."""
 
     code: int
     out: str
@@ -121,12 +121,12 @@ class Ran:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A command, and the world in which it is run; `fails_at` makes it fail there, so that it has to go back.
+    """A command, and the world in which it runs; an event that `fails_at` picks fails, so that it must roll back.
 
-    `safety` is whether the state before must be kept in a safety copy, `only_new` whether there is no way back.
-    `left_out` are ends of paths of uploads that no backup has. `removes` is how many of the earlier backups it removes.
-    With `uploads_first` the uploads of the state after may be there beside the rows of the state before.
-    `disks` are the folders that are mounts of their own.
+    `safety`: the state before must be kept in a safety copy. `only_new`: only the state after is accepted.
+    `left_out`: path endings of uploads that no backup has. `removes`: how many earlier backups the command removes.
+    `uploads_first`: the uploads of the state after may be there with the rows of the state before.
+    `disks`: the folders that are separate mounts.
     """
 
     name: str
@@ -148,7 +148,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Known:
-    """A scenario with its template: the state before, the state after a clean run, and the backups that were there."""
+    """A scenario with its template, the state before and after a clean run, and the backups before and after."""
 
     scenario: Scenario
     template: Path
@@ -159,10 +159,10 @@ class Known:
     earlier_after: dict[str, Tree]
     appeared: dict[str, Tree]
     events: int
-    """How many changing events its run comes to; one that fails on purpose goes back as well."""
+    """Number of changing events of its run, including the rollback if it fails on purpose."""
 
 
-# Running a command.
+# Commands
 
 
 def run(
@@ -173,9 +173,9 @@ def run(
     strace: tuple[str, ...] = (),
     trace: Path | None = None,
 ) -> Ran:
-    """The command as a process of its own. `at` hears of every changing event before it happens, numbered from 1."""
+    """Run the command in a child process. Call `at` before every changing event, which are numbered from 1."""
     ready, told = os.pipe(), os.pipe()
-    # Opened here: what the child opens by itself may be traced already, or not yet.
+    # Opened by the parent, because strace may or may not see what the child opens.
     writing = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     streams = [os.open(os.devnull, os.O_RDONLY), *(os.open(world.root / one, writing, 0o600) for one in ("out", "err"))]
     child = os.fork()
@@ -186,7 +186,7 @@ def run(
     os.close(ready[0])
     os.close(told[1])
     tracer = _attach(child, strace, trace) if strace else None
-    os.close(ready[1])  # the child goes on when this end is closed
+    os.close(ready[1])  # the child continues once this end is closed
     status = os.waitpid(child, 0)[1]
     if tracer:
         tracer.wait()
@@ -240,7 +240,7 @@ def _be_the_command(
 
 
 def warm(place: Path) -> None:
-    """Everything that a command imports or prepares is there before the first fork."""
+    """Import and prepare what the commands need, before the first fork."""
     folder = Path(tempfile.mkdtemp(dir=place))
     program()
     world, app = World(folder), SmallApp.create(folder / "app", folder)
@@ -262,7 +262,7 @@ def warm(place: Path) -> None:
                 importlib.import_module(name)
     shutil.rmtree(folder)
     gc.collect()
-    gc.freeze()  # or every fork's first collection copies all memory
+    gc.freeze()  # otherwise each fork's first collection would copy all memory
 
 
 def _name_modules(app: SmallApp, argv: tuple[str, ...], target: Path) -> None:
@@ -279,7 +279,7 @@ def _name_modules(app: SmallApp, argv: tuple[str, ...], target: Path) -> None:
 
 
 def _listen(at: Callable[[int, Event], None] | None, told: int) -> None:
-    """Count changing events, and tell of each before it happens."""
+    """Count changing events and call `at` before each; do nothing without `at`."""
     if at is None:
         return
     count, busy = 0, False
@@ -290,7 +290,7 @@ def _listen(at: Callable[[int, Event], None] | None, told: int) -> None:
         if not _changes(name, arguments):
             return
         with one_thread_at_a_time:
-            if busy:  # what is done here is no event
+            if busy:  # events that `at` causes do not count
                 return
             count += 1
             busy = True
@@ -310,7 +310,7 @@ def _changes(name: str, arguments: tuple[Any, ...]) -> bool:
 
 
 def _let_be_traced() -> None:
-    """Any process of this user may trace this one, where the kernel asks for that."""
+    """Let any process of this user trace this one, if the kernel restricts that (Yama)."""
     ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)
 
 
@@ -326,7 +326,7 @@ def _attach(child: int, strace: tuple[str, ...], trace: Path | None) -> Any:
 
 
 def kill_at(point: int) -> Callable[[int, Event], None]:
-    """Be killed before the changing event of that number."""
+    """Return a callback that kills its process before the changing event of that number."""
 
     def at(count: int, _event: Event) -> None:
         if count == point:
@@ -336,7 +336,7 @@ def kill_at(point: int) -> Callable[[int, Event], None]:
 
 
 def failing(fails_at: Callable[[Event], bool], then: Callable[[int, Event], None]) -> Callable[[int, Event], None]:
-    """The first event for which `fails_at` says so fails with "no space left"; `then` hears of every event."""
+    """Return a callback that calls `then` for each event, and fails the first that `fails_at` picks with ENOSPC."""
     failed = False
 
     def at(count: int, event: Event) -> None:
@@ -350,14 +350,14 @@ def failing(fails_at: Callable[[Event], bool], then: Callable[[int, Event], None
 
 
 def no_event(_count: int, _event: Event) -> None:
-    """Let it happen."""
+    """Do nothing before an event."""
 
 
-# Looking at what is there.
+# The state of a world
 
 
 def live(world: World) -> Live:
-    """What a person has now. It is read through SQLite; a world is looked at after its last command only."""
+    """Return the live data. SQLite may change files as it reads, so call this only after a world's last command."""
     return Live(_database(world.database), tree(world.uploads), _further(world))
 
 
@@ -391,12 +391,12 @@ def _contents(connection: sqlite3.Connection) -> Any:
 
 
 def _in_order(sql: str | None) -> list[str]:
-    """Its lines, sorted: Alembic writes a table's constraints in another order each time."""
+    """Return the lines of the SQL, sorted: Alembic writes a table's constraints in a different order each time."""
     return sorted(line.strip().rstrip(",") for line in (sql or "").splitlines())
 
 
 def tree(folder: Path) -> Tree:
-    """Kind, mode, time of change and content of everything below the folder, by path."""
+    """Return kind, mode, mtime and content of everything below the folder except `INNER`, by path."""
     if not folder.is_dir():
         return {"": ("missing", 0, 0, "")}
     paths = [path for path in sorted(folder.rglob("*")) if not path.name.startswith(INNER)]
@@ -418,7 +418,7 @@ def _digest(path: Path) -> str:
 
 
 def visible(world: World) -> dict[str, Tree]:
-    """Everything with a name of its own in the backups folder: backups and dumps."""
+    """Return everything in the backups folder that is not hidden: backups and dumps."""
     names = sorted(name for name in os.listdir(world.backups) if not name.startswith("."))
     return {name: _whole(world.backups / name) for name in names}
 
@@ -428,7 +428,7 @@ def _whole(path: Path) -> Tree:
 
 
 def litter(world: World) -> list[str]:
-    """What of ours is left where it has no business: not the lock, the state, the points; but drafts among them."""
+    """Return what the toolkit left behind; lock, state and points may stay, but no drafts inside them."""
     name = world.database.name
     found = [world.database.parent / one for one in os.listdir(world.database.parent)]
     names = (name, *(Path(one).name for one in FURTHER))
@@ -442,7 +442,7 @@ def litter(world: World) -> list[str]:
 
 
 def incomplete(backup: Path) -> str:
-    """Why the backup is not complete, judged with the standard library alone; empty if it is."""
+    """Return why the backup is not complete, or "" if it is; uses only the standard library."""
     try:
         metadata = json.loads((backup / "backup_metadata.json").read_bytes())
         lines = [line.split("  ", 1) for line in (backup / "SHA256SUMS").read_text().splitlines()]
@@ -465,12 +465,12 @@ def incomplete(backup: Path) -> str:
 
 
 def open_sealed(path: Path) -> sqlite3.Connection:
-    """A finished database file, read-only, with nothing written beside it."""
+    """Open a finished database file read-only, and write nothing beside it."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
 
 
 def holds(backup: Path, wanted: Live, with_uploads: bool) -> bool:
-    """Whether the backup has that state of the database (raw files as they were), and of the uploads."""
+    """Return whether it is a safety copy of that database (of its raw files if broken) and, if asked, uploads."""
     metadata = json.loads((backup / "backup_metadata.json").read_bytes())
     if metadata["kind"] not in ("pre_restore", "pre_migration"):
         return False
@@ -490,11 +490,11 @@ def holds(backup: Path, wanted: Live, with_uploads: bool) -> bool:
         return bool(_contents(copy)[:2] == wanted.database[:2])
 
 
-# Making worlds.
+# Worlds
 
 
 def learn(scenario: Scenario, place: Path) -> Known:
-    """The scenario's template below `place`, and what a run without any fault makes of it."""
+    """Make the scenario's template below `place`, and find out what a run without faults makes of it."""
     folder, templates = place / scenario.name, place / f"{scenario.name}-databases"
     world = World(folder)
     world.temporary.mkdir(parents=True)
@@ -520,7 +520,7 @@ def learn(scenario: Scenario, place: Path) -> Known:
 
 @contextlib.contextmanager
 def fresh(template: Path, place: Path, disks: tuple[str, ...] = (), options: str = "size=16m") -> Iterator[World]:
-    """A copy of the template with all its times, gone when the block ends; each of `disks` a small mount of its own."""
+    """Yield a copy of the template, mtimes included, and delete it at the end; each of `disks` is a small tmpfs."""
     try:
         place.mkdir()
         for folder in disks:
@@ -544,25 +544,25 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def mount(source: str | Path, target: Path, kind: str = "", flags: int = 0, options: str = "") -> None:
-    """As mount(8), without the time that a process takes."""
+    """Mount like mount(8), without the time that a process takes."""
     names = [os.fsencode(one) for one in (source, target, kind)]
     if _libc.mount(*names, ctypes.c_ulong(flags), os.fsencode(options)):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(target))
 
 
 def unmount(target: Path) -> None:
-    """Gone, if it was there."""
+    """Unmount the target if it is mounted."""
     _libc.umount2(os.fsencode(target), MNT_DETACH)
 
 
-# One visit.
+# Visits
 
 
 def aftermath(known: Known, world: World, number: int, code: int | None = None, err: str = "") -> list[str]:
-    """What is wrong after the fault and the next command: nothing, if the promise was kept.
+    """Run the next command after the fault, and return what is wrong then: nothing, if the promise was kept.
 
-    `code` is how the faulted command itself ended, None where it was killed. The next command is another at each
-    visit; one that only reads leaves drafts to the next that writes.
+    `code` is the exit code of the faulted command, None if it was killed. `number` chooses the next command; `list`
+    only reads and leaves drafts, so a backup follows it.
     """
     wrong: list[str] = []
     broken = known.old.database[0] in ("missing", "broken")
@@ -574,8 +574,8 @@ def aftermath(known: Known, world: World, number: int, code: int | None = None, 
             wrong.append(f"then {argv[0]} ended with {ran.code}: {ran.err.strip()}")
         if "Traceback" in ran.err:
             wrong.append(f"then {argv[0]} showed a traceback: {ran.err}")
-    now = live(world)  # as the app does when it starts: what SQLite left for its next start is no litter
-    # What could not be read, and is named, is in no safety copy, and stays.
+    now = live(world)  # opens the database as the app does at its start, which clears what SQLite left for that
+    # Uploads that could not be read are named in a warning, are in no safety copy, and stay.
     unsaved = _unsaved(known.old.uploads, now.uploads, err) if code == 3 else set()
     if code == 3 and _warned_of(differing(known.new.uploads, now.uploads), known.new.uploads, now.uploads, err):
         now = replace(now, uploads=known.new.uploads)
@@ -597,7 +597,7 @@ def _unsaved(old: Tree, now: Tree, err: str) -> set[str]:
 
 
 def _warned_of(paths: list[str], wanted: Tree, now: Tree, err: str) -> bool:
-    """Whether each of these has at least its content, and was named: done, with warnings, is what 3 means."""
+    """Return whether each path has its kind and content and a warning names it: 3 means done, with warnings."""
     return all(
         path in wanted and path in now and wanted[path][::3] == now[path][::3] and f"Warning: {path} " in err
         for path in paths
@@ -652,7 +652,7 @@ def _ending_wrong(code: int, err: str) -> list[str]:
 
 
 def torn(known: Known, now: Live) -> str:
-    """In what the state differs from the one before and the one after."""
+    """Describe how the state differs from the one before and the one after."""
     said = []
     for name, wanted in (("old", known.old), ("new", known.new)):
         database = "same" if now.database == wanted.database else _database_difference(wanted.database, now.database)
@@ -668,12 +668,12 @@ def _database_difference(wanted: Any, now: Any) -> str:
 
 
 def differing(one: Tree, two: Tree) -> list[str]:
-    """The paths that are not the same in both."""
+    """Return the paths that are not the same in both, sorted."""
     return sorted(path for path in one.keys() | two.keys() if one.get(path) != two.get(path))
 
 
 def visit_event(known: Known, place: Path, number: int) -> tuple[bool, list[tuple[str, str]]]:
-    """Killed before its event of that number: whether it was, and what is wrong then."""
+    """Kill the command before its event of that number; return whether it was killed, and what is wrong then."""
     with fresh(known.template, place / f"{known.scenario.name}-{os.getpid()}-{number}", known.scenario.disks) as world:
         at = kill_at(number)
         if known.scenario.fails_at:

@@ -1,4 +1,4 @@
-"""One visit of `restore --to` or `clone`: killed at one of its changes of a file, then typed again."""
+"""Visits of `restore --to` and `clone`: killed at one file change, then run again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import lab
 
-# Commands run in the root of their world.
+# The commands run in the root folder of their world.
 RESTORE = ("restore", "first", "--to", "look")
 CLONE = ("clone", "look", "--from", "first", "--mask", "mask.sql")
 MASK = "UPDATE companies SET name = 'masked ' || id;"
@@ -18,7 +18,7 @@ ALLOWED = ("applications", "documents", "reminders")
 
 
 def events(known: lab.Known, place: Path, argv: tuple[str, ...]) -> int:
-    """How many changing events a whole run has."""
+    """Return how many changing events a whole run has."""
     with lab.fresh(known.template, place / f"look-{os.getpid()}-whole") as world:
         _write_mask(world)
         ran = lab.run(world, argv, at=lab.no_event)
@@ -31,7 +31,7 @@ def _write_mask(world: lab.World) -> None:
 
 
 def visit(known: lab.Known, place: Path, argv: tuple[str, ...], number: int) -> tuple[bool, list[tuple[str, str]]]:
-    """Killed before its event of that number: whether it was, and what is wrong then."""
+    """Kill the command before its event of that number; return whether it was killed, and what is wrong then."""
     with lab.fresh(known.template, place / f"look-{os.getpid()}-{number}") as world:
         _write_mask(world)
         target, before = (
@@ -55,7 +55,7 @@ def visit(known: lab.Known, place: Path, argv: tuple[str, ...], number: int) -> 
 
 
 def _wrong(world: lab.World, target: Path) -> list[str]:
-    """In what the target is not the backup."""
+    """Return how the target differs from the backup."""
     sealed = world.backups / "first"
     if lab.tree(target / "uploads") != lab.tree(sealed / "uploads"):
         return ["the uploads that were laid out are not the backup's"]
@@ -65,7 +65,7 @@ def _wrong(world: lab.World, target: Path) -> list[str]:
 
 
 def _wrong_clone(world: lab.World, target: Path) -> list[str]:
-    """In what the target is not the masked backup, or shows what was masked."""
+    """Return how the target differs from the masked backup, or which masked values it shows."""
     with contextlib.closing(lab.open_sealed(world.backups / "first" / "pats.db")) as sealed:
         names = [name for (name,) in sealed.execute("SELECT name FROM companies")]
     with contextlib.closing(lab.open_sealed(target / "data" / "pats.db")) as clone:

@@ -1,6 +1,6 @@
-"""How many points were visited, and how many states were torn: the lines at the end of a run.
+"""The lines at the end of a run: how many points were visited, and how many states were torn.
 
-The hooks are wanted in the process that reports: `tests/conftest.py` imports them too, for runs on several processes.
+The process that reports needs the hooks: `tests/conftest.py` imports them too, for runs on several processes.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ Wrong = tuple[str, str]  # where, and what
 
 
 class Points:
-    """How many points a test visited, for the line at the end of the run."""
+    """The points that a test visited, for the lines at the end of the run."""
 
     def __init__(self, node: pytest.Item) -> None:
         self.node = node
 
     def visited(self, what: str, number: int) -> None:
-        """So many points of that kind."""
+        """Record that `number` points of that kind were visited."""
         self.node.user_properties.append((PROPERTY, f"{what}={number}"))
 
     def count(self, what: str, each: list[str]) -> None:
-        """The points, of which each is of a kind that is worth a line in a report."""
+        """Record one point per entry of `each`, and how many there are of each entry."""
         self.visited(what, len(each))
         for kind, number in sorted(Counter(each).items()):
             self.node.user_properties.append((f"{what}, {kind}", number))
 
     def judge(self, wrong: Iterable[Wrong]) -> None:
-        """The test fails if anything was wrong, naming each kind of it once, and where it was seen."""
+        """Fail the test if anything was wrong, naming each kind of problem once, and where it was seen."""
         said = list(wrong)
         self.node.user_properties.append((PROPERTY, f"{TORN}={sum('TORN' in what for _, what in said)}"))
         kinds: dict[str, list[str]] = {}
@@ -50,7 +50,7 @@ class Points:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Gathers what the tests counted, from other processes too."""
+    """Collect what the tests counted, in other processes too."""
     for name, value in report.user_properties if report.when == "call" else ():
         if name == PROPERTY:
             what, _, number = str(value).rpartition("=")
@@ -60,7 +60,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The cases of tests that have many; of points one line a kind, and the sum."""
+    """Print the cases chosen for tests that have many, one line for each kind of point, and the sum."""
     if _cases:
         terminalreporter.section("cases chosen by the commit (--thorough takes all)")
         for told in sorted(_cases):

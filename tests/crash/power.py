@@ -1,9 +1,9 @@
-"""What is on the disk if the power fails: a model of files, folders and syncs, fed with the system calls of a run.
+"""A model of what is on the disk after a power failure: files, folders and syncs, built from a run's system calls.
 
-The model promises less than any file system in use, which is the point: a change of a name is on disk when a folder
-it concerns was synced, a change of a file when the file was; until then each of them may be there or not, in any
+The model promises less than any file system in use, on purpose: a change of a name is on disk once a folder that it
+concerns was synced, a change of a file once the file was; until then each change may be there or not, in any
 combination. `data`, `uploads` and `backups` count as three file systems, so that one `syncfs` covers one of them.
-The live `-shm` file is memory with a name, and is gone.
+The live `-shm` file is shared memory, and is lost.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Unknown(Exception):
 
 @dataclass(eq=False)
 class Node:
-    """A file, a folder or a link: as it is, as it is on disk, and the changes in between."""
+    """A file, a folder or a link: its current state, its state on disk, and the changes in between."""
 
     kind: str
     mode: int
@@ -44,10 +44,10 @@ class Node:
     data: bytearray = field(default_factory=bytearray)
     target: str = ""
     entries: dict[str, Node] = field(default_factory=dict)
-    kept: dict[str, Node] = field(default_factory=dict)  # of entries: what is on disk
-    pending: list[tuple[Any, ...]] = field(default_factory=list)  # of content, mode and time
+    kept: dict[str, Node] = field(default_factory=dict)  # the entries that are on disk
+    pending: list[tuple[Any, ...]] = field(default_factory=list)  # changes of content, mode and time
     disk: tuple[int, int, bytes] = (0, 0, b"")
-    changed: int = 0  # the file system's own time of change, of what was there from the beginning
+    changed: int = 0  # the ctime, if it was there at the start
 
     def settle(self) -> None:
         self.pending = []
@@ -56,7 +56,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Change:
-    """A change of names that may not be on disk yet: what was put where, what was taken away where."""
+    """A change of names that may not be on disk yet: the entry that was added, the entry that was removed."""
 
     put: tuple[Node, str, Node] | None
     taken: tuple[Node, str] | None
@@ -72,19 +72,19 @@ class Change:
 
 
 class Disk:
-    """The app's folder under the events of a run."""
+    """The app's folder as the system calls of a run change it."""
 
     def __init__(self, app: Path) -> None:
         self.app = app
         self.root = _load(app)
         self.changes: list[Change] = []
         self.positions: dict[tuple[str, str], int] = {}
-        self.opened: dict[str, str] = {}  # what each handle is open on
+        self.opened: dict[str, str] = {}  # path of each file descriptor
 
-    # Events.
+    # System calls
 
     def play(self, line: str) -> bool:
-        """One line of the trace; whether it changed what may be on disk."""
+        """Apply one line of the trace; return whether it changed what may be on disk."""
         match = _LINE.match(line)
         if not match:
             return False
@@ -142,7 +142,7 @@ class Disk:
         ends = [(process, _number(arguments[0])), (process, _number(arguments[2]))]
         start, at = (self.positions.get(end, 0) for end in ends)
         copied = _handle(arguments[2])
-        if copied.endswith("-shm"):  # written through memory, which no trace shows: what it came to is in the copy
+        if copied.endswith("-shm"):  # written through memory, which no trace shows: the copy has the content
             source = Node("file", 0, data=bytearray(next(self.app.glob(f"backups/*/{Path(copied).name}")).read_bytes()))
         data = bytes(source.data[start : start + int(result)])
         self.positions.update({ends[0]: start + len(data), ends[1]: at + len(data)})
@@ -248,7 +248,7 @@ class Disk:
 
     _chown = _lchown = _fchownat = _fsetxattr = _setxattr = _lsetxattr = _fchown
 
-    # What they do.
+    # Effects
 
     def _put(self, folder: Node, name: str, node: Node) -> bool:
         folder.entries[name] = node
@@ -268,13 +268,13 @@ class Disk:
                 left.append(change)
                 continue
             change.apply(lambda node: node.kept)
-            if change.taken:  # that it had come there is of no matter any more
+            if change.taken:  # the change that put it there no longer matters
                 left = [one for one in left if not (one.put and one.put[:2] == change.taken)]
         self.changes = left
         for node in nodes:
             node.settle()
 
-    # Where.
+    # Paths
 
     def _inside(self, path: str) -> Path | None:
         relative = os.path.relpath(path, self.app)
@@ -299,10 +299,10 @@ class Disk:
             node = node.entries.get(part) if node else None
         return node if path is not None else None
 
-    # The states in which the power may leave it.
+    # States after a power failure
 
     def after_power_loss(self, chance: random.Random) -> Iterator[tuple[str, State]]:
-        """The disk with nothing that was not synced, with all such names and no such content, the reverse, and some."""
+        """Yield the disk without unsynced changes, with only the names, with only the contents, with some of each."""
         for said, names, content in (
             ("all unsynced is lost", lambda: False, lambda: False),
             ("unsynced names are there, contents not", lambda: True, lambda: False),
@@ -325,25 +325,25 @@ class Disk:
         return State(_frozen(self.root, entries, content))
 
     def _can(self, change: Change, entries: Callable[[Node], dict[str, Node]]) -> bool:
-        """No file system moves what is not there, nor into a folder that is not there."""
+        """Return whether the change is possible: what it moves, and the folder it moves it into, exist."""
         if change.put and change.taken and change.taken[1] not in entries(change.taken[0]):
             return False
         return change.put is None or change.put[0] in _reachable(self.root, entries)
 
 
-Inodes = dict[str, int]  # of the backups that a run left, by name
+Inodes = dict[str, int]  # of each backup that a run left, by name
 
 
 @dataclass(frozen=True)
 class State:
-    """A whole tree as values: kind, mode, time, content or target, entries, and the old time of change."""
+    """A whole tree as values: kind, mode, mtime, content, target, entries, and the old ctime."""
 
     tree: tuple[Any, ...]
 
     def make(self, app: Path, inodes: Inodes) -> None:
-        """The folder in that state.
+        """Create the folder in that state.
 
-        What was noted of files' times of change and of backups' inodes is put right: a copy cannot keep those.
+        Correct the ctimes of files and the inodes of backups that staged files name: a copy cannot keep those.
         """
         noted: dict[bytes, bytes] = {}
         _make(self.tree, app, noted)
@@ -427,7 +427,7 @@ def _load(path: Path) -> Node:
 
 
 def _arguments(text: str) -> list[str]:
-    """The arguments of a call: split at commas outside of strings, brackets and comments."""
+    """Split the arguments of a call at the commas outside strings, brackets and strace's `<comments>`."""
     found, start, depth, quoted, index = [], 0, 0, False, 0
     while index < len(text):
         letter = text[index]
@@ -467,18 +467,18 @@ def _text(argument: str) -> str:
 
 
 def _touched(path: Path) -> int:
-    """Sets the times as they are, and returns the new time of change."""
+    """Set the mtime to what it is, and return the new ctime."""
     os.utime(path, ns=(path.lstat().st_mtime_ns,) * 2, follow_symlinks=False)
     return path.lstat().st_ctime_ns
 
 
 def record(known: lab.Known, place: Path) -> tuple[list[tuple[str, str, State]], Inodes]:
-    """Every state that the power may leave, each once: where in the run it is seen first, which kind, and the state."""
+    """Return each possible state after a power failure (first place in the run, kind, state), and backups' inodes."""
     with lab.fresh(known.template, place / f"{known.scenario.name}-power") as world:
         times: set[int] = set()
         for path in sorted(world.uploads.rglob("*")):
             while (changed := _touched(path)) in times:
-                time.sleep(0.001)  # each is to have a time of change of its own
+                time.sleep(0.001)  # each needs a ctime of its own
             times.add(changed)
         for path in sorted(world.uploads.rglob("*"), reverse=True):
             assert sum(one.lstat().st_ctime_ns == path.lstat().st_ctime_ns for one in world.uploads.rglob("*")) == 1
@@ -505,7 +505,7 @@ def _states(disk: Disk, lines: list[str]) -> list[tuple[str, str, State]]:
 def visit(
     known: lab.Known, place: Path, where: str, said: str, state: State, inodes: Inodes, number: int
 ) -> list[tuple[str, str]]:
-    """The power failed there and left that state: what is wrong after the next command."""
+    """Make the state that a power failure there left; return what is wrong after the next command."""
     root = place / f"{known.scenario.name}-power-{os.getpid()}-{number}"
     try:
         world = lab.World(root)

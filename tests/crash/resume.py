@@ -1,7 +1,7 @@
-"""A restore killed at a system call; the app goes on and commits a row; then a command. Where is the row?
+"""Visits that kill a restore at a system call, let the app commit a row, run a command, and look for the row.
 
-Thousands of points lead to a few states. Each point is visited with one command; each state that was seen, as its
-files and its journal tell it, with all of them.
+Thousands of points lead to a few states. Each point is visited with one command; each state that was seen, as told by
+its file names and its journal, with all of them.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ WRITING = (
 AWAY, ELSEWHERE = ("backups away",), ("another backups folder",)
 ALL = (*WRITING, *READING, AWAY, ELSEWHERE)
 _STAMP = re.compile(r"\d{8}_\d{6}(_\d+)?|-[0-9a-f]{8}$")
-# Nothing to undo, and no safety copy with a database: what `undo` says where no restore came that far.
+# `undo` ends with 10 (no safety copy) or 12 (one without a usable database) if no restore came far enough.
 _ENDINGS = {"undo": (0, 3, 10, 12), "status": (0, 1, 2)}
 
 
 @dataclass(frozen=True)
 class Visit:
-    """What came of one: the state that the kill left, None where it was not killed, and what is wrong in the end."""
+    """The state that the kill left, or None if the restore was not killed, and what is wrong in the end."""
 
     state: str | None
     wrong: list[tuple[str, str]]
 
 
 def visit(known: lab.Known, place: Path, call: calls.Call, command: tuple[str, ...], number: int) -> Visit:
-    """Killed at that call, the row committed, the command run, and in the end `recover`."""
+    """Kill the restore at that call, commit the row, run the command and then `recover`, and check the result."""
     with lab.fresh(known.template, place / f"{known.scenario.name}-resume-{os.getpid()}-{number}") as world:
         strace = ("-e", f"trace={call.name}", "-e", f"inject={call.name}:signal=KILL:when={call.number}")
         ran = lab.run(world, known.scenario.argv, known.scenario.environment, strace=strace)
@@ -82,7 +82,7 @@ def _run(world: lab.World, command: tuple[str, ...]) -> list[str]:
 
 
 def _with_backups_away(world: lab.World) -> list[str]:
-    """An empty folder where the disk with the backups is not mounted; then it is."""
+    """Run `recover` with an empty folder for the backups, as if their disk were not mounted; then put them back."""
     away, is_staged = world.root / "away", _is_staged(world)
     world.backups.rename(away)
     world.backups.mkdir()
@@ -109,18 +109,18 @@ def _with_another_backups_folder(world: lab.World) -> list[str]:
 
 
 def _is_staged(world: lab.World) -> bool:
-    """Whether anything is staged beside its name: an area that holds nothing yet is anybody's to clear."""
+    """Return whether a staging area names its restore: any command may clear an area that does not."""
     return any(any(path.glob("restore.json")) for path in world.app.rglob(lab.STAGING))
 
 
 def _untouchable(world: lab.World) -> object:
-    """Live rows, uploads, what is staged, and the journal."""
+    """Return what a reading command must not change: live rows, uploads, staged paths, whether there is a journal."""
     staged = sorted(str(path) for path in world.app.rglob("*") if lab.STAGING in path.parts)
     return _live_rows(world), lab.tree(world.uploads), staged, (world.backups / ".journal").exists()
 
 
 def _state(world: lab.World) -> str:
-    """What the files say: the names of what is live, staged and sealed, and how far the journal is."""
+    """Describe the state: the names of live, staged and sealed files, and how far the journal is."""
     found = []
     for path in sorted(world.app.rglob("*")):
         name = _STAMP.sub("…", str(path.relative_to(world.app)))
@@ -134,7 +134,7 @@ def _state(world: lab.World) -> str:
 
 
 def _commit(world: lab.World) -> None:
-    """As the app does: another process, which may find what SQLite left for it."""
+    """Commit the row as the app does: in another process, which SQLite may make recover first."""
     child = os.fork()
     if not child:
         code = 1
@@ -147,7 +147,7 @@ def _commit(world: lab.World) -> None:
 
 
 def _live_rows(world: lab.World) -> set[str]:
-    """Looked at in a copy: reading may change a hot WAL or journal."""
+    """Return the live rows, read in a copy: reading may change a hot WAL or journal."""
     copies = world.root / "looked-at"
     copies.mkdir()
     try:
@@ -174,7 +174,7 @@ def _uploads(world: lab.World) -> lab.Tree:
 
 
 def _has_upload(world: lab.World, path: str, entry: tuple[str, int, int, str]) -> bool:
-    """Whether that content is at that path, live or in a backup."""
+    """Return whether that content is at that path, live or in a backup."""
     trees = [world.uploads, *world.backups.glob("*/uploads")]
     there = [tree / path for tree in trees if (tree / path).is_file()]
     return any(lab._digest(one) == entry[3] for one in there)

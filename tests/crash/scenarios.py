@@ -1,4 +1,4 @@
-"""The scenarios: which command is broken, and in what world. Those of commands that do not exist are left out."""
+"""The scenarios: which command is hit, and in which world. Those whose command does not exist are left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from small_app import HEAD, INITIAL, SmallApp
 
 
 def _two_backups_and_changes(app: SmallApp) -> None:
-    """Backups `first` and `second`; then rows and uploads that are added, changed, removed; all in a hot WAL."""
+    """Make backups `first` and `second`; then add, change and remove rows and uploads, and leave a hot WAL."""
     for path in ("lost/one.txt", "lost/in/here.txt"):
         app.write_upload(path, b"is lost")
     _say(app, "backup", "first")
@@ -29,7 +29,7 @@ def _two_backups_and_changes(app: SmallApp) -> None:
 
 
 def _use(app: SmallApp) -> None:
-    """Each kind of change there is: added, altered, removed, another mode, a file where a folder was, a link."""
+    """Make each kind of change: add, alter, remove, change a mode, replace a folder by a file, retarget a link."""
     app.execute("CREATE TABLE extra (id INTEGER PRIMARY KEY, body BLOB)")
     app.execute("DELETE FROM companies WHERE id = 1")
     app.write_upload("1/letter.txt", b"altered")
@@ -44,7 +44,7 @@ def _use(app: SmallApp) -> None:
 
 
 def _say(app: SmallApp, *argv: str) -> Ran:
-    """A command of the time before."""
+    """Run a command that prepares the world; it must succeed."""
     ran = run(World(app.folder.parent), argv)
     assert ran.code == 0, f"{argv} ended with {ran.code}: {ran.err}"
     return ran
@@ -56,7 +56,7 @@ def _a_dump(app: SmallApp) -> None:
 
 
 def _an_archive(app: SmallApp) -> None:
-    """The archive of a backup that is not there any more."""
+    """Export a backup and delete it, so that only its archive is left."""
     _say(app, "backup", "gone")
     _say(app, "export", "gone", "earlier.tar.zst")
     _say(app, "delete", "gone", "--yes")
@@ -74,14 +74,14 @@ def _rollback_journal(app: SmallApp) -> None:
 
 
 def _changes_at_the_top(app: SmallApp) -> None:
-    """A file beside the folders is altered too: the time of a folder that stays is when something was put into it."""
+    """Alter a file at the top too: an extraction changes the mtime of its folder, which is not compared for the top."""
     app.write_upload("top.txt", b"as it was")
     _two_backups_and_changes(app)
     app.write_upload("top.txt", b"altered")
 
 
 def _excluded(app: SmallApp) -> None:
-    """Patterns, a marked folder, and one that was marked when the backups were made: none of it is to be touched."""
+    """Exclude by pattern, by a marked folder, and by one marked only for the backups: none of it may be touched."""
     (app.folder / "backup.toml").write_text('exclude = ["*.tmp"]\nexclude_marked = [".nobackup"]\n')
     for path in ("cache/.nobackup", "cache/inner.cached/one.cached", "was/.nobackup", "was/marked.bin", "1/draft.tmp"):
         app.write_upload(path, b"as it was")
@@ -92,7 +92,7 @@ def _excluded(app: SmallApp) -> None:
 
 
 def _rows_and_their_uploads_lost(app: SmallApp) -> None:
-    """A document and its file, at the top: the time of a folder that stays is when something was put into it."""
+    """Lose a document and its file, which is at the top for the reason given in `_changes_at_the_top`."""
     (app.folder / "backup.toml").write_text('[references]\n"documents.path" = "uploads/{value}"\n')
     app.add_document(1, app.write_upload("top.txt", b"as it was"))
     _two_backups_and_changes(app)
@@ -107,13 +107,13 @@ def _missing(app: SmallApp) -> None:
 
 
 def _corrupt(app: SmallApp) -> None:
-    """The live database overwritten with noise, its WAL still beside it."""
+    """Overwrite the live database with noise, and leave its WAL beside it."""
     _two_backups_and_changes(app)
     app.database.write_bytes(b"noise " * 4000)
 
 
 def _one_page_lost(app: SmallApp) -> None:
-    """A page in the middle of the live database is nothing but zeros."""
+    """Fill a page in the middle of the live database with zeros."""
     _two_backups_and_changes(app)
     app.add_rows(200)
     with contextlib.closing(app.connect()) as live:
@@ -125,7 +125,7 @@ def _one_page_lost(app: SmallApp) -> None:
 
 
 def _interrupted(app: SmallApp) -> None:
-    """A restore killed half way through the uploads."""
+    """Kill a restore in the middle of the uploads."""
     _two_backups_and_changes(app)
     seen = _second_out_of_staging()
 
@@ -138,7 +138,7 @@ def _interrupted(app: SmallApp) -> None:
 
 
 def _second_out_of_staging() -> Callable[[Event], bool]:
-    """True at the second upload that is renamed into its place."""
+    """Return a predicate that is true at the second upload that is renamed into its place."""
     count = 0
 
     def is_it(event: Event) -> bool:
@@ -151,12 +151,12 @@ def _second_out_of_staging() -> Callable[[Event], bool]:
 
 
 def _is_staging(handle: int) -> bool:
-    """Whether the open folder is that of the staged uploads."""
+    """Return whether the open folder is that of the staged uploads."""
     return handle >= 0 and os.readlink(f"/proc/self/fd/{handle}").endswith(f"uploads/{STAGING}/uploads")
 
 
 def _behind(app: SmallApp) -> None:
-    """The live database is two years old; this code's migrations have not run."""
+    """Make the live database two years old: this code's migrations have not run on it."""
     _two_backups_and_changes(app)
     app.at_revision(INITIAL)
     app.use_and_crash(3)
@@ -171,7 +171,7 @@ def _backup_is_behind(app: SmallApp) -> None:
 
 
 def _several(app: SmallApp) -> None:
-    """Three databases and two trees, all of which have changed since the backup."""
+    """Make a backup of three databases and two trees, then change all of them."""
     several = extend(app)
     app.write_upload("deep/er/kept.bin", bytes(range(256)))
     _say(app, "backup", "first")
@@ -181,7 +181,7 @@ def _several(app: SmallApp) -> None:
 
 
 def _with_points(app: SmallApp) -> None:
-    """Two points of rewind after a backup; then changes that are in none."""
+    """Take two rewind points after a backup, then make changes that no point has."""
     _say(app, "backup", "first")
     rewinder = Rewinder(app.settings.model_copy(update={"rewind": "7d", "rewind_interval": 3600}))
     for number in range(2):
@@ -193,7 +193,7 @@ def _with_points(app: SmallApp) -> None:
 
 
 def _second_database_begins() -> Callable[[Event], bool]:
-    """True when the journal is written that says that the second database is done."""
+    """Return a predicate that is true when the journal is written that says that the second database is done."""
     count = 0
 
     def is_it(event: Event) -> bool:
@@ -210,7 +210,7 @@ def _nothing_yet(app: SmallApp) -> None:
 
 
 def _many_backups(app: SmallApp) -> None:
-    """Six of one day, of which one is pinned; and marks of backups that are gone."""
+    """Make six backups on one day, one of them pinned, and marks of a backup that is gone."""
     for number in range(6):
         _say(app, "auto-backup", *(["--pin"] if number == 2 else []))
         app.add_rows(1)
@@ -220,7 +220,7 @@ def _many_backups(app: SmallApp) -> None:
 
 
 def _small(app: SmallApp) -> None:
-    """A database of a few pages without migrations, six uploads, an earlier backup, and changes in a hot WAL."""
+    """Make a database of a few pages without migrations, six uploads, a backup, later changes, and a hot WAL."""
     _tiny(app)
     app.use_and_crash(2)
 

@@ -1,4 +1,4 @@
-"""Real file systems that are full, small, read-only, or several: the old state, the right code, and no litter."""
+"""Commands on full, small, read-only or separate disks leave the old or new state, no litter, and the right code."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A user without rights swaps links while root restores, recovers and undoes in that user's folders: nothing is gained.
+"""An unprivileged user swaps links while root restores, recovers and undoes in that user's folders, and gains nothing.
 
-The program itself gives up root there. These are the functions below it, called by root: what is in open folders stays
-there, whoever turns a name on the way to it into something else.
+The program itself gives up root there. These tests call the functions below it as root: they stay in the folders that
+they opened, even if somebody replaces a name on the path.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PLACES = {
 
 @pytest.fixture
 def app(templates: Path) -> Iterator[SmallApp]:
-    """An app whose data and uploads belong to another user, with a backup `good`, which is root's."""
+    """An app whose data and uploads belong to another user, with a backup `good` that belongs to root."""
     with tempfile.TemporaryDirectory() as open_to_all:
         os.chmod(open_to_all, 0o755)
         app = SmallApp.create(Path(open_to_all, "app"), templates)
@@ -58,7 +58,7 @@ def app(templates: Path) -> Iterator[SmallApp]:
 
 @pytest.fixture
 def secret(app: SmallApp) -> Path:
-    """A folder of root's, with the names that the app's files have."""
+    """A folder of root with the same file names as the app's."""
     folder = app.folder.parent / "roots"
     (folder / "inner").mkdir(parents=True)
     for name in ("file", "a", "b", "c", "inner/c", "operations", "restore.json"):
@@ -69,7 +69,7 @@ def secret(app: SmallApp) -> Path:
 
 
 def begin(app: SmallApp) -> None:
-    """A restore as it is left by a kill right after its journal."""
+    """Start a restore, and leave it as a kill right after writing its journal would."""
 
     class Killed(BaseException):
         pass
@@ -84,7 +84,7 @@ def begin(app: SmallApp) -> None:
 
 
 def try_once(app: SmallApp, verb: str) -> bool:
-    """Whether it came to its end; whatever was in its way is no gain."""
+    """Run the verb; return whether it completed. An error on the way gains the user nothing."""
     settings = app.settings
     try:
         if verb == "recover":
@@ -97,7 +97,7 @@ def try_once(app: SmallApp, verb: str) -> bool:
 
 
 def tidy(app: SmallApp) -> None:
-    """What the swapper left is put right, as its user would: or nothing would ever be restored again."""
+    """Put right what the swapper left, as its user would: otherwise no later restore would succeed."""
     for away in sorted(app.folder.rglob("*.away"), reverse=True):
         place = away.with_name(away.name.removesuffix(".away"))
         if place.is_symlink():

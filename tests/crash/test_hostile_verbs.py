@@ -1,7 +1,7 @@
-"""A user without rights swaps links and folders while root backs up, checks, prunes, copies: nothing is gained.
+"""An unprivileged user swaps links and folders while root backs up, verifies, prunes and copies, and gains nothing.
 
-Where the data and the backups are root's and only the uploads that user's, root stays root. Where the backups are that
-user's, root does nothing. And through the program, where that user owns the data too, it has his rights.
+If only the uploads belong to that user, root stays root. If that user can change the backups, root does nothing. If
+that user owns the data too, the program works with that user's rights.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PLACES = {
     "uploads/sub": ("", 6),
     "uploads/sub/b": ("file", 6),
     "uploads/deep/er": ("inner", 6),
-    "data/pats.db": ("pats.db", 6),  # which only the owner of that folder can do
+    "data/pats.db": ("pats.db", 6),  # only the owner of that folder can swap this
     "backups/good": ("good", 2),
     "backups/good/pats.db": ("pats.db", 4),
     "backups/good/uploads": ("", 4),
@@ -59,7 +59,7 @@ PLACES = {
     "backups/.draft-new/uploads": ("", 4),
     "backups/.draft-new/uploads/sub": ("", 4),
     "backups/.draft-new/pats.db": ("pats.db", 4),
-    "backups/.draft-*-*": ("", 4),  # where a database is made that is no backup
+    "backups/.draft-*-*": ("", 4),  # drafts of databases that are not backups
     "backups/.draft-*-*/data": ("", 4),
     "backups/.draft-*-*/pats.db": ("pats.db", 4),
     "backups/.draft-*-*/data/pats.db": ("pats.db", 4),
@@ -92,7 +92,7 @@ def app(templates: Path) -> Iterator[SmallApp]:
 
 @pytest.fixture
 def secret(app: SmallApp) -> Path:
-    """A folder of root's, with the names that the app's files have, a database and a backup."""
+    """A folder of root with the same file names as the app's, a database and a backup."""
     folder = app.folder.parent / "roots"
     (folder / "inner").mkdir(parents=True)
     for name in ("file", "a", "b", "c", "inner/c", "history.jsonl"):
@@ -112,7 +112,7 @@ def secret(app: SmallApp) -> Path:
 
 @pytest.fixture
 def settings(app: SmallApp) -> Settings:
-    """Those of the app, with a folder of root as a remote that holds `good` and `new`, and `new` as an archive."""
+    """The app's settings; its remote, a folder of root, holds `good` and `new`, and `in.tar` is an archive of `new`."""
     nas = app.folder.parent / "nas"
     nas.mkdir(mode=0o700)
     told = {"there": {"type": "folder", "path": str(nas), "retry_for": 0}}
@@ -130,9 +130,9 @@ def settings(app: SmallApp) -> Settings:
 
 
 def prepare(settings: Settings, *theirs: str) -> None:
-    """All is as in the pristine copy, which is made first: what the swapper left or took away is put right.
+    """Put everything back as in the pristine copy, which the first call makes, and undo what the swapper did.
 
-    What the verbs made is gone, so that they can make it again; `old`, the user's, is there to be removed.
+    This also removes what the verbs made, so that they can make it again, and brings `old` back for `delete`.
     """
     app, pristine = settings.dir.parent, settings.dir.parent.parent / "pristine"
     if not pristine.exists():
@@ -241,7 +241,7 @@ COMMANDS = (
 def test_through_the_program_nothing_is_given_away_where_the_data_is_the_users(
     app: SmallApp, secret: Path, settings: Settings
 ) -> None:
-    """Root works as that user then, so that even a database that is turned into a link to that of root is no gain."""
+    """Root then works as that user, so even a database that is replaced by a link to root's gives nothing away."""
     nas = app.folder.parent / "nas"
     told = f'[remotes.there]\ntype = "folder"\npath = "{nas}"\nretry_for = 0\n'
     (app.folder / "backup.toml").write_text(told)

@@ -1,7 +1,7 @@
-"""Killed before a change of a file that Python makes: before a third of them in the commands of `WHOLE`.
+"""Commands are killed before file changes that Python makes: before a third of them in the commands of `WHOLE`.
 
-Whatever the command: the next one leaves the state before or the state after, of database and uploads together, no
-litter, every earlier backup as it was, and every visible backup complete.
+The next command then leaves the state before or the state after, of database and uploads together, no litter, every
+earlier backup as it was, and every visible backup complete.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import scenarios
 import chance
 from crash.points import Points
 
-# A third of all their events; what the other commands change, they change by the same code.
+# A third of all their events is visited; the other commands make their changes with the same code.
 WHOLE = ("backup", "restore", "restore-several", "prune")
 MOST = 20
 STRIDE = 2  # visits beyond the last event of the clean run: some runs make a few more

@@ -1,7 +1,7 @@
-"""From outside, at every system call that changes the disk, SQLite's own included: killed there, or failing there.
+"""Commands are killed, or get an error, at system calls that change the disk, SQLite's own included.
 
-The world is small: a database of a few pages, in WAL and in rollback-journal mode, and a handful of uploads. An
-error is tried at the calls that can return it, so ENOSPC at what takes room and EACCES at what changes names.
+Most worlds are small: a database of a few pages, in WAL and in rollback-journal mode, and a handful of uploads. An
+error is tried at the calls that can return it: ENOSPC at calls that take room, EACCES at calls that change names.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import chance
 from crash.points import Points
 
 Know = Callable[[lab.Scenario], lab.Known]
-MOST_ALIKE = 40  # a rollback journal differs from a WAL in what SQLite does, which is the smaller part of these calls
-MOST_FURTHER = 12  # of what takes its steps by the same code
+MOST_ALIKE = 40  # the journal mode changes only SQLite's calls, which are the smaller part of these
+MOST_FURTHER = 12  # for scenarios that use mostly the same code
 MOST_ERRORS = 75
 pytestmark = [pytest.mark.slow, pytest.mark.needs("strace")]
 
@@ -46,7 +46,7 @@ def test_a_system_call_that_fails_makes_a_sentence_and_leaves_the_old_or_the_new
 ) -> None:
     template = known(scenario)
     found = crew.submit(calls.record, template, place).result()
-    # Each world has its half of the errors that the code cannot tell apart.
+    # The code cannot tell some errors apart: each journal mode gets half of those.
     errors = (
         ("EIO", "EDQUOT", "EROFS", "EDQUOT+") if "rollback" in scenario.name else ("EIO", "ENOSPC", "EACCES", "ENOSPC+")
     )

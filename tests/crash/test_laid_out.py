@@ -1,4 +1,4 @@
-"""`restore --to` and `clone`, killed at any change of a file: no such folder, or a whole one; nothing else changed."""
+"""`restore --to` and `clone`, killed at any file change, leave a whole folder or none, and change nothing else."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The power fails after any system call of a run: what was synced is there, what was not may be there or not.
+"""If the power fails after any system call of a run, the next command leaves the old state or the new one.
 
-A run is recorded, and played into a model of the disk that promises less than any file system does. Every state in
-which the model may leave the disk is made for real, and the next command has to make the old state or the new of it.
+A run is recorded, and replayed into a model of the disk that promises less than any file system does: what was synced
+is there, what was not may be there or not. The possible states of the disk are then made for real.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from crash.points import Points
 
 OTHERS = ("restore-missing", "restore-corrupt", "restore-database")
 CHOSEN = [*scenarios.SMALL, *(one for one in scenarios.SCENARIOS if one.name in OTHERS), *scenarios.FURTHER]
-WHOLE = ("small-backup", "small-restore")  # a third of all states; the others make their changes in the same code
+WHOLE = ("small-backup", "small-restore")  # a third of all states; the others change files with the same code
 MOST, MOST_FURTHER = 50, 12
 pytestmark = [pytest.mark.slow, pytest.mark.needs("strace")]
 

@@ -1,7 +1,7 @@
-"""A restore killed at any system call, the app at work, then any command: no committed row is lost.
+"""If a restore is killed at any system call, the app commits a row, and any command follows, no row is lost.
 
-It is in the live database or in a backup, whatever the next command is, and also where the backups folder was away
-meanwhile, or a command came with another one.
+It is in the live database or in a backup, whatever the next command is, even if the backups folder was away meanwhile,
+or a command used another one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from crash.points import Points
 
 Know = Callable[[lab.Scenario], lab.Known]
 pytestmark = [pytest.mark.slow, pytest.mark.needs("strace")]
-MOST = 90  # calls, and then of the states that they left each with another command
+MOST = 90  # calls, and then pairs of a state that they left and another command
 RESTORES = [one for one in scenarios.SMALL if one.command == "restore"]
 
 
@@ -47,7 +47,7 @@ def test_a_row_committed_after_a_kill_at_any_system_call_is_live_or_in_a_backup(
     results += visited(crew, template, place, rest)
     points.visited(f"kills with the app at work: {scenario.name}", len(results))
     points.visited(f"states that they left: {scenario.name}", len(states))
-    assert len(states) > 7  # of a chance selection; no staged database tells two of them apart any more
+    assert len(states) > 7  # of a random selection; states do not differ by a staged database any more
     points.judge(one for result in results for one in result.wrong)
 
 

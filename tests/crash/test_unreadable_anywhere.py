@@ -1,7 +1,7 @@
-"""From outside, at system calls that read: a bad sector may be anywhere.
+"""System calls that read fail with EIO, as if a bad sector could be anywhere.
 
-Whatever cannot be read of the live uploads is named in a warning and stays as it is; all else is done. Wherever else
-an error of the disk comes, the sentence that ends the command has a path in it, and the state is the old or the new.
+Live uploads that cannot be read are named in a warning and stay as they are; everything else is done. After any other
+disk error, the message that ends the command names a path, and the state is the old one or the new one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BACKUP, RESTORE = scenarios.SMALL[0], scenarios.SMALL[2]
 
 
 def recorded(known: lab.Known, place: Path, where: str) -> list[calls.Call]:
-    """The reading calls of a clean run that are about something below that folder of the app."""
+    """Return the reading calls of a clean run that concern something below that folder of the app."""
     with lab.fresh(known.template, place / f"{known.scenario.name}-reads") as world:
         trace, counted, found = world.root / "trace", Counter[str](), []
         watched = ("-e", f"trace=?{',?'.join(READS)}", "-e", "signal=none", "-y")
@@ -51,12 +51,12 @@ def fail(known: lab.Known, world: lab.World, call: calls.Call) -> lab.Ran:
 
 
 def visit_live(known: lab.Known, place: Path, call: calls.Call, number: int) -> list[tuple[str, str]]:
-    """A live upload, or a folder of them, cannot be read at that call: what is wrong then."""
+    """Make that call, which reads a live upload or a folder of them, fail; return what is wrong then."""
     with lab.fresh(known.template, place / f"{known.scenario.name}-live-{number}") as world:
         ran = fail(known, world, call)
         wrong = said_wrong(ran)
         if ran.code in (0, 3):
-            # Threads make a call more or less: then it was the history that could not be read, which changes no code.
+            # Threads shift the number of a call: the history may be what fails, and its warning changes no exit code.
             named = set(re.findall(r"^Warning: (?!The history )(\S+) ", ran.err, re.MULTILINE))
             wrong += done_wrong(known, world, named)
             if named and ran.code == 0:
@@ -65,7 +65,7 @@ def visit_live(known: lab.Known, place: Path, call: calls.Call, number: int) -> 
 
 
 def done_wrong(known: lab.Known, world: lab.World, named: set[str]) -> list[str]:
-    """What is not as after a clean run, and was not named, nor is it in a folder that was."""
+    """Return the uploads that are not as after a clean run and are not covered by a named path."""
     if known.scenario.command == "backup":
         wanted, found = known.old.uploads, lab.tree(world.backups / "one" / "uploads")
     else:
@@ -75,7 +75,7 @@ def done_wrong(known: lab.Known, world: lab.World, named: set[str]) -> list[str]
 
 
 def covered(path: str, named: set[str]) -> bool:
-    """Whether the path was named, one above it, or (for the time of a folder) one in it."""
+    """Return whether the path was named, or one above it, or (because of a folder's mtime) one inside it."""
     return any(path == one or path.startswith(f"{one}/") or one.startswith(f"{path}/") for one in named)
 
 
@@ -89,7 +89,7 @@ def visit_anywhere(known: lab.Known, place: Path, call: calls.Call, number: int)
 
 
 def said_wrong(ran: lab.Ran) -> list[str]:
-    """No traceback, and no error of the disk without a path."""
+    """Return what is wrong with the messages: a traceback, or disk errors without a path."""
     if "Traceback" in ran.err:
         return [f"a traceback: {ran.err[-800:]}"]
     lines = [line for line in ran.err.splitlines() if line.startswith(("Error:", "Warning:"))]
