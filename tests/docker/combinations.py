@@ -1,4 +1,4 @@
-"""What of the main path runs on which engine: read from the marks of the tests; the document cannot claim more."""
+"""Which parts of the main path are tested on which engine, read from the tests' marks: documents cannot claim more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PATH = ("backup beside a writer", "restore", "kill, recover", "scheduler", "othe
 
 @dataclass(frozen=True)
 class Combination:
-    """A row of the table: where the engine runs, and who drives it."""
+    """A row of the table: the host, the engine, the Compose that drives it, and whether it is rootless."""
 
     engine: str
     compose: str
@@ -36,14 +36,14 @@ DEBIAN_13 = Combination("none", "-", rootless="-", host="Debian 13")
 
 
 def combinations_of(test: Callable[..., Any], module: ModuleType) -> Iterable[Combination]:
-    """Those that a test runs on: both generations where it asks for one after the other; else its module's."""
+    """Return the combinations of a test: both Compose generations if it uses that fixture, else its module's."""
     if "generation" in inspect.signature(test).parameters:
         return (DOCKER_V1, DOCKER_V2)
     return getattr(module, "COMBINATIONS", (DOCKER_V2,))
 
 
 def table(modules: Iterable[ModuleType]) -> list[str]:
-    """The lines of the table, as the document has them."""
+    """Return the lines of the table, as the document has them."""
     shown: dict[Combination, set[str]] = {}
     for module in modules:
         for name, test in vars(module).items():

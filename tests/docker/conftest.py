@@ -1,4 +1,4 @@
-"""The engine and the images, once per run; a project of its own, for each test."""
+"""Fixtures: an engine for each test process, its images for the whole run, and a separate project for each test."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def new_engine() -> Engine:
 
 
 def build(engine: Engine, archive: Path) -> None:
-    """The images of the repository, from the real compose file, and as an archive for other engines."""
+    """Build the images of the repository, the app's from the real compose file; save an archive for other engines."""
     engine.load_base(debian(RECIPE, "base"))
     folder = engine.folder / "build"
     folder.mkdir()
@@ -46,7 +46,7 @@ def build(engine: Engine, archive: Path) -> None:
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the archive of the images is, or is going to be: one for all processes of this run."""
+    """The path of the archive of the images, which may not exist yet: one for all processes of this run."""
     if os.geteuid() != 0:
         stop = pytest.fail if os.environ.get("BACKUP_TESTS_REQUIRE_ALL") == "1" else pytest.skip
         stop("needs an engine of its own: run the tests as root")
@@ -56,7 +56,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def image(archive: Path) -> Path:
-    """The archive, for an engine that does not build it."""
+    """The archive, built by a temporary engine if it does not exist, for other kinds of engine."""
     with made_once(archive) as draft:
         if draft:
             with started(new_engine()) as engine:
@@ -66,7 +66,7 @@ def image(archive: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def engine(archive: Path) -> Iterator[Engine]:
-    """A running engine that holds the images, built once from the real compose file."""
+    """A running engine that holds the images: the first process builds them, the others load the archive."""
     with started(new_engine()) as engine:
         with made_once(archive) as draft:
             if draft:
@@ -78,7 +78,7 @@ def engine(archive: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def new_project(engine: Engine, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Project]]:
-    """`new_project(NAME=value …)`, taken down after the test."""
+    """Return `new_project(NAME=value …)`, which makes a project; all are taken down after the test."""
     made: list[Project] = []
 
     def make(**settings: str) -> Project:
@@ -101,5 +101,5 @@ def project(new_project: Callable[..., Project]) -> Project:
 
 @pytest.fixture(params=["v1", "v2"])
 def generation(request: pytest.FixtureRequest) -> dict[str, str]:
-    """The environment that has this generation of Compose; without one it is v2."""
+    """The environment that selects this generation of Compose; the default is v2."""
     return {"BACKUP_COMPOSE": "docker-compose"} if request.param == "v1" else {}

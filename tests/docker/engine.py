@@ -1,4 +1,4 @@
-"""A real container engine for the tests: its own socket and data, the machine's network untouched."""
+"""A real container engine for the tests, with its own socket and data; the machine's network stays untouched."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE, KIT, BASE = "backup-test-app", "backup-test-kit", "backup-test-base"
 RECIPE = ("mmdebstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "trixie")
-# Compose v2 is a plugin of the docker command. Debian 12 has none: its next release's runs here too.
+# Compose v2 is a plugin of the docker command. Debian 12 has no package of it, but that of Debian 13 runs there too.
 PLUGIN_RECIPE = ("mmdebstrap", "--variant=extract", "--include=docker-compose", "trixie")
 PLUGIN = "usr/libexec/docker/cli-plugins/docker-compose"
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
@@ -32,9 +32,9 @@ PROGRAMS = os.pathsep.join(("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sb
 class Engine:
     """One `dockerd`, from `start` to `stop`; `environment` is what a client needs to reach it."""
 
-    place: Sequence[str] = ()  # what a command is started with, to be where the engine is
+    place: Sequence[str] = ()  # the prefix that runs a command where the engine is
     client: Sequence[str] = ("docker",)
-    rootless = False  # where an ordinary person runs it, and types
+    rootless = False  # whether an ordinary user runs it and types the commands
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,12 +46,12 @@ class Engine:
             "HOME": str(folder),
             "DOCKER_HOST": f"unix://{self.socket}",
             "DOCKER_CONFIG": str(folder / "client"),
-            "DOCKER_BUILDKIT": "0",  # its own builder wants another plugin
+            "DOCKER_BUILDKIT": "0",  # BuildKit would need another plugin
             "BASE_IMAGE": BASE,
         }
 
     def start(self) -> None:
-        """The engine answers when this returns; where the kernel has no overlay file system, on plain folders."""
+        """Start the engine, and return when it answers; if the kernel has no overlay file system, use plain folders."""
         for driver in ("overlay2", "vfs"):
             self.process = self._launch(driver)
             if wait_until(lambda: self.answers() or not self.runs()) and self.runs():
@@ -59,7 +59,7 @@ class Engine:
         raise RuntimeError(f"dockerd did not start:\n{self.log.read_text()[-2000:]}")
 
     def add_compose(self, archive: Path) -> None:
-        """The client has Compose v2."""
+        """Give the client Compose v2."""
         place = self.folder / "client" / "cli-plugins" / "docker-compose"
         place.parent.mkdir(parents=True)
         with tarfile.open(archive) as packed:
@@ -90,7 +90,7 @@ class Engine:
         return self.socket.exists() and self.docker("version", check=False).returncode == 0
 
     def stop(self) -> None:
-        """The engine and its containers have ended, and its folder is gone."""
+        """End the engine and its containers, and delete its folder."""
         if self.runs() and self.process:
             self.docker("ps", "--quiet", check=False)
             for container in self.docker("ps", "--all", "--quiet", check=False).stdout.split():
@@ -105,7 +105,7 @@ class Engine:
         return run([*self.client, *arguments], self.environment, check=check)
 
     def ask(self, method: str, path: str, **query: Any) -> Any:
-        """The engine's answer to one request, without a client's start; None where it has none."""
+        """Return the engine's answer to one request, or None if it is empty, without starting a client."""
         written = {key: value if isinstance(value, str) else json.dumps(value) for key, value in query.items()}
         with Line(self.socket) as line:
             line.request(method, f"{path}?{urllib.parse.urlencode(written)}")
@@ -115,12 +115,12 @@ class Engine:
             return json.loads(body) if body else None
 
     def load(self, archive: Path) -> None:
-        """Images that another engine built; whoever runs this one need not be able to read the file."""
+        """Load images that another engine built; the user who runs this one need not be able to read the file."""
         with archive.open("rb") as images:
             subprocess.run([*self.client, "load"], env=self.environment, stdin=images, check=True, capture_output=True)
 
     def load_base(self, archive: Path) -> None:
-        """The base image, with what the builds of this machine need to reach a package index."""
+        """Import the base image, and add what builds on this machine need to reach a package index."""
         self.docker("import", str(archive), "plain-base")
         container = self.docker("create", "plain-base", "true").stdout.strip()
         changes = []
@@ -153,7 +153,7 @@ class Line(http.client.HTTPConnection):
 
 
 def certificates() -> Path | None:
-    """This machine's own list of authorities."""
+    """Return this machine's list of certificate authorities, or None."""
     places = (os.environ.get("PIP_CERT"), os.environ.get("SSL_CERT_FILE"), BUNDLE)
     return next((Path(place) for place in places if place and Path(place).is_file()), None)
 
@@ -164,7 +164,7 @@ def is_for_downloads(name: str) -> bool:
 
 
 def debian(recipe: tuple[str, ...], name: str) -> Path:
-    """What that recipe makes, as a tar; made once and kept between runs, while other processes wait for it."""
+    """Return the tar that the recipe makes; it is made once, while other processes wait, and kept between runs."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = Path(os.environ.get("BACKUP_TEST_CACHE") or home / "backup-tests")
     archive = cache / f"{name}-{hashlib.sha256(' '.join(recipe).encode()).hexdigest()[:16]}.tar"
@@ -180,7 +180,7 @@ Kind = TypeVar("Kind", bound=Engine)
 
 @contextmanager
 def started(engine: Kind) -> Iterator[Kind]:
-    """The engine, running and without an image, until the block ends."""
+    """Run the engine, without images, until the block ends."""
     try:
         engine.start()
         engine.add_compose(debian(PLUGIN_RECIPE, "compose"))
@@ -191,7 +191,7 @@ def started(engine: Kind) -> Iterator[Kind]:
 
 @contextmanager
 def made_once(archive: Path) -> Iterator[Path | None]:
-    """Where whoever comes first is to make it; None for those who come later, when it is there."""
+    """Yield the path at which the first process must make the archive; None to later processes, once it exists."""
     with archive.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if archive.exists():
@@ -208,7 +208,7 @@ def mounts_below(folder: Path) -> list[str]:
 
 
 def run(command: list[str], environment: Mapping[str, str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """The finished process; where it had to succeed and did not, an error that shows what it said."""
+    """Run the command to its end; if it had to succeed and did not, raise an error that shows its output."""
     done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if check and done.returncode:
         raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
@@ -216,7 +216,7 @@ def run(command: list[str], environment: Mapping[str, str], *, check: bool = Tru
 
 
 def wait_until(happened: Callable[[], object], seconds: float = 60) -> bool:
-    """Whether it happened before the deadline."""
+    """Wait for it, and return whether it happened before the deadline."""
     deadline = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > deadline:

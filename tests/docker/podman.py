@@ -1,4 +1,4 @@
-"""A real Podman for the tests, in namespaces of its own: no mount, network or setting of the machine is touched."""
+"""A real Podman for the tests, in its own namespaces: it touches no mount, network or setting of the machine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from engine import BASE, BUNDLE, IMAGE, PROGRAMS, REPOSITORY, Engine, certificat
 from people import AS_PERSON, MOUNT_TUN, MOUNT_USERS, PERSON, write_users
 from project import Project
 
-# Mounts, network and cgroups of its own: Podman moves each process of its root cgroup into another.
-# What is left in that cgroup ends when nobody holds the input open. The users are those of `write_settings`.
+# Separate mounts, network and cgroups, because Podman moves each process of its root cgroup into another.
+# When the input is closed, what is left in that cgroup is killed. The users are those of `write_settings`.
 NAMESPACE = """
 mkdir "$1/cgroup"
 mount -t cgroup2 none "$1/cgroup"
@@ -32,12 +32,12 @@ ip link set lo up
 echo $$ >"$own/cgroup.procs"
 unshare --cgroup sh -c 'umount --lazy /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; echo ready $$; exec cat'
 """
-# Whoever comes in belongs to that cgroup.
+# A command that enters joins that cgroup.
 ENTER = 'echo $$ >/sys/fs/cgroup/cgroup.procs && exec "$@"'
 
 
 class Podman(Engine):
-    """One Podman and its images, from `start` to `stop`; of root, or of an ordinary person."""
+    """One Podman and its images, from `start` to `stop`; run by root, or by an ordinary user."""
 
     def __init__(self, folder: Path, *, rootless: bool = False) -> None:
         super().__init__(folder)
@@ -71,7 +71,7 @@ class Podman(Engine):
         self.serve()
 
     def serve(self) -> None:
-        """It answers on its socket too, where the tests look at containers."""
+        """Serve the API on a socket too, on which the tests look at containers."""
         command = [*self.client, "system", "service", "--time=0", f"unix://{self.socket}"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -111,8 +111,8 @@ class Podman(Engine):
                 os.chown(path, PERSON, PERSON)
 
     def build(self, base: Path) -> None:
-        """The image of the repository, on that base; built by Podman in the machine's network."""
-        context = self.folder / "base"  # with what a build of this machine needs to reach a package index
+        """Build the image of the repository on that base, with Podman in the machine's network."""
+        context = self.folder / "base"  # with what a build on this machine needs to reach a package index
         context.mkdir()
         (context / "ca.crt").write_bytes((certificates() or Path(BUNDLE)).read_bytes())
         lines = ["FROM plain-base", f"COPY ca.crt {BUNDLE}", f"ENV PIP_CERT={BUNDLE} SSL_CERT_FILE={BUNDLE}"]
@@ -125,7 +125,7 @@ class Podman(Engine):
             run([*outside, *words, f"--tag={tag}", str(folder)], self.environment)
 
     def stop(self) -> None:
-        """Its containers have ended, and its folder is gone; what it had mounted went with its namespace."""
+        """End its containers and delete its folder; its mounts end with its namespace."""
         if self.place:
             self.docker("rm", "--all", "--force", "--time=5", check=False)
         if self.holder and self.holder.stdin:
@@ -137,7 +137,7 @@ class Podman(Engine):
 
 
 class ComposeProject(Project):
-    """The same person, who types `docker compose`: Podman answers on Docker's socket."""
+    """A project of a person who types `docker compose`, which talks to Podman's socket."""
 
     engine: Podman
 
@@ -150,7 +150,7 @@ class ComposeProject(Project):
         return (*self.engine.place, "docker")
 
     def override(self, **service: Any) -> None:
-        """Podman's service asks for more open files than a machine of CI may give."""
+        """Set limits: Podman's service asks for more open files than a CI machine may give."""
         _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
         for one in (self.service, self.scheduler, self.web):
             one["ulimits"] = {"nofile": {"soft": 1024, "hard": files}, "nproc": 1024}
@@ -158,12 +158,12 @@ class ComposeProject(Project):
 
 
 class PodmanProject(Project):
-    """The same person, who types `podman-compose`: it names a project after its folder, and has no profiles."""
+    """A project of a person who types `podman-compose`: it is named after its folder, and has no profiles."""
 
     engine: Podman
 
     def override(self, **service: Any) -> None:
-        """podman-compose adds the project's network to each service, which goes with no `network_mode`."""
+        """Drop `network_mode`: it conflicts with the project's network, which podman-compose adds to each service."""
         for one in (self.service, self.scheduler, self.web):
             one.pop("network_mode", None)
         super().override(**service)
@@ -181,7 +181,7 @@ class PodmanProject(Project):
         return self.folder.name.replace(" ", "")
 
     def containers(self, one_off: str, service: str = "backend") -> list[str]:
-        """podman-compose gives no container of its own the label that says what a command has for itself."""
+        """Return the one-off containers, or the others, to which podman-compose gives no such label."""
         ours = self._ids(project=self.name, oneoff="True", service=service)
         if one_off == "True":
             return ours

@@ -1,4 +1,4 @@
-"""A project of its own for one test: the repository's files as a clone has them, its own data, its own service."""
+"""A separate project for one test: the repository's files as in a clone, with its own data and its own service."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ OVERRIDE: dict[str, Any] = {
     "network_mode": "none",
 }
 
-QUICK = {"interval": "1s"}  # a health check for whoever waits for it; each one starts a process
-# The second service does not start with the first, but where a test is about it.
+QUICK = {"interval": "1s"}  # for tests that wait for the health check; each check starts a process
+# The scheduler starts with the app only in the tests that are about it.
 SCHEDULER: dict[str, Any] = {"image": IMAGE, "network_mode": "none", "profiles": ["scheduler"]}
 WEB: dict[str, Any] = {"image": IMAGE, "network_mode": "none"}
 
@@ -39,7 +39,7 @@ print(answer.read().decode())
 sys.exit(answer.status != 200)
 """
 
-# Writes rows and documents until its input ends, then says how many answers of each kind there were.
+# Writes rows and documents until its input ends, then prints how many answers there were of each status.
 WRITER = """
 import collections, http.client, json, select, sys
 answers = collections.Counter()
@@ -59,7 +59,7 @@ print(json.dumps(answers))
 
 
 class Project:
-    """The verbs of a person at a terminal in the project's folder, and what can be seen from there."""
+    """What a person at a terminal in the project's folder can do and see."""
 
     def __init__(self, folder: Path, engine: Engine, settings: dict[str, str]) -> None:
         self.folder, self.engine = folder, engine
@@ -85,7 +85,7 @@ class Project:
             run(["chown", "--recursive", f"{PERSON}:{PERSON}", str(self.folder)], os.environ)
 
     def override(self, **service: Any) -> None:
-        """Add to the compose file what this test has different."""
+        """Write the override of the compose file, with what this test changes in the app's service."""
         self.service |= service
         services = {"backend": self.service, "scheduler": self.scheduler, "web": self.web}
         text = json.dumps({"services": services}, indent=2)
@@ -95,7 +95,7 @@ class Project:
 
     @property
     def client(self) -> Sequence[str]:
-        """What a person types, where the engine is."""
+        """The words that start the client where the engine is."""
         return self.engine.client
 
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -105,12 +105,12 @@ class Project:
         return run([*command, *arguments], self.environment, check=check)
 
     def up(self) -> None:
-        """The app answers when this returns."""
+        """Start the service, and return when the app answers."""
         self.compose("up", "--detach", "--no-build")
         assert wait_until(self.answers), f"it does not answer:\n{self.logs()}"
 
     def answers(self) -> bool:
-        """Whether something listens on the app's port; read from the kernel, for each other way costs a process."""
+        """Return whether something listens on the app's port, as the kernel says: other ways would cost a process."""
         lines = Path(f"/proc/{self.inspect('State.Pid')}/net/tcp")
         return lines.exists() and LISTENS in lines.read_text()
 
@@ -119,7 +119,7 @@ class Project:
             self.engine.ask("DELETE", f"/containers/{container}", force=True, v=True, timeout=5)
 
     def container(self) -> str:
-        """The service's container; not one that a command has for itself."""
+        """Return the service's container, not the one-off container of a command."""
         (container,) = self.containers("False")
         return container
 
@@ -127,7 +127,7 @@ class Project:
         return self._ids(project=self.name, oneoff=one_off, service=service)
 
     def running(self, one_off: str, service: str = "backend") -> list[str]:
-        """Those of them with a process; not one that is being made or removed."""
+        """Return the containers that run, not those that are being made or removed."""
         return self._ids("running", project=self.name, oneoff=one_off, service=service)
 
     def _ids(self, *states: str, **labels: str) -> list[str]:
@@ -140,7 +140,7 @@ class Project:
         return self.environment["COMPOSE_PROJECT_NAME"]
 
     def inspect(self, path: str, container: str = "") -> Any:
-        """What the engine knows of the service's container, or of that one: `State.Health.Status`."""
+        """Return what the engine knows of that container (default: the service's), like `State.Health.Status`."""
         told = self.engine.ask("GET", f"/containers/{container or self.container()}/json")
         for name in path.split("."):
             told = told[name]
@@ -150,7 +150,7 @@ class Project:
         return str(self.inspect("State.Status"))
 
     def logs(self, container: str = "") -> str:
-        """What the service's container, or that one, has printed."""
+        """Return what that container (default: the service's) has printed."""
         done = self.engine.docker("logs", container or self.container())
         return done.stdout + done.stderr
 
@@ -170,13 +170,13 @@ class Project:
         return self.uploads / str(made["path"])
 
     def companies(self) -> set[str]:
-        """The companies applied to, read from the file itself: with the service up or down."""
+        """Return the companies applied to, read from the database file, whether the service is up or down."""
         with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as connection:
             return {str(name) for (name,) in connection.execute("SELECT name FROM companies")}
 
     @contextmanager
     def writing(self, pause: float = 0.01) -> Iterator[dict[str, int]]:
-        """A process that writes rows and documents through the app all the time; afterwards, its answers by status."""
+        """Write rows and documents through the app until the block ends; then the dict has the answers by status."""
         command = [*self.engine.client, "exec", "--interactive", self.container(), "python", "-c", WRITER, str(pause)]
         pipe = subprocess.PIPE
         answers: dict[str, int] = {}
@@ -198,7 +198,7 @@ class Project:
         content: bytes = b"",
         **settings: str,
     ) -> subprocess.CompletedProcess[bytes]:
-        """`./backup.sh …`, without a terminal, which ends with the given code."""
+        """Run `./backup.sh …` without a terminal; it must end with one of the given codes."""
         done = subprocess.run(
             [*self.engine.place, *prefix, str(self.folder / "backup.sh"), *arguments],
             env=self.environment | settings,

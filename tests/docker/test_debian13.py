@@ -1,4 +1,4 @@
-"""A machine with Debian 13 and no engine: `backup.sh` from a clone, and the wheel, on that system's Python and git."""
+"""`backup.sh` from a clone, and the wheel, work on Debian 13 without an engine, with its Python and git."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from small_app import WRITE, SmallApp
 
 pytestmark = pytest.mark.needs("unshare")
 COMBINATIONS = (DEBIAN_13,)
-# Processes of its own, the first of which cannot be killed from within; the machine's devices and network.
+# A separate process namespace, whose first process cannot be killed from within; the machine's devices and network.
 ENTER = """
 root=$1 folder=$2
 shift 2
@@ -34,7 +34,7 @@ HOME = "/home/person"
 
 
 class Host:
-    """The files of that system, and a person who types in it."""
+    """The files of a Debian 13 system, and a person who types in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -50,7 +50,7 @@ class Host:
             self.run("apt-get", "-q", *quick, *words, person=(), DEBIAN_FRONTEND="noninteractive")
 
     def path(self, inside: str) -> Path:
-        """Where that path of hers is on this machine."""
+        """Return where a path inside that system is on this machine."""
         return Path(f"{self.folder}{inside}")
 
     def give(self, inside: str) -> None:
@@ -64,7 +64,7 @@ class Host:
         return [*enter, "sh", str(self.folder), folder, "--ignore-environment", *variables, *person, *words]
 
     def run(self, *words: str, code: int = 0, **more: Any) -> str:
-        """What it printed; it ended with that code."""
+        """Run the command, which must end with that code; return what it printed."""
         command = self.command(*words, **more)
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         assert done.returncode == code, f"{words} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
@@ -73,7 +73,7 @@ class Host:
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
-    """That system, with a clone of the repository in the person's home."""
+    """A Debian 13 system, with a clone of the repository in the person's home."""
     folder = Path(tempfile.mkdtemp(prefix="backup-host-"))
     folder.chmod(0o755)
     try:
@@ -103,7 +103,7 @@ def test_backup_sh_runs_the_demo_from_a_clone(host: Host) -> None:
 
 @pytest.fixture
 def app(host: Host, templates: Path) -> Iterator[SmallApp]:
-    """An app in her home."""
+    """An app in the person's home."""
     made = SmallApp.create(host.path(f"{HOME}/app"), templates)
     host.give(f"{HOME}/app")
     yield made

@@ -1,4 +1,4 @@
-"""The hard cases of a restore that are about mounts, users or processes, in real containers."""
+"""Restores are correct in the hard cases of mounts, users, processes and migrations, in real containers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def first_start(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def prepare(first_start: Path) -> Prepare:
-    """`prepare(project)`: the data as the first start leaves it, with no service yet; its contents."""
+    """Return `prepare(project)`, which makes the data as the first start does, without a service, and returns them."""
 
     def prepare(project: Project, uploads: int = 3) -> Contents:
         shutil.copy(first_start, project.database)
@@ -66,7 +66,7 @@ def prepare(first_start: Path) -> Prepare:
 
 
 def become(project: Project, version: str, uploads: int = 3) -> Contents:
-    """The database and every upload are of that version, as the app's user would write them."""
+    """Change the database and every upload to that version, as the app's user would; return the contents."""
     write_row(project, version)
     write_file(project.uploads / f"only {version}.txt", version)
     for path in project.uploads.glob("only *.txt"):
@@ -97,12 +97,12 @@ def contents(project: Project) -> Contents:
 
 
 def texts(folder: Path) -> dict[str, str]:
-    """Every file below the folder; of a restore under way too."""
+    """Return the text of every file below the folder, those of an unfinished restore included."""
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
 def litter(project: Project) -> list[str]:
-    """What the toolkit has left behind, anywhere."""
+    """Return what the toolkit has left behind, anywhere in the data and the backups."""
     everything = (path for folder in folders(project) for path in folder.rglob("*"))
     ours = (STAGING, DRAFT_PREFIX, JOURNAL_FILE)
     return [str(path) for path in everything if path.name.startswith(ours)]
@@ -113,7 +113,7 @@ def folders(project: Project) -> tuple[Path, Path, Path]:
 
 
 def owners(*places: Path) -> set[int]:
-    """The owners of the folders and of everything in them."""
+    """Return the owners of the folders and of everything in them."""
     return {path.lstat().st_uid for folder in places for path in (folder, *folder.rglob("*"))}
 
 
@@ -122,11 +122,11 @@ def give(user: int, *places: Path) -> None:
         os.chown(path, user, user, follow_symlinks=False)
 
 
-# --- what goes on at the same time ------------------------------------------------------------------------------------
+# --- concurrent runs --------------------------------------------------------------------------------------------------
 
 
 class Running:
-    """A command that was started and not waited for."""
+    """A command that runs in the background."""
 
     def __init__(self, project: Project, *arguments: str, **settings: str) -> None:
         self.log = project.folder / f"{os.urandom(4).hex()}.log"
@@ -140,7 +140,7 @@ class Running:
             )
 
     def says(self, text: str) -> bool:
-        """Whether it says that before it ends."""
+        """Wait for that text; return whether it came before the end."""
         wait_until(lambda: self.process.poll() is not None or text in self.log.read_text(), seconds=300)
         return text in self.log.read_text()
 
@@ -150,7 +150,7 @@ class Running:
 
 @contextmanager
 def database_locked(project: Project) -> Iterator[None]:
-    """A writer on the host, through the bind mount: a restore waits for it when its journal is on disk."""
+    """Hold a write lock on the host, through the bind mount: a restore waits for it once its journal is on disk."""
     with closing(sqlite3.connect(project.database, isolation_level=None, timeout=30)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
@@ -165,20 +165,20 @@ def journal_of(project: Project) -> str:
 
 
 def commands(project: Project) -> list[str]:
-    """What runs in the service's container; nothing while it is between two starts."""
+    """Return the commands that run in the service's container; none while it is between two starts."""
     shown = project.engine.docker("top", project.container(), "-eo", "pid,args", check=False).stdout
     return [line.split(maxsplit=1)[1] for line in shown.splitlines()]
 
 
 def is_recovering(project: Project) -> bool:
-    """Whether the service's container looks after an interrupted restore; the app is not up then."""
+    """Return whether the service's container runs `recover`; the app must not be up."""
     running = commands(project)
     assert "python app.py" not in running
     return "python backup_restore.py recover" in running
 
 
 def run_on_the_host(project: Project) -> None:
-    """The environment that the first run without a container makes, where the owner of the data can reach it."""
+    """Make the environment of a first run without a container, where the owner of the data can reach it."""
     requirements = (project.folder / "backend" / "requirements.txt").read_bytes()
     number, size = subprocess.run(["cksum"], input=requirements, capture_output=True, check=True).stdout.split()
     made = project.folder / ".backup-venv" / f"{number.decode()}-{size.decode()}"
@@ -272,7 +272,7 @@ def test_a_restore_killed_in_its_container_is_settled_before_the_app_is_up(
 
 
 def kill_a_restore(project: Project, moment: str) -> None:
-    """The container of a restore is killed at that moment, all of it."""
+    """Kill the whole container of a restore at that moment."""
     arrived: dict[str, Callable[[], object]] = {
         "staging": (project.uploads / STAGING).exists,
         "waiting for the database": lambda: journal_of(project),
@@ -290,8 +290,8 @@ def kill_a_restore(project: Project, moment: str) -> None:
 
 
 def first_process(project: Project) -> int:
-    """The process of a command's own container with which all others in it end, as the host numbers it."""
-    assert wait_until(lambda: project.running("True"))  # that of the command before may still be on its way out
+    """Return the host's pid of the first process in a command's own container, with which all others end."""
+    assert wait_until(lambda: project.running("True"))  # the container of the command before may still be ending
     (container,) = project.running("True")
     return int(project.inspect("State.Pid", container))
 
@@ -316,7 +316,7 @@ def test_an_app_that_keeps_a_write_lock_for_ever_is_named_and_can_be_stopped(
 
 @contextmanager
 def keeping_a_lock(project: Project) -> Iterator[int]:
-    """A process in the service's container that keeps a write lock; its number in there."""
+    """Keep a write lock in a process in the service's container; yield its pid there."""
     command = ["docker", "exec", "--interactive", "--user", str(APP), project.container(), "python", "-c", LOCK_KEEPER]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=project.environment, stdin=pipe, stdout=pipe, text=True) as keeper:
@@ -384,7 +384,7 @@ def test_a_mount_in_the_uploads_that_the_backup_has_not_is_emptied_and_stays(
 
 @pytest.fixture
 def mounted() -> Iterator[Callable[[Path], None]]:
-    """`mounted(folder)`: a small file system of its own, there; gone after the test."""
+    """Return `mounted(folder)`, which mounts a small file system there until the test ends."""
     places: list[Path] = []
 
     def mount(folder: Path) -> None:

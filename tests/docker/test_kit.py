@@ -1,4 +1,4 @@
-"""The image of the toolkit alone, as a second service beside an app whose image has nothing of it."""
+"""The toolkit's own image, as a second service, backs up an app whose image has nothing of the toolkit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine import BASE, KIT, REPOSITORY, Engine, run, wait_until
 from test_service import give, owners
 
 PERSON = 1000
-# An app of nobody here: rows and files, for ever.
+# An unrelated app, which writes rows and files without end.
 APP = """
 import pathlib, sqlite3, time
 base = sqlite3.connect("/srv/data/app.db", timeout=30, isolation_level=None)

@@ -1,4 +1,4 @@
-"""The machine is gone: a fresh clone, a fresh container and a remote bring the app back, whichever remote it is."""
+"""After the loss of the machine, a fresh clone, a fresh container and any of the remotes bring the app back."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ KINDS = ("folder", "sftp", "s3", "git")
 
 @dataclass(frozen=True)
 class Copies:
-    """What survives the machine: the places of the copies, the settings that name them, and the keys to them."""
+    """What survives the machine: the settings of the remotes, the folder of the copies, and the keys."""
 
     tables: dict[str, Any]
     places: Path
     keys: Path
 
     def reach(self, project: Project) -> Project:
-        """A project that can reach them all, as its compose file says."""
+        """Let the project reach all remotes, through its compose file; return it."""
         mounts = [f"{self.places}:/copies", f"{self.keys}:/root/.ssh:ro"]
         keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
         project.override(volumes=mounts, network_mode="host", environment=keys)
@@ -44,7 +44,7 @@ class Copies:
 
 @contextmanager
 def places(folder: Path) -> Iterator[Copies]:
-    """An empty place of each kind; the servers among them run until the block ends."""
+    """Make an empty remote of each kind; their servers run until the block ends."""
     there = folder / "there"
     (there / "nas").mkdir(parents=True)
     run(["git", "init", "--quiet", "--bare", str(there / "host.git")], os.environ)
@@ -61,13 +61,13 @@ def places(folder: Path) -> Iterator[Copies]:
         keys = server.keys_for(folder / "keys")
         (keys / "password").write_text("correct horse\n")
         for path in (keys, *keys.iterdir(), there / "nas"):
-            os.chown(path, APP, APP)  # as a person's who is not root
+            os.chown(path, APP, APP)  # owned by a user who is not root
         yield Copies(tables, there, keys)
 
 
 @dataclass(frozen=True)
 class Lost:
-    """The machine that is gone: what it had, and where its copies are."""
+    """The lost machine: what it had, and where its copies are."""
 
     copies: Copies
     rows: list[Any]
@@ -76,7 +76,7 @@ class Lost:
 
 @pytest.fixture(scope="module")
 def lost(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lost]:
-    """A project whose backup was carried to every place, from inside its container."""
+    """The lost machine, whose backup was pushed to every remote from inside its container."""
     folder = tmp_path_factory.mktemp("copies")
     with places(folder) as copies:
         (folder / "project").mkdir()
@@ -91,7 +91,7 @@ def lost(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 
 
 def fill(project: Project) -> None:
-    """Rows, and uploads of several owners and modes, as an app that runs leaves them."""
+    """Add a row, and uploads of several kinds and modes, all owned by the app's user."""
     with closing(sqlite3.connect(project.database)) as connection, connection:
         connection.execute("INSERT INTO companies (name) VALUES ('Before the fire')")
     for name, mode in (("1/letter.txt", 0o644), ("secret", 0o400), ("2/run.sh", 0o755)):
@@ -113,7 +113,7 @@ def rows(project: Project) -> list[Any]:
 
 
 def uploads(project: Project) -> dict[str, Any]:
-    """By path: kind, mode, time of change, content, and owner."""
+    """Return kind, mode, mtime, content, user and group of each upload, by path."""
     found = {path.relative_to(project.uploads): path for path in project.uploads.rglob("*")}
     return {str(name): (*entry(path), path.lstat().st_uid, path.lstat().st_gid) for name, path in found.items()}
 

@@ -1,4 +1,4 @@
-"""The main path on a real Podman with `podman-compose`, which `backup.sh` finds: of root, and of an ordinary person."""
+"""The main path works on a real Podman of root and of an ordinary user; `backup.sh` finds `podman-compose`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.needs(
     "podman", "podman-compose", "crun", "catatonit", "newuidmap", "unshare", "ip", "mmdebstrap"
 )
 COMBINATIONS = (PODMAN, PODMAN_ROOTLESS)
-ROOTFUL = pytest.mark.parametrize("podman", ["rootful"], indirect=True)  # what a person's own engine does alike
+ROOTFUL = pytest.mark.parametrize("podman", ["rootful"], indirect=True)  # a rootless engine behaves the same here
 APP = 1000  # the image's own user
 
 
@@ -36,7 +36,7 @@ def podman(image: Path, request: pytest.FixtureRequest) -> Iterator[Podman]:
 
 
 def folder_of(podman: Podman, name: str) -> Path:
-    """A folder for a project, where the engine's user can reach it."""
+    """Make a folder for a project, where the engine's user can reach it."""
     folder = podman.folder / f"a project {re.sub(r'[^a-z]+', '', name)[-30:]}"
     folder.mkdir()
     return folder
@@ -52,7 +52,7 @@ def project(podman: Podman, request: pytest.FixtureRequest) -> Iterator[PodmanPr
 
 @pytest.fixture
 def composed(podman: Podman, request: pytest.FixtureRequest) -> Iterator[ComposeProject]:
-    """The same, for `docker compose`."""
+    """The same for `docker compose`."""
     made = ComposeProject(folder_of(podman, request.node.originalname), podman, {"COMPOSE_PROJECT_NAME": "composed"})
     yield made
     made.down()
@@ -61,14 +61,14 @@ def composed(podman: Podman, request: pytest.FixtureRequest) -> Iterator[Compose
 @pytest.fixture(scope="module")
 def stack(podman: Podman) -> Iterator[PodmanProject]:
     """A project whose service runs, for the tests that leave its data as it is."""
-    made = PodmanProject(folder_of(podman, "stack"), podman, {"PORT": "8100"})  # the others publish theirs at 8000
+    made = PodmanProject(folder_of(podman, "stack"), podman, {"PORT": "8100"})  # the others use port 8000
     made.up()
     yield made
     made.down()
 
 
 def owner(podman: Podman) -> int:
-    """Who owns the data on the host: the image's user, or the person who typed."""
+    """Return who owns the data on the host: the image's user, or the person who typed."""
     return PERSON if podman.rootless else APP
 
 
@@ -84,7 +84,7 @@ def test_a_backup_and_a_restore_while_the_app_is_writing(project: PodmanProject,
 
 @ROOTFUL
 def test_results_and_codes_are_the_toolkits_own(project: PodmanProject) -> None:
-    """podman-compose prints lines of its own on stdout, and loses the exit code."""
+    """podman-compose adds its own lines to stdout, and loses the exit code."""
     project.up()
     project.add_application("Grüße")
     text = project.backup_sh("dump", "-").stdout
@@ -188,7 +188,7 @@ def test_an_interrupted_restore_is_finished_by_recover_or_before_the_app_starts(
 
 
 def kill_a_restore(project: Project) -> None:
-    """Of the stopped service; podman-compose loses the code that it ends with."""
+    """Kill a restore of the stopped service; podman-compose loses its exit code."""
     one_off = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "backend", "-c", KILLED_RESTORE)
     project.compose(*one_off, check=False)
 

@@ -1,4 +1,4 @@
-"""`./backup.sh update` on a real engine: what runs afterwards, with which data, and what a kill at any step leaves."""
+"""`./backup.sh update` leads to the new image, or back to the old one and its data, even if killed at any step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ADDS = 'op.add_column("companies", sa.Column("city", sa.String()))'
 LOSES = 'op.execute("DELETE FROM companies")'
 FAILS = 'raise RuntimeError("no such luck")'
 
-# An app that writes, and ends, or is never healthy.
+# Apps that write a row, and then end or are never healthy.
 CRASHES = """
 import sqlite3, time
 live = sqlite3.connect("/app/data/pats.db", timeout=30)
@@ -42,7 +42,7 @@ STEPS = chance.cases(("building", "stopping", "migrating", "returned"), "steps o
 
 
 class Updatable:
-    """A project that runs on an image of its own, which `next_image` changes what the next build makes of."""
+    """A project that runs on its own image; `next_image` says what the next build makes."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -78,7 +78,7 @@ class Updatable:
             return {str(row[1]) for row in connection.execute("PRAGMA table_info(companies)")}
 
     def is_as_before(self) -> bool:
-        """The old image answers, with the old data, and an update would begin anew."""
+        """Check that the old image answers with the old data; return whether no update is under way."""
         assert wait_until(self.project.answers), self.project.logs()
         assert self.runs_on() == self.old
         assert self.project.companies() == {"Before"} and "city" not in self.columns()
@@ -86,13 +86,13 @@ class Updatable:
         return not self.ledger.exists()
 
     def is_at(self, step: str) -> bool:
-        """Whether an update has written down that it begins this step."""
+        """Return whether an update has written down that it begins this step."""
         return self.ledger.exists() and self.ledger.read_text().startswith(f"{step}\n")
 
 
 @contextmanager
 def started(project: Project) -> Iterator[subprocess.Popen[bytes]]:
-    """An update under way, in a process group of its own."""
+    """Start an update in its own process group; yield the process."""
     quiet = subprocess.DEVNULL
     command = [str(project.folder / "backup.sh"), "update"]
     with subprocess.Popen(
@@ -127,7 +127,7 @@ def test_a_good_image_goes_live_with_its_migrations_and_leaves_a_way_back(app: U
     assert app.image_named(f"{app.image}:before-update") == app.old
     again = app.project.backup_sh("update")
     assert b"nothing to update" in again.stderr and app.runs_on() == done["to"]
-    # What did not become an update leaves the way back to before the last one that did.
+    # An update that fails or is only shown keeps the way back to before the last one that succeeded.
     app.next_image(ADDS, last='LABEL new="again"')
     app.project.backup_sh("update", "--dry-run")
     app.next_image(ADDS, last="RUN false")
@@ -147,14 +147,14 @@ def test_an_image_that_cannot_go_live_stops_nothing(app: Updatable) -> None:
         done = app.project.backup_sh("update", code=1)
         assert said in done.stderr.decode()
         assert app.project.inspect("State.StartedAt") == started and app.is_as_before()
-    # A loss that is meant goes live.
+    # An image whose loss of data is expected goes live.
     app.project.backup_sh("update", "--expect-loss", "companies", "--expect-loss=applications", code=0, or_code=3)
     assert app.project.companies() == set() and app.runs_on() != app.old
 
 
 @pytest.mark.parametrize("new", [CRASHES, SICK], ids=["crashes", "sick"])
 def test_a_container_that_does_not_come_up_gives_way_to_the_old_image_and_data(app: Updatable, new: str) -> None:
-    named = f"{app.image}:2" if new == CRASHES else app.image  # the compose file may have got a new name with it
+    named = f"{app.image}:2" if new == CRASHES else app.image  # a new compose file may name the image differently
     app.project.override(image=named, healthcheck={**QUICK, "start_period": "1s", "retries": 20})
     app.next_image(ADDS, new)
     done = app.project.backup_sh("update", code=1)
@@ -176,7 +176,7 @@ def test_killed_at_any_step_the_next_command_goes_back(app: Updatable) -> None:
         app.project.backup_sh("recover")
         assert app.is_as_before()
         assert [one for one in app.project.json("list") if one["pinned"] and one["kind"] == "auto"] == [], step
-    # The next update goes back too, and then begins anew.
+    # The next update goes back too, and then starts again.
     with started(app.project) as killed:
         assert wait_until(partial(app.is_at, "migrating"), 120)
         os.killpg(killed.pid, signal.SIGKILL)

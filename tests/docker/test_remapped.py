@@ -1,4 +1,4 @@
-"""An engine that maps the users of its containers to others of the host: `userns-remap`."""
+"""The main path works on an engine that maps the users of its containers to others of the host: `userns-remap`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from project import Project
 from test_service import KILLED_RESTORE, back_up_and_restore_while_it_writes, give
 
 COMBINATIONS = (DOCKER_REMAPPED,)
-ROOT, APP = FIRST_SHIFTED, FIRST_SHIFTED + 1000  # root of the container, and its app's user, as the host has them
-# It finds the numbers in files of its own.
+ROOT, APP = FIRST_SHIFTED, FIRST_SHIFTED + 1000  # the container's root and its app's user, as ids of the host
+# `dockerd` reads the ids from the files of `write_users`.
 PLACE = f'{MOUNT_USERS}; shift; exec "$@"'
 
 
 class Remapped(Engine):
-    """A `dockerd` whose containers have other users than the host."""
+    """A `dockerd` whose containers have other user ids than the host."""
 
     def command(self, driver: str) -> list[str]:
         place = ["unshare", "--mount", "--propagation=private", "sh", "-ec", PLACE, "sh", str(self.folder)]

@@ -1,6 +1,6 @@
-"""An app that is written to in its container is brought back to moments of that time, each compared with a true copy.
+"""An app that was written to in its container goes back to several moments, each compared with a true copy.
 
-It takes an hour, so only a thorough run does it. The usual one has the scheduler as a process (tests/rewind).
+This takes an hour, so only a thorough run does it. Usual runs test the scheduler as a process (tests/rewind).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
 def live(project: Project, scratch: Path) -> tuple[bytes, Uploads]:
-    """Database and uploads as they are, the database as SQLite gives it."""
+    """Return the live database, copied by SQLite, and the uploads."""
     scratch.unlink(missing_ok=True)
     source = sqlite3.connect(f"file:{project.database}?mode=ro", uri=True, timeout=30)
     with contextlib.closing(source), contextlib.closing(sqlite3.connect(scratch)) as copy:
@@ -46,7 +46,7 @@ def points(project: Project) -> int:
 
 
 def next_look(project: Project) -> datetime:
-    """When the scheduler ends its next look."""
+    """Wait until the scheduler ends its next look; return when that was."""
     since = datetime.now(UTC)
     ended = wait_until(lambda: (scheduler_lock.last_look(project.backups) or since) > since, 360)
     assert ended, project.logs(*project.containers("False", "scheduler"))
@@ -74,9 +74,9 @@ def test_a_container_that_was_written_to_goes_back_to_any_moment(project: Projec
             project.inside("python", "-c", ELSEWHERE)
             project.compose("restart", "backend")
             assert wait_until(project.answers)
-        next_look(project)  # it may have begun before the writer ended
+        next_look(project)  # this look may have begun before the writer ended
         at = next_look(project)
-        next_look(project)  # so nobody can say that there is a gap at that time
+        next_look(project)  # one more look, so that there is no gap at that time
         kept[at] = live(project, tmp_path / "true.db")
     with project.writing(PACE):
         next_look(project)

@@ -1,4 +1,4 @@
-"""Docker that an ordinary person runs: the container's root is she, and every other user is a shifted number."""
+"""The main path works on rootless Docker: the container's root is its user, every other user has a shifted id."""
 
 from __future__ import annotations
 

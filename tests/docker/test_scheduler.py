@@ -1,4 +1,4 @@
-"""The second service: it makes backups by itself, makes up what it missed, and is unhealthy when it cannot."""
+"""The scheduler service makes backups on its own, makes up for missed ones, and is unhealthy when they fail."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Scheduler:
         self.project = project
 
     def up(self, **changed: Any) -> None:
-        """The app and the scheduler, as `docker compose up` starts them."""
+        """Start the app and the scheduler, as `docker compose up` does."""
         self.project.scheduler.pop("profiles", None)
         self.project.scheduler |= {"healthcheck": QUICK, **changed}
-        self.project.override(healthcheck=QUICK_APP)  # the scheduler waits for it
+        self.project.override(healthcheck=QUICK_APP)  # the scheduler waits for the health check
         self.project.compose("up", "--detach", "--no-build")
 
     def stop(self) -> None:
-        """`docker stop`, with the grace period of the compose file."""
+        """Stop the scheduler, with the grace period of the compose file."""
         self.project.compose("stop", "scheduler")
 
     def health(self) -> str:
@@ -55,7 +55,7 @@ def scheduler(project: Project) -> Scheduler:
 
 
 def older(backup: Path, days: int) -> None:
-    """As if it had been made so long ago."""
+    """Make the backup look as if it had been made that many days earlier."""
     path = backup / "backup_metadata.json"
     told = json.loads(path.read_text())
     told["created_at"] = (datetime.fromisoformat(told["created_at"]) - timedelta(days=days)).isoformat()

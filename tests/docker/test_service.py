@@ -1,4 +1,4 @@
-"""The whole product on a real engine: the image, the service, and `./backup.sh` around them in its every state."""
+"""The image, the service and `./backup.sh` work on a real engine, whatever state the service is in."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ backup_restore.main()
 
 
 def owners(folder: Path) -> set[int]:
-    """The owners of a folder and of everything in it."""
+    """Return the owners of a folder and of everything in it."""
     return {path.lstat().st_uid for path in (folder, *folder.rglob("*"))}
 
 
@@ -53,7 +53,7 @@ def give(folder: Path, user: int) -> None:
 
 
 def drop_table(project: Project) -> None:
-    """The disaster: a table is gone, and so is every document."""
+    """Cause the disaster: drop a table, and delete every document."""
     with closing(sqlite3.connect(project.database, timeout=30)) as connection, connection:
         connection.execute("DROP TABLE documents")
     for document in [path for path in project.uploads.rglob("*") if path.is_file()]:
@@ -65,14 +65,14 @@ def test_the_app_runs_as_an_ordinary_user_on_a_read_only_root(project: Project) 
     project.up()
     users: dict[str, int] = json.loads(project.inside("python", "-c", USERS))
     assert users["python app.py"] == 1000
-    as_root = [command for command, user in users.items() if user == 0 and command]  # none of what has ended already
+    as_root = [command for command, user in users.items() if user == 0 and command]  # none that has ended already
     assert not [one for one in as_root if "docker-init" not in one and "/health" not in one]  # init, the health check
     assert project.inspect("HostConfig.ReadonlyRootfs") is True
     with pytest.raises(AssertionError, match="Read-only"):
         project.inside("touch", "/app/x")
 
 
-# What each process but init may do, as the kernel has it.
+# Prints the rights of the app's processes, as the kernel reports them.
 RIGHTS = """
 import json, os, pathlib
 own = {os.getpid(), os.getppid(), 1}
@@ -94,10 +94,10 @@ def test_the_app_has_no_rights_that_it_does_not_need(project: Project) -> None:
 
 
 def test_the_scheduler_alone_can_write_backups_where_that_is_set(project: Project) -> None:
-    """What an attacker inside the app cannot delete; every command goes on working."""
+    """An attacker inside the app cannot delete backups, and every command still works."""
     (project.folder / ".env").write_text("BACKUPS_IN_APP=ro\n")
     project.scheduler.pop("profiles")
-    project.override(environment={"BACKUP_ENABLED": "false"}, healthcheck=QUICK)  # the scheduler waits for it
+    project.override(environment={"BACKUP_ENABLED": "false"}, healthcheck=QUICK)  # the scheduler waits for health
     give(project.backups, 1000)
     project.up()
     project.backup_sh("config", "set", "service", "scheduler")
@@ -121,7 +121,7 @@ def test_the_scheduler_alone_can_write_backups_where_that_is_set(project: Projec
 
 
 def test_a_setting_that_is_set_lasts(project: Project) -> None:
-    """It is written into the project's own file, through the mount, and a new container has it too."""
+    """It is written into the project's own file through the mount, so a new container has it too."""
     project.up()
     file = project.folder / "backend" / "backup.toml"
     before = file.read_text()
@@ -150,7 +150,7 @@ def test_alembic_upgrade_head_works_in_the_container(project: Project) -> None:
 
 
 def back_up_and_restore_while_it_writes(project: Project, user: int) -> None:
-    """The main path, on any engine; all data belong to that user in the end."""
+    """Test the main path, on any engine; all data must belong to that user in the end."""
     project.up()
     letter = project.add_document(project.add_application("Before"), "Dear all")
     with project.writing() as answers:
@@ -158,7 +158,7 @@ def back_up_and_restore_while_it_writes(project: Project, user: int) -> None:
         assert project.names() == ["pre_migration"]
         project.add_application("After")
         drop_table(project)
-        # A document that comes in the middle of it stays, with a warning.
+        # A document that the app writes during the restore stays, with a warning.
         project.backup_sh("restore", "pre_migration", "--force", or_code=3)
         project.add_application("Later")
     assert answers["200"] > 20
@@ -228,7 +228,7 @@ def test_cron_without_a_terminal_or_an_environment(project: Project, up: bool) -
     project.up()
     if not up:
         project.compose("stop")
-    needed = ("DOCKER_HOST", "COMPOSE_PROJECT_NAME")  # cron's user has this engine's address from a Docker context
+    needed = ("DOCKER_HOST", "COMPOSE_PROJECT_NAME")  # a real cron user has the engine's address from a Docker context
     cron = ["setsid", "--wait", "env", "-i", "PATH=/usr/bin:/bin"]
     cron += [f"{name}={project.environment[name]}" for name in needed]
     project.backup_sh("backup", "nightly", prefix=cron)
@@ -265,7 +265,7 @@ def test_the_app_becomes_the_owner_of_the_data(project: Project) -> None:
 
 
 def test_a_command_has_no_more_rights_than_the_app(project: Project) -> None:
-    """What `backup.sh` runs works as the owner of the data; a backups folder of another user is named, not taken."""
+    """`backup.sh` works as the owner of the data; a backups folder of another user is named, not taken over."""
     give(project.database.parent, 1234)
     give(project.backups, 4321)
     project.up()
@@ -297,7 +297,7 @@ def test_what_root_made_with_an_earlier_version_is_named_with_its_chown(project:
 
 
 def test_a_link_in_the_place_of_the_database_gives_root_s_files_to_nobody(project: Project) -> None:
-    """The app's user put one there; root in the container could have read what it led to."""
+    """The app's user put the link there; root in the container could have read its target."""
     project.up()
     project.compose("stop")
     project.database.rename(project.folder / "backend" / "away.db")
@@ -322,7 +322,7 @@ def test_an_interrupted_restore_is_finished_before_the_app_starts(project: Proje
 
 
 def kill_a_restore_and_start_the_app(project: Project, owner: int) -> None:
-    """A restore that was killed in a container is finished when the app starts, and all belongs to that user."""
+    """Kill a restore in its container; the app's start must finish it, and all data must belong to that user."""
     project.up()
     letter = project.add_document(project.add_application("Before"), "Dear all")
     project.backup_sh("backup", "good")
@@ -425,7 +425,7 @@ def test_an_interrupted_restore_stop_starts_the_service_again(project: Project, 
     assert wait_until(lambda: project.state() == "running")
 
 
-# In the container: what somebody without the token gets, and somebody with it.
+# In the container: prints what a wrong token gets, and what the right one gets.
 VISIT = """
 import sys, urllib.error, urllib.request
 address = sys.argv[1]
