@@ -1,7 +1,7 @@
-"""The real apps: how each is laid out, migrated by hand, and what the toolkit must be told of it.
+"""The real apps: how each is laid out and migrated by hand, and which settings the toolkit needs for it.
 
-Nothing of other projects is kept here: their migrations come out of the packages that `environment.py` installs. Where
-a migration needs the rest of a large app, a stand-in of a few lines is written.
+Nothing of other projects is kept here: their migrations come from the packages that `environment.py` installs. If a
+migration needs the rest of a large app, a few lines stand in for it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Picture = dict[str, Any]
 
 
 class RealApp:
-    """One kind of app: `settings` are what the toolkit must be told, beside the app's own Python.
+    """One kind of app: `settings` are those that the toolkit needs, besides the app's Python and database.
 
-    `old` is the revision that its database begins at, `new` those of its code. `is_compared`: the revisions are known,
-    so that a newer backup is refused under older code.
+    `old` is the revision that its database begins at, `new` the head revisions of its code. `is_compared`: the toolkit
+    knows the revisions, so that a newer backup is refused under older code.
     """
 
     settings: Mapping[str, Any] = {}
@@ -40,7 +40,7 @@ class RealApp:
     is_compared = True
 
     def create(self, folder: Path) -> OtherApp:
-        """The app at its old revision, brought there by its own tools, with data in it."""
+        """Create the app at its old revision, with its own tools, and put data in it."""
         app = OtherApp(folder, self.database)
         self.lay(app)
         self.begin(folder)
@@ -53,19 +53,19 @@ class RealApp:
         return app
 
     def lay(self, app: OtherApp) -> None:
-        """The app's code."""
+        """Write the app's code."""
         raise NotImplementedError
 
     def begin(self, folder: Path) -> None:
-        """Its database, at the old revision."""
+        """Make its database, at the old revision."""
         self.upgrade(folder, self.old)
 
     def upgrade(self, folder: Path, revision: str) -> None:
-        """What a person types in that folder to migrate the database there."""
+        """Migrate the database to that revision, with what a person types in that folder."""
         run(folder, "alembic", "upgrade", revision)
 
     def by_hand(self, app: OtherApp) -> Picture:
-        """What the app's own tools make of its database, in a copy of its folder."""
+        """Return what the app's own tools make of its database, in a copy of its folder."""
         copy = app.folder.with_name("by hand")
         shutil.copytree(app.folder, copy, ignore=shutil.ignore_patterns("backups", "__pycache__"))
         self.upgrade(copy, "heads")
@@ -73,7 +73,7 @@ class RealApp:
 
     @contextlib.contextmanager
     def old_code(self, app: OtherApp) -> Iterator[Mapping[str, str]]:
-        """The code as it was before: what is newer is away. Yields what the toolkit is told besides."""
+        """Move newer migrations away until the block ends; yield the further environment that the toolkit needs."""
         away = app.folder.with_name("away")
         away.mkdir()
         moved = [(file, away / file.name) for file in self.newer(app)]
@@ -84,12 +84,12 @@ class RealApp:
             place.rename(file)
 
     def newer(self, app: OtherApp) -> list[Path]:
-        """The migrations that the old code does not have."""
+        """Return the migrations that the old code does not have."""
         return list(app.folder.rglob("b2.py"))
 
 
 def run(folder: Path, *command: str, **more: str) -> None:
-    """A line as a person types it, with the app's programs on the path."""
+    """Run a command as a person types it, with the app's programs on the path; it must succeed."""
     done = subprocess.run(
         command, cwd=folder, env={**environment.activated(), **more}, capture_output=True, text=True, check=False
     )
@@ -97,7 +97,7 @@ def run(folder: Path, *command: str, **more: str) -> None:
 
 
 def picture(database: Path) -> Picture:
-    """Columns, keys, indexes and rows of each table, but for what says when a migration ran."""
+    """Return each table's columns, keys and rows (without `VOLATILE`), and the names of all tables and indexes."""
     with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection:
         names = connection.execute("SELECT type, name, tbl_name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
         found: Picture = {"schema": sorted(names.fetchall())}
@@ -143,7 +143,7 @@ class AlembicInitPyprojectAsync(AlembicInit):
 
 
 class AlembicInitMultidb(AlembicInit):
-    """With one database; its migrations are told which they are for."""
+    """The multidb template with one database, whose name its migrations get as an argument."""
 
     template = "multidb"
 
@@ -158,7 +158,7 @@ class AlembicInitMultidb(AlembicInit):
 
 
 class SeveralHeads(AlembicInit):
-    """Two branches with labels: two heads."""
+    """Two branches, one of them with a label: two heads."""
 
     new = ("b2", "left2")
 
@@ -195,7 +195,7 @@ class FlaskMigrate(RealApp):
 
 
 class Django(RealApp):
-    """A project with one app; nothing of it can be read without running it."""
+    """A project with one app; the toolkit can read nothing of it without running it."""
 
     settings: Mapping[str, Any] = {
         "migrate_command": f"{PYTHON} manage.py migrate --no-input",
@@ -258,7 +258,7 @@ class Mlflow(RealApp):
 
     scripts = environment.PYTHON.parents[1] / "lib"
     settings: Mapping[str, Any] = {
-        "alembic_ini": "",  # known when it is installed: `create`
+        "alembic_ini": "",  # set by `create`, when mlflow is installed
         "migrate_command": f'{PYTHON} -m mlflow db upgrade "$DATABASE_URL"',
     }
     database = "mlflow.db"
@@ -298,7 +298,7 @@ class Mlflow(RealApp):
 
     @contextlib.contextmanager
     def old_code(self, app: OtherApp) -> Iterator[Mapping[str, str]]:
-        """An older release is installed: its tree ends where the old backup is."""
+        """Yield settings as if an older release were installed, whose tree ends at the old backup's revision."""
         older = app.folder.with_name("older")
         shutil.copytree(self.scripts / "versions", older / "scripts" / "versions")
         shutil.copy(self.scripts / "env.py", older / "scripts")
@@ -371,7 +371,7 @@ class OpenWebUI(RealApp):
 
 
 class Galaxy(RealApp):
-    """Two models, two branches, many merges, and a command of its own that gives env.py its URLs with -x.
+    """Two models, two branches, many merges, and its own command, which gives env.py its URLs with -x.
 
     Its graph of revisions and its env.py are real; what each migration does is a stand-in.
     """
@@ -389,7 +389,7 @@ class Galaxy(RealApp):
     def create(self, folder: Path) -> OtherApp:
         tree = environment.TREES / "galaxy" / "model" / "migrations" / "alembic"
         self.new = (*heads(tree / "versions_gxy"), *heads(tree / "versions_tsi"))
-        self.old = "caa7742f7bca"  # below a merge; the other branch has none yet
+        self.old = "caa7742f7bca"  # below a merge; the other branch has no revision yet
         return super().create(folder)
 
     def lay(self, app: OtherApp) -> None:
@@ -431,7 +431,7 @@ class Galaxy(RealApp):
 
 
 def facts_of(file: Path) -> dict[str, Any]:
-    """What a migration says of itself, read without running it."""
+    """Return the constants that a migration sets, read without running it."""
     found = {}
     for line in ast.parse(file.read_text()).body:
         target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
@@ -442,7 +442,7 @@ def facts_of(file: Path) -> dict[str, Any]:
 
 
 def graph(versions: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
-    """Each revision, with its file and those it stands on."""
+    """Return each revision with its file and its down revisions."""
     found = {}
     for file in versions.glob("*.py"):
         facts = facts_of(file)
@@ -453,13 +453,13 @@ def graph(versions: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
 
 
 def heads(versions: Path) -> tuple[str, ...]:
-    """The revisions that no other stands on."""
+    """Return the revisions that are no down revision of another."""
     known = graph(versions)
     return tuple(sorted(set(known) - {one for _, below in known.values() for one in below}))
 
 
 def newer_than(versions: Path, revision: str) -> list[Path]:
-    """The files of all revisions that are not the given one, and not below it."""
+    """Return the files of all revisions but the given one and those below it."""
     known, included, open_ = graph(versions), set(), [revision]
     while open_:
         one = open_.pop()
@@ -469,7 +469,7 @@ def newer_than(versions: Path, revision: str) -> list[Path]:
     return [file for one, (file, _) in known.items() if one not in included]
 
 
-# By what the table in docs/migrations.md calls them.
+# By their names in the table of docs/migrations.md.
 APPS: dict[str, type[RealApp]] = {
     "`alembic init`": AlembicInit,
     "`alembic init -t async`": AlembicInitAsync,

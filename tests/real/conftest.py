@@ -1,4 +1,4 @@
-"""The environment of the real apps: made by the first test that needs it."""
+"""The environment of the real apps, made by the first test that needs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import environment
 
 @pytest.fixture(scope="session")
 def real_environment() -> Path:
-    """The Python that has the apps; without a package index the test is skipped, or fails where none may be."""
+    """The Python that has the apps; without a package index the test is skipped, or fails if none may be skipped."""
     try:
         environment.make()
     except environment.NotToBeHad as error:

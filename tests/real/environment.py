@@ -1,4 +1,4 @@
-"""An environment with the real apps in it, and the migrations of two that are too large. Made once, by pip."""
+"""An environment with the real apps, and the migrations of two that are too large to install. pip makes it once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOLDER = HERE.parents[1] / ".venv-real"
 PYTHON = FOLDER / "bin" / "python"
 TREES = FOLDER / "trees"
 PINS = (HERE / "requirements.txt", HERE / "wheels.txt")
-# What is taken out of the wheels: the folders below which everything is laid out under `trees`.
+# What is extracted from the wheels into `trees`: these folders with everything below them, and this file.
 TAKEN = ("galaxy/model/migrations/", "open_webui/migrations/", "open_webui/alembic.ini")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--retries", "1", "--timeout", "20")
 
@@ -28,7 +28,7 @@ class NotToBeHad(Exception):
 
 
 def make() -> None:
-    """The environment is there, with what the pins say; `NotToBeHad` without a package index."""
+    """Make the environment as the pins say, if it is not there; raise `NotToBeHad` without a package index."""
     with _alone():
         pins = "".join(file.read_text() for file in PINS)
         marker = FOLDER / "installed.txt"
@@ -42,7 +42,7 @@ def make() -> None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """One process of several makes it; the others wait."""
+    """Let one process make the environment while others wait."""
     folder = os.open(HERE, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -73,13 +73,13 @@ def _fill(wheels: Path) -> None:
 
 
 def plain_environment() -> dict[str, str]:
-    """The environment without what would lead an app or the toolkit to other data."""
+    """Return the environment without variables that would lead an app or the toolkit to other data."""
     leading = ("BACKUP_", "DATABASE_", "FLASK_", "DJANGO_", "MLFLOW_", "PYTHONPATH")
     known = {name: value for name, value in os.environ.items() if not name.startswith(leading)}
     return {**known, "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def activated() -> dict[str, str]:
-    """What a person who works on such an app has: its programs first on the path."""
+    """Return the environment of a person who works on such an app: its programs come first on the path."""
     known = plain_environment()
     return {**known, "PATH": os.pathsep.join((str(PYTHON.parent), known.get("PATH", os.defpath)))}

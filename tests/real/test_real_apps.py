@@ -1,6 +1,6 @@
-"""Apps as they are found: each goes all the way, and ends where its own tools would have brought it.
+"""Real apps are backed up, migrated and restored, and end where their own tools would have brought them.
 
-The table in docs/migrations.md says what each needs to be told; each line of it is a test here.
+The table in docs/migrations.md says which settings each app needs; each of its lines is a test here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("real_environment")
 
 
 def lines_of_the_table() -> dict[str, set[str]]:
-    """What the document says: by set-up, the settings that it needs."""
+    """Return the settings that each set-up needs, as the document says."""
     section = DOCUMENT.read_text().partition("| set-up |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| (.+?) \| (.+?) \| .*\|$", section, re.M)
     return {name: set(re.findall(r"BACKUP_[A-Z_]+", settings)) for name, settings in rows}
@@ -48,7 +48,7 @@ def test_the_table_has_every_set_up_and_no_other() -> None:
 
 @pytest.mark.parametrize("name", chance.cases(list(TABLE), "real apps"))
 def test_what_the_table_says_is_all_that_is_needed(name: str, tmp_path: Path) -> None:
-    """One story, since each step begins where the last one ended."""
+    """This is one test, because each step begins where the last one ended."""
     kind = APPS[name]()
     app = kind.create(tmp_path / "app")
     assert {f"BACKUP_{one.upper()}" for one in kind.settings} == TABLE[name]
@@ -81,19 +81,19 @@ def test_what_the_table_says_is_all_that_is_needed(name: str, tmp_path: Path) ->
 
 
 def command(app: OtherApp, *words: str, code: int = 0, **more: str) -> str:
-    """The toolkit's command, typed at `/`; what it said."""
+    """Run the toolkit's command at `/`, which must end with that code; return its output."""
     done = warm.run(words, told(app, **more), Path("/"))
     assert done.returncode == code, f"{words} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
 
 
 def told(app: OtherApp, **more: str) -> dict[str, str]:
-    """The environment of whoever uses the toolkit: all of its settings are in backup.toml."""
+    """Return the environment of a person who uses the toolkit; all settings are in backup.toml."""
     return {**environment.plain_environment(), "BACKUP_APP_DIR": str(app.folder), **more}
 
 
 def under_old_code(kind: RealApp, app: OtherApp) -> None:
-    """The newer backup is refused; where nothing can be compared, the plan says what differs."""
+    """Check that old code refuses the newer backup, or, if revisions are unknown, that the plan says what differs."""
     before = picture(app.database)
     with kind.old_code(app) as more:
         if kind.is_compared:
@@ -104,17 +104,17 @@ def under_old_code(kind: RealApp, app: OtherApp) -> None:
 
 
 def commands_in(said: str) -> list[str]:
-    """Each indented line of it that is a command."""
+    """Return each indented line that is a command."""
     return [line.strip() for line in said.splitlines() if re.match(r"    (cd .* && |python )", line)]
 
 
 def type_what_is_printed(kind: RealApp, app: OtherApp, printed: str) -> None:
-    """The commands that lead on, each as it stands there, somewhere else than in the app's folder."""
+    """Run the printed commands that lead on, each as it stands there, outside the app's folder."""
     lines = commands_in(printed)
     own = "python backup_restore.py migrate" + " heads" * (len(kind.new) > 1)
     assert lines[0] == own and len(lines) == (1 if "migrate_command" in kind.settings else 3)
     for line in lines[1:] or [own]:
-        # Of the toolkit's own line the reader is in its folder, with its Python.
+        # The toolkit's own line is typed in its folder, with its Python.
         path = os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"]))
         ours = told(app, PATH=path) if line == own else environment.plain_environment()
         folder = COMMAND.parent if line == own else Path("/")
@@ -123,7 +123,7 @@ def type_what_is_printed(kind: RealApp, app: OtherApp, printed: str) -> None:
 
 
 def test_with_several_databases_all_but_a_migration_works(tmp_path: Path) -> None:
-    """The template as it is: what it migrates beside our database cannot be led to a copy."""
+    """The template is unchanged: the other database that it migrates cannot be redirected to a copy."""
 
     class SeveralDatabases(AlembicInit):
         template = "multidb"
