@@ -1,4 +1,4 @@
-"""What backup and restore ask the system for each upload: counted, since a call for each of many files is time."""
+"""Backup and restore make no needless and no repeated system call per upload; with many files each call costs time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_of_each_upload_nothing_is_asked_in_vain_or_twice(app: SmallApp, tmp_pat
 
 
 def calls(app: SmallApp, trace: Path, *argv: str) -> list[str]:
-    """What the command asked for: opens and ioctls, without the number of the process."""
+    """Return the opens and ioctls of the command, without the process number."""
     traced = ["strace", "-f", "-y", "-qq", "--seccomp-bpf", "-e", "trace=openat,ioctl", "-e", "signal=none"]
     environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder)}
     command = [*traced, "-o", str(trace), sys.executable, str(COMMAND), *argv]

@@ -1,4 +1,4 @@
-"""A database is checked when it is sealed here, and not again before its restore; one from elsewhere is."""
+"""A database is checked when it is sealed here, not again before its restore; one from elsewhere is then."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from small_app import SmallApp
 
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that SQLite has checked, one after the other."""
+    """The files that SQLite has checked, in order."""
     found: list[str] = []
     real = database._problems
 

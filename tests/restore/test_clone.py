@@ -1,4 +1,4 @@
-"""`clone`: a backup laid out elsewhere, with personal data masked before anybody can read it."""
+"""`clone` lays a backup out elsewhere, and masks its personal data before anybody can read them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SECRET = "Erika Mustermann"
 
 @pytest.fixture
 def app(app: SmallApp) -> SmallApp:
-    """Companies with a name that is nobody's business: live, in a row that was deleted, and in a trigger's table."""
+    """An app whose companies have private names, and its backup `good`."""
     app.execute("UPDATE companies SET name = ? || id", (SECRET,))
     run_here(app, "backup", "good", check=0)
     return app
@@ -291,7 +291,7 @@ def test_killed_while_it_masks_nothing_has_the_name_and_the_next_run_clears(app:
 
 
 def test_further_databases_stay_behind_where_there_is_a_mask(app: SmallApp, target: Path) -> None:
-    """Nothing masks them, whatever the mask says of the uploads."""
+    """A mask covers the main database only, even if it keeps the uploads."""
     with contextlib.closing(sqlite3.connect(app.database.with_name("cache.db"))) as further, further:
         further.execute("CREATE TABLE people (name TEXT)")
         further.execute("INSERT INTO people VALUES (?)", (SECRET,))

@@ -1,4 +1,4 @@
-"""A SQLite database that lies in the uploads: copied through SQLite, and put back through SQLite where it is live."""
+"""A SQLite database among the uploads is copied through SQLite, and restored through SQLite if it is live."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INSIDE = "vector_db/chroma.sqlite3"
 
 @pytest.fixture
 def chroma(app: SmallApp) -> Iterator[sqlite3.Connection]:
-    """A connection of the app's to a database in its uploads, in WAL mode; what it commits stays in the WAL."""
+    """The app's connection to a WAL database in its uploads; what it commits stays in the WAL."""
     path = app.write_upload(INSIDE, b"")
     with contextlib.closing(sqlite3.connect(path, timeout=10, isolation_level=None)) as live:
         live.execute("PRAGMA journal_mode=WAL")

@@ -1,4 +1,4 @@
-"""`extract`: some uploads put back where they were, with a way back; or taken out, into a folder or to stdout."""
+"""`extract` puts some uploads back in place, which can be undone, or writes them to a folder or to stdout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def back_up(app: SmallApp, name: str = "good", *options: str) -> dict[str, Any]:
 
 
 def damage(app: SmallApp) -> None:
-    """Every kind of change: altered, gone, a folder gone, a link elsewhere, and files that came since."""
+    """Change the app in every way: alter and add files, remove a folder, redirect a link, add a row."""
     app.write_upload("1/letter.txt", b"overwritten")
     app.write_upload("1/newer.txt", b"came later")
     shutil.rmtree(app.uploads / "deep")
@@ -38,11 +38,11 @@ def kept(app: SmallApp) -> list[str]:
 
 
 def without_times(found: dict[str, Any]) -> dict[str, Any]:
-    """A tree without the times of its folders, which change with what is put into them."""
+    """Return the tree without the times of its folders, which change with their contents."""
     return {path: facts if facts[0] != "folder" else facts[:2] for path, facts in found.items()}
 
 
-# In place.
+# In place
 
 
 def test_what_is_chosen_comes_back_as_it_was_and_nothing_else_changes(app: SmallApp) -> None:
@@ -154,7 +154,7 @@ def test_the_next_backup_is_right_after_it(app: SmallApp) -> None:
     assert tree(app.backups / "next" / "uploads") == tree(app.uploads)
 
 
-# Taken out.
+# To a folder or to stdout
 
 
 def test_files_are_taken_out_into_a_new_folder_as_they_lay(app: SmallApp, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_one_file_goes_to_stdout_byte_for_byte(app: SmallApp) -> None:
 def test_a_file_that_is_not_as_it_was_sealed_reaches_neither_stdout_nor_the_app(app: SmallApp) -> None:
     back_up(app)
     sealed = app.backups / "good" / "uploads" / "1" / "letter.txt"
-    sealed.unlink()  # it is shared with no other
+    sealed.unlink()  # a new file, so that no other name of the old one changes
     sealed.write_bytes(b"Dear company 2\n")
     app.write_upload("1/letter.txt", b"overwritten")
     done = app.command("extract", "good", "1/letter.txt", "--to", "-")
@@ -199,7 +199,7 @@ def test_a_file_that_is_not_as_it_was_sealed_reaches_neither_stdout_nor_the_app(
 
 
 def test_a_file_behind_very_many_others_is_still_compared_with_its_own_checksum(app: SmallApp) -> None:
-    """The list is longer than what is kept of it in memory."""
+    """The list of checksums is longer than the part of it that is kept in memory."""
     back_up(app)
     sums = app.backups / "good" / "SHA256SUMS"
     line = "0" * 64 + "  uploads/1/{:07}\n"
@@ -207,7 +207,7 @@ def test_a_file_behind_very_many_others_is_still_compared_with_its_own_checksum(
     assert app.command("extract", "good", "2/letter.txt", "--to", "-", check=0).out == "Dear company 2\n"
 
 
-# Bad input.
+# Bad input
 
 BAD: list[tuple[tuple[str, ...], int, str, str]] = [
     (("good", "*.pdf"), 10, "*.pdf", "`files good`"),

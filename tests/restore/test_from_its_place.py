@@ -1,4 +1,4 @@
-"""A sealed database is restored from where it lies: no copy is staged, and a resumed restore verifies it again."""
+"""A sealed database is restored from its place: no copy is staged, and a resumed restore verifies it again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RESTORE = ("restore", "good", "--force")
 
 @pytest.fixture(params=["wal", "delete"])
 def ruined(app: SmallApp, request: pytest.FixtureRequest) -> tuple[SmallApp, Contents]:
-    """An app that differs from its backup `good`; and what that backup holds."""
+    """An app that differs from its backup `good`, and the contents of that backup."""
     app.execute(f"PRAGMA journal_mode={request.param}")
     create_backup(app.settings, BackupRequest("good"))
     good = app.contents()
@@ -96,7 +96,7 @@ def test_a_backup_that_changed_since_it_was_verified_is_not_restored(ruined: tup
 
 
 def flip(path: Path) -> None:
-    """One byte in the middle is another."""
+    """Flip every bit of the byte at offset 5000."""
     with open(path, "r+b") as file:
         file.seek(5000)
         byte = file.read(1)[0]
@@ -173,7 +173,7 @@ def test_a_live_database_that_takes_no_pages_any_more_gets_a_copy(ruined: tuple[
             live.execute("PRAGMA page_size=1024")
             live.execute("PRAGMA journal_mode=WAL")
             live.execute("CREATE TABLE other (id INTEGER)")
-    # Half of a copy, as a run leaves it that was killed in making it.
+    # Half a copy, as left by a run that was killed while it copied.
     (app.database.parent / STAGING / "database" / "pats.db").write_bytes(b"half")
     run_here(app, "recover", check=0 if what == "gone" else 3)
     assert app.contents() == good
@@ -188,7 +188,7 @@ def test_a_restore_that_an_earlier_version_began_is_finished(ruined: tuple[Small
     found.pop("sealed")
     path.write_text(json.dumps(found))
     shutil.copyfile(app.backups / "good" / "pats.db", staging.staged_database(app.settings))
-    shutil.rmtree(app.backups / "good")  # that one does not need it
+    shutil.rmtree(app.backups / "good")  # the earlier version staged a copy, and restored that
     run_here(app, "recover", check=0)
     assert app.contents() == good
     assert_finished(app)

@@ -1,4 +1,4 @@
-"""`restore --to`: a backup laid out in a folder apart, whole or not at all; nothing live is looked at or changed."""
+"""`restore --to` lays a backup out in a separate folder, whole or not at all; live data is neither read nor changed."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def rows(database: Path, table: str = "companies") -> list[Any]:
 
 
 def beside(target: Path) -> list[str]:
-    """What is in the target's folder of its name, and every draft."""
+    """Return the names in the target's parent that begin with the target's name, and every draft."""
     return sorted(name for name in os.listdir(target.parent) if name.startswith((target.name, ".draft")))
 
 
 def test_an_empty_draft_that_a_kill_left_beside_a_finished_folder_is_cleared_when_it_is_typed_again(
     app: SmallApp,
 ) -> None:
-    """The last thing that a run does is to remove its draft, when the folder has its name already."""
+    """A run removes its draft last, after the folder has got its name."""
     run_here(app, "backup", "good", check=0)
     target = app.folder.parent / "look"
     run_here(app, "restore", "good", "--to", str(target), check=0)
@@ -156,7 +156,7 @@ def test_a_backup_of_another_schema_is_laid_out_as_it_is(app: SmallApp, target: 
     assert done.json["verdict"]["relation"] == "behind"
 
 
-# Which backup.
+# Choice of the backup
 
 
 def test_latest_is_the_newest_that_was_made_until_that_time(app: SmallApp, target: Path) -> None:
@@ -173,7 +173,7 @@ def test_latest_is_the_newest_that_was_made_until_that_time(app: SmallApp, targe
     refused(app, "restore", "latest", "--at", "soon", "--yes", code=2, names="soon", hint="2026")
 
 
-# Bad input: nothing is written, and nothing is left.
+# Bad input: nothing is written or left behind
 
 
 def _not_empty(app: SmallApp, target: Path) -> Path:
@@ -302,7 +302,7 @@ def test_a_folder_that_this_user_cannot_write_to_is_refused(app: SmallApp, targe
 
 
 def test_paths_are_said_as_they_are_on_the_host(app: SmallApp, target: Path) -> None:
-    """In a container the target lies in a folder that the wrapper has mounted."""
+    """In a container, the target is in a folder that the wrapper has mounted."""
     from backupkit.config.deployment import on_host
 
     mounted = {"BACKUP_RUNNER_IN_USE": "run", "BACKUP_HOST_MOUNT": "/srv/my data"}
@@ -311,12 +311,12 @@ def test_paths_are_said_as_they_are_on_the_host(app: SmallApp, target: Path) -> 
     assert on_host("/mnt/backup-target/look", {}) == "/mnt/backup-target/look"
 
 
-# Whose.
+# Ownership
 
 
 @pytest.fixture
 def others_app(templates: Path) -> Iterator[SmallApp]:
-    """An app of root's whose data, uploads and backups belong to another user."""
+    """An app owned by root whose data, uploads and backups belong to another user."""
     with tempfile.TemporaryDirectory() as open_to_all:
         os.chmod(open_to_all, 0o755)
         app = SmallApp.create(Path(open_to_all, "app"), templates)

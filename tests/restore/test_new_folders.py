@@ -1,4 +1,4 @@
-"""Folders that were lost come back in one step each, with all that is in them; what came meanwhile stays."""
+"""Each lost folder comes back in one rename with all its contents; what was put in its place meanwhile stays."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LAST_YEAR = 1_700_000_000
 
 @pytest.fixture
 def lost(app: SmallApp) -> tuple[SmallApp, Contents]:
-    """An app whose folder `year` is lost, with folders, links and two names of one file in it; and what was there."""
+    """An app that lost its folder `year` with folders, links and two names of one file; and its contents before."""
     for month in ("01", "02"):
         for number in range(3):
             app.write_upload(f"year/{month}/{number}.txt", f"{month} {number}".encode())
@@ -48,7 +48,7 @@ def lost(app: SmallApp) -> tuple[SmallApp, Contents]:
 
 @pytest.fixture
 def another_mount(app: SmallApp) -> Iterator[Path]:
-    """A mount of its own among the uploads."""
+    """A tmpfs mounted among the uploads."""
     place = app.uploads / "disk"
     place.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "none", place], capture_output=True).returncode:
@@ -130,7 +130,7 @@ def test_into_another_mount_it_is_copied(another_mount: Path, lost: tuple[SmallA
     app, _ = lost
     for number in range(3):
         app.write_upload(f"disk/lost/{number % 2}/{number}.txt", b"%d" % number)
-    with suppress(OSError):  # not every tmpfs keeps one
+    with suppress(OSError):  # not every tmpfs has extended attributes
         os.setxattr(another_mount / "lost/0/0.txt", "user.kept", b"1")
     (another_mount / "lost" / "0").chmod(0o711)
     os.utime(another_mount / "lost" / "0", (LAST_YEAR, LAST_YEAR))

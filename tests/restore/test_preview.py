@@ -1,4 +1,4 @@
-"""What edited settings would bring is shown before they are saved; what cannot be is refused as `config set` does."""
+"""The preview shows what edited settings would do before they are saved, and refuses what `config set` refuses."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_what_a_policy_would_remove_is_told_with_nothing_removed_or_saved(app: S
 def test_the_next_runs_follow_the_edited_timetable(app: SmallApp, file: Path) -> None:
     def moments(**typed: str) -> list[datetime]:
         found = preview(app.settings, {"test_schedule": "", **typed}, lambda: NOON)
-        return [due.at for due in found.runs[1:3]]  # the first is overdue: there is none yet
+        return [due.at for due in found.runs[1:3]]  # the first is overdue, as there is no backup yet
 
     first = NOON.replace(hour=3, minute=30) + timedelta(days=1)  # 04:30 in winter or 05:30 in summer, in Berlin
     at = first.astimezone(load_settings(app.folder).zone).strftime("%H:%M")

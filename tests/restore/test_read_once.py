@@ -1,6 +1,6 @@
-"""A restore that asks nobody reads each byte of a backup once, and only of what comes back.
+"""A restore without a question reads each byte of a backup once, and only what comes back.
 
-Damage of that is found before anything changes. Nobody is asked about a backup that was not read as a whole.
+It finds damage in that before anything changes. A question is asked only after the whole backup was read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MANY = 60
 
 @pytest.fixture
 def backed_up(app: SmallApp) -> SmallApp:
-    """An app with uploads in a few folders, and a backup of it, `good`."""
+    """An app with uploads in a few folders, and its backup `good`."""
     for number in range(MANY):
         app.write_upload(f"many/{number % 4}/{number}.bin", f"{number} ".encode() * (number + 1))
     create_backup(app.settings, BackupRequest("good"))
@@ -42,7 +42,7 @@ def backed_up(app: SmallApp) -> SmallApp:
 
 
 def bytes_read(app: SmallApp, trace: Path, *argv: str) -> Counter[str]:
-    """How many bytes the command read of each upload in the backup `good`, by its path there."""
+    """Return how many bytes the command read of each upload in the backup `good`, by its path there."""
     environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder)}
     traced = [
         "strace",
@@ -78,7 +78,7 @@ def is_file(path: Path) -> bool:
 
 
 def assert_untouched(app: SmallApp, before: Contents, backups: int) -> None:
-    """Live data and staging are as if the restore had never been asked for; the safety copy of what is live stays."""
+    """Assert that live data and backups are as before and nothing is staged; a safety copy may have been made."""
     assert app.contents() == before
     assert len([one for one in store.all_backups(app.settings) if one.kind != "pre_restore"]) == backups
     assert not list(app.folder.rglob(STAGING)) and not list(app.backups.glob(".draft-*"))
@@ -100,8 +100,8 @@ def test_what_comes_back_is_read_once_and_nothing_else(backed_up: SmallApp, tmp_
     anew.write_bytes(content)
     shutil.rmtree(backed_up.backups / ".state")
     read = bytes_read(backed_up, tmp_path / "trace", *restore)
-    # One is live already, but its time is to come back. What was written to in a backup has another time too: it is
-    # looked at for the plan, before a safety copy is made, and again.
+    # The live 7.bin is right but for its time. A file that somebody wrote to in the backup has another time too: it is
+    # therefore read for the plan, before a safety copy is made, and again.
     size = sizes(backed_up)
     again = {"many/3/7.bin": 2 * size["many/3/7.bin"]}
     assert read == again | {path: size[path] for path in ("many/1/5.bin", "many/2/6.bin")}
@@ -246,7 +246,7 @@ def test_who_only_asks_is_told_of_damage_anywhere(backed_up: SmallApp, asking: t
 
 
 def damage_what_is_live_already(app: SmallApp, asking: tuple[str, ...]) -> None:
-    """One upload of the backup that would be put back, of which the restore has no need."""
+    """Damage one upload of the backup that `asking` names but the restore does not need: it is live already."""
     name = "good"
     if asking[0] == "undo":
         app.add_rows(1)
@@ -266,7 +266,7 @@ def test_nobody_is_asked_about_bytes_that_were_not_looked_at(backed_up: SmallApp
     seen = at_a_terminal(backed_up, *asking, answer=b"y\n")
     assert seen.code == 12 and "[y/N]" not in seen.text and "many/1/5.bin is not as it was written" in seen.text
     assert backed_up.contents() == before and len(store.all_backups(backed_up.settings)) == kept
-    run_here(backed_up, *asking, "--yes", check=0)  # of what it needs nothing is damaged
+    run_here(backed_up, *asking, "--yes", check=0)  # no damage in what it needs
 
 
 @pytest.mark.parametrize("force", [True, False])

@@ -1,4 +1,4 @@
-"""The data folders of two real kinds of app, under writers: backed up, spoiled, restored, compared."""
+"""Data folders laid out as by Open WebUI and Rails 8 come back whole from a backup made while the app writes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from backupkit.config.settings import load_settings
 from backupkit.model.backup import BackupRequest
 from backupkit.restore.restore import plan_restore, restore_backup
 
-# Commits the same number to all of the databases, one after the other, as fast as they take it.
+# Commits each number to all databases in turn, every two milliseconds.
 WRITE = """
 import select, sqlite3, sys
 lives = [sqlite3.connect(one, timeout=60, isolation_level=None) for one in sys.argv[1:]]
@@ -39,7 +39,7 @@ def make(path: Path) -> None:
 
 
 def last(path: Path) -> int:
-    """The last number, of a sound database without a gap."""
+    """Return the last number in the database; assert that it is sound and has no gap."""
     with contextlib.closing(sqlite3.connect(path)) as live:
         assert live.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
         values = [value for (value,) in live.execute("SELECT value FROM entries ORDER BY id")]
@@ -107,7 +107,7 @@ def test_a_real_layout_comes_back_whole_while_the_app_writes(
     copies = [made.backup.path / _sealed(one) for one in databases]
     wanted = [last(copy) for copy in copies]
     assert all(0 < number <= now for number, now in zip(wanted, before, strict=True))
-    if "cache" in settings.databases:  # one moment: apart by what is written while all moments begin
+    if "cache" in settings.databases:  # the copies differ by what was written while the snapshots began
         gap = made.backup.metadata.databases_gap_ms if made.backup.metadata else None
         assert gap and max(wanted) - min(wanted) <= 1 + len(wanted) + gap
     with contextlib.ExitStack() as opened:
@@ -121,6 +121,6 @@ def test_a_real_layout_comes_back_whole_while_the_app_writes(
 
 
 def _sealed(path: str) -> str:
-    """Where a database lies in the backup: by its name, or as a file of the tree."""
+    """Return where a database is in the backup: under its name, or as a file of the tree."""
     inside = path.removeprefix("data/")
     return f"uploads/{inside}" if "/" in inside and path.startswith("data/") else Path(path).name

@@ -1,4 +1,4 @@
-"""`rescue`: rows of a backup come back with what they refer to, all or none, and no live row is lost by it."""
+"""`rescue` brings rows of a backup back with the rows they refer to, all or none, and loses no live row."""
 
 from __future__ import annotations
 
@@ -241,12 +241,12 @@ def test_a_column_that_was_dropped_or_added_since_is_told(shop: SmallApp) -> Non
     assert (11, 3, 7) in rows_of(shop, "orders")
 
 
-# Random rows over random schemas: what a person would expect.
+# Random rows in random schemas, compared with a model
 
 
 @st.composite
 def worlds(draw: st.DrawFn) -> tuple[list[list[tuple[int, int | None, int]]], list[set[int]], int, set[int], bool]:
-    """Of each table its rows (id, the row of the table above, value); which are gone; what is asked for."""
+    """Draw each table's rows (id, parent id, value) and lost ids; table and ids to rescue; whether with children."""
     tables: list[list[tuple[int, int | None, int]]] = []
     for number in range(draw(st.integers(1, 4))):
         ids = draw(st.lists(st.integers(1, 12), unique=True, min_size=1, max_size=8))
@@ -262,10 +262,10 @@ def worlds(draw: st.DrawFn) -> tuple[list[list[tuple[int, int | None, int]]], li
 def expected(
     tables: list[list[tuple[int, int | None, int]]], gone: list[set[int]], asked: int, wanted: set[int], children: bool
 ) -> list[set[int]]:
-    """The ids that are live afterwards."""
+    """Return the ids that are live afterwards, by table."""
     rows = [{row[0]: row for row in one} for one in tables]
     live = [set(one) - lost for one, lost in zip(rows, gone, strict=True)]
-    todo = [(asked, one, True) for one in sorted(wanted)]  # those that are asked for come first
+    todo = [(asked, one, True) for one in sorted(wanted)]  # the rows that were asked for come first
     seen: set[tuple[int, int]] = set()
     while todo:
         number, key, is_meant = todo.pop(0)
@@ -383,11 +383,11 @@ def test_names_are_shown_as_they_are_written(app: SmallApp) -> None:
     assert rows_of(app, '"Odd Table"') == [(1, b"2")]
 
 
-# What somebody found who had seen nothing of this.
+# Cases found by somebody who did not know the code
 
 
 def two(app: SmallApp, before: str, after: str) -> None:
-    """A backup of the one state, and the other live."""
+    """Back up after running `before`, then run `after`."""
     script(app, before)
     create_backup(app.settings, BackupRequest("good"))
     script(app, after)
@@ -562,7 +562,7 @@ def test_another_encoding_is_told_as_such(app: SmallApp) -> None:
 
 
 def test_a_row_with_a_text_key_keeps_its_number_where_that_is_free(app: SmallApp) -> None:
-    """A search table that has its content elsewhere knows the row by it."""
+    """A search table with external content refers to the row by this number."""
     script(app, "CREATE TABLE pages (name TEXT PRIMARY KEY, text)")
     script(app, "INSERT INTO pages (rowid, name, text) VALUES (7, 'a', 'x'), (9, 'b', 'y')")
     script(app, "CREATE TABLE bare (k TEXT PRIMARY KEY) WITHOUT ROWID; INSERT INTO bare VALUES ('k')")

@@ -1,4 +1,4 @@
-"""`rescue` with `references`: the uploads that the rows name come back with them, or neither does."""
+"""With `references`, `rescue` brings back the uploads that the rows name together with the rows, or neither."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESCUE = ("rescue", "good", "documents", "--missing")
 
 @pytest.fixture
 def app(app: SmallApp) -> SmallApp:
-    """Both documents and their files are lost; one has a picture, too."""
+    """An app that lost both documents and their files, one of them with a picture."""
     (app.folder / "backup.toml").write_text(SETTING)
     app.write_upload("thumbs/1/letter.txt.png", b"a picture")
     create_backup(app.settings, BackupRequest("good"))

@@ -1,4 +1,4 @@
-"""A restore brings back all of it or nothing, into a running app, and can be undone."""
+"""A restore brings back everything or nothing, into a running app, and can be undone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def undo(app: SmallApp) -> Restored:
 
 
 def ruin(app: SmallApp) -> None:
-    """Every kind of damage to database and uploads that leaves a readable database."""
+    """Damage database and uploads in every way that leaves the database readable."""
     app.execute("DROP TABLE reminders")
     app.execute("DELETE FROM documents")
     app.execute("INSERT INTO companies (name) VALUES ('after')")
@@ -91,7 +91,7 @@ def test_undo_goes_by_what_was_done_last_not_by_dates(app: SmallApp) -> None:
     plan = plan_restore(app.settings, "good")
     later = store.find(app.settings, restore_backup(app.settings, plan).safety).metadata
     assert later
-    # A second restore, after the clock was set back a year.
+    # A second restore, with the clock set back a year.
     undo(app)
     long_ago = later.created_at.replace(year=later.created_at.year - 1)
     restore_backup(app.settings, plan_restore(app.settings, "good"), clock=lambda: long_ago)
@@ -157,7 +157,7 @@ def test_a_reader_in_a_long_transaction_keeps_its_own_view(app: SmallApp) -> Non
 
 @contextmanager
 def holding(app: SmallApp, statement: str) -> Iterator[int]:
-    """Another process keeps a transaction open that began with the statement; its process id."""
+    """Keep a transaction that began with the statement open in another process; yield its process id."""
     script = (
         "import sqlite3, sys, time\nlive = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
         "live.execute(sys.argv[2])\nlive.execute('SELECT count(*) FROM companies').fetchone()\n"
@@ -216,7 +216,7 @@ def test_a_live_database_of_another_make_takes_the_backup(app: SmallApp, pragma:
         other.execute("INSERT INTO other VALUES ('x')")
         other.commit()
         restore(app)
-        if "encoding" not in pragma:  # which SQLite fixes for the life of a connection
+        if "encoding" not in pragma:  # SQLite fixes the encoding for the life of a connection
             assert other.execute("SELECT count(*) FROM companies").fetchone()[0] == len(before.rows["companies"])
     assert app.contents() == before
 
@@ -281,7 +281,7 @@ def leave_a_stale_wal(app: SmallApp) -> None:
 
 
 def leave_a_hot_journal(app: SmallApp) -> None:
-    """A writer in rollback mode killed in the middle of its commit, the pages partly in the file."""
+    """Kill a writer in rollback mode in the middle of its transaction, with some of its pages in the file already."""
     app.execute("PRAGMA journal_mode=DELETE")
     script = (
         "import os, sqlite3, sys\nlive = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
@@ -398,10 +398,10 @@ def test_the_plan_says_what_the_restore_then_does(app: SmallApp) -> None:
 
 
 def test_planning_writes_nothing(app: SmallApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # or Python keeps what it makes of the migrations
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # or Python caches the bytecode of the migrations
     back_up(app)
     ruin(app)
-    with closing(app.connect()) as live:  # as the app does: or SQLite tidies its sidecars up
+    with closing(app.connect()) as live:  # the app stays connected, or SQLite removes its sidecars
         live.execute("SELECT count(*) FROM companies").fetchone()
         before = tree(tmp_path / "app")
         plan_restore(app.settings, "good")
@@ -505,7 +505,7 @@ def test_a_journal_is_finished_by_the_next_command_that_writes(app: SmallApp, mo
 
     before = back_up(app)
     ruin(app)
-    monkeypatch.setattr(verb, "_apply", lambda _, found, *__: ({}, found))  # as if killed right after the journal
+    monkeypatch.setattr(verb, "_apply", lambda _, found, *__: ({}, found))  # like a kill right after the journal
     restore(app)
     assert journal.exists(app.backups)
     monkeypatch.undo()
@@ -548,7 +548,7 @@ def test_a_damaged_backup_is_refused_before_anything_is_touched(app: SmallApp) -
 
 
 def plan_from(app: SmallApp, *revisions: str) -> RestorePlan:
-    """The plan of restoring a backup at these revisions into the app at head."""
+    """Plan to restore a backup at these revisions into the app at head."""
     app.at_revision(*revisions)
     create_backup(app.settings, BackupRequest("old"))
     app.at_revision(HEAD)
@@ -723,7 +723,7 @@ def test_the_restored_file_is_sound_to_the_sqlite_of_another_process(app: SmallA
         assert live.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-# The journal mode.
+# Journal mode
 
 
 def mode_of(app: SmallApp) -> str:
@@ -732,7 +732,7 @@ def mode_of(app: SmallApp) -> str:
 
 
 def made_by_hand(app: SmallApp, journal_mode: str) -> None:
-    """A backup `by_hand` as the user's documents have it: seven fields, no checksums; a file that a person copied."""
+    """Make the backup `by_hand` in the documented form: seven fields, no checksums, and a file copied by a person."""
     app.execute(f"PRAGMA journal_mode={journal_mode}")
     folder = app.backups / "by_hand"
     folder.mkdir()
@@ -773,7 +773,7 @@ def test_where_no_live_database_is_left_the_mode_is_the_backups(app: SmallApp, m
     assert mode_of(app) == made
 
 
-# Where undo can work, and where it cannot.
+# When undo can work, and when it cannot
 
 
 def breaking(app: SmallApp, how: str) -> None:

@@ -1,4 +1,4 @@
-"""Journal, staging area and list of operations are input: what is not ours, or of another form, is not carried out."""
+"""Journal, staging area and list of operations are untrusted input: foreign or malformed ones are not carried out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose files 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Contents]:
-    """A restore killed before its database went live, and what it restores: once for all tests here."""
+    """A restore killed before its database went live, and the contents it restores; made once for this module."""
     folder = tmp_path_factory.mktemp("killed")
     app = SmallApp.create(folder / "app", folder)
     create_backup(app.settings, BackupRequest("good"))
@@ -45,14 +45,14 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Contents]:
 
 @pytest.fixture
 def unfinished(killed: tuple[Path, Contents], tmp_path: Path) -> tuple[SmallApp, Contents]:
-    """A copy of that, with all its times."""
+    """A copy of the killed app with the times of its files, and the contents to restore."""
     folder, good = killed
     shutil.copytree(folder, tmp_path / "app", symlinks=True)
     return SmallApp(tmp_path / "app", tmp_path), good
 
 
 def pictured(folder: Path) -> dict[str, Any]:
-    """Everything below a folder with its owner, sidecars of SQLite and the toolkit's own state apart."""
+    """Return files (with owner) and folders below the folder, but not SQLite's sidecars and the toolkit's state."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if not path.name.endswith(("-wal", "-shm")) and ".state" not in path.parts and path.name != ".lock":
@@ -61,7 +61,7 @@ def pictured(folder: Path) -> dict[str, Any]:
 
 
 def assert_refused(app: SmallApp, names: Path, code: int = 1) -> None:
-    """The next command that writes names the path, and nothing is other than it was; one that reads says it too."""
+    """Assert that commands that write name the path and change nothing, and that one that reads warns."""
     before = pictured(app.folder)
     for command in (("recover",), ("backup", "new")):
         result = run_here(app, *command, check=code)
@@ -72,7 +72,7 @@ def assert_refused(app: SmallApp, names: Path, code: int = 1) -> None:
     assert pictured(app.folder) == before
 
 
-# The journal.
+# Journal
 
 
 def journal_file(app: SmallApp) -> Path:
@@ -148,7 +148,7 @@ def test_what_a_journal_says_reaches_the_terminal_as_text(unfinished: tuple[Smal
         assert "\x1b" not in result.err + result.out and "\x07" not in result.err + result.out
 
 
-# The staging area.
+# Staging area
 
 
 @pytest.mark.parametrize("part", ["data", "uploads"])
@@ -186,7 +186,7 @@ def test_a_link_in_the_place_of_the_area_is_not_followed_by_a_new_restore(app: S
     assert list(outside.iterdir()) == [] and stat.S_IMODE(outside.stat().st_mode) == 0o755
 
 
-# The list of operations.
+# List of operations
 
 
 def operations_file(app: SmallApp) -> Path:
@@ -194,7 +194,7 @@ def operations_file(app: SmallApp) -> Path:
 
 
 def forge(app: SmallApp, **change: Any) -> None:
-    """One line more, which differs from ours in that."""
+    """Add a line to the list: a valid one with this change."""
     line = {
         "action": "add",
         "path": "planted",
@@ -265,7 +265,7 @@ def test_a_list_that_is_not_ours_is_refused(unfinished: tuple[SmallApp, Contents
     assert pictured(app.uploads) == before
 
 
-# What is there and was not seen when the list was made.
+# Files that appeared after the list was made
 
 
 Make = Callable[[Path, str], None]
@@ -296,11 +296,11 @@ FORMS: tuple[Make, ...] = (a_file, a_link, a_folder)
 
 
 def test_what_came_while_the_restore_was_prepared_stays(app: SmallApp) -> None:
-    """Each form that is wanted, over each that was there, with each that came in between."""
+    """Combine each wanted form with each live form and each form that appears in between."""
     cases = {
         f"{wanted.__name__} {live.__name__} {came.__name__}": (wanted, live, came)
         for wanted, live, came in product((nothing, *FORMS), (nothing, *FORMS), (*FORMS, an_empty_folder))
-        if (live, came) != (a_folder, an_empty_folder)  # the folder that was seen, with nothing in it
+        if (live, came) != (a_folder, an_empty_folder)  # the folder that was seen, now empty
     }
     for name, (wanted, _, _) in cases.items():
         wanted(app.uploads / name, "wanted")
@@ -326,7 +326,7 @@ def remove(path: Path) -> None:
 
 
 def held(place: Path) -> dict[str, tuple[str, bytes]]:
-    """Kind and content of what is there, and of what is in it."""
+    """Return kind and content of the place and of everything in it, by path."""
     found = [place, *place.rglob("*")] if place.is_dir() and not place.is_symlink() else [place]
     return {str(path): entry(path)[::3] for path in found if os.path.lexists(path)}  # type: ignore[misc]
 

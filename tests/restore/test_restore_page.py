@@ -1,4 +1,4 @@
-"""`RESTORE.md`: the commands in it are typed as they stand, with whatever names; and they stop before they harm."""
+"""The commands in a backup's `RESTORE.md` work as typed, with any names, and stop before they do harm."""
 
 from __future__ import annotations
 

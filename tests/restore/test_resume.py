@@ -1,4 +1,4 @@
-"""A restore that was killed, and what the app and people do before it is finished: no committed row is lost."""
+"""A killed restore loses no committed row, whatever the app and people do before it is finished."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ RESTORE = ("restore", "good", "--force")
 
 @pytest.fixture(params=["wal", "delete"])
 def ruined(app: SmallApp, request: pytest.FixtureRequest) -> tuple[SmallApp, Contents]:
-    """An app that differs from its backup `good` in every way, in either journal mode; and what that backup holds."""
+    """An app in either journal mode that differs from its backup `good` in every way; and that backup's contents."""
     app.execute(f"PRAGMA journal_mode={request.param}")
     return app, _ruin(app)
 
 
 @pytest.fixture
 def changed(app: SmallApp) -> tuple[SmallApp, Contents]:
-    """The same in WAL mode."""
+    """The same app in WAL mode only."""
     return app, _ruin(app)
 
 
@@ -55,7 +55,7 @@ def names(app: SmallApp) -> set[str]:
 
 
 def in_backups(app: SmallApp) -> set[str]:
-    """The companies in any backup, read without the product."""
+    """Return the companies in all backups, read without the product."""
     found: set[str] = set()
     for path in app.backups.glob("*/pats.db"):
         with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as copy:
@@ -73,12 +73,12 @@ def assert_finished(app: SmallApp) -> None:
 
 
 def state(app: SmallApp) -> tuple[Contents, list[str], bool]:
-    """What must not change: the live data, what is staged, the journal."""
+    """Return what must not change: live data, staged files, and whether there is a journal."""
     staged = sorted(str(path) for path in app.folder.rglob("*") if STAGING in path.parts)
     return app.contents(), staged, journal.exists(app.backups)
 
 
-# What the app commits before the restore is finished.
+# Commits by the app before the restore is finished
 
 
 def test_a_row_committed_after_the_kill_is_kept_when_the_restore_is_finished(ruined: tuple[SmallApp, Contents]) -> None:
@@ -203,13 +203,13 @@ def test_every_row_committed_while_a_restore_runs_is_live_or_in_a_backup(ruined:
         told: list[str] = []
         try:
             for _ in range(6):
-                told += [writer.stdout.readline() for _ in range(20)]  # it goes on onto what was restored
+                told += [writer.stdout.readline() for _ in range(20)]  # the writer goes on in the restored database
                 assert "is kept in" in run_here(app, *RESTORE, check=0).err
         finally:
             writer.send_signal(signal.SIGKILL)
             committed = [*told, *writer.stdout.read().split()]
     with closing(app.connect()) as live:
-        live.execute("SELECT count(*) FROM companies").fetchone()  # rolls back what the killed writer had begun
+        live.execute("SELECT count(*) FROM companies").fetchone()  # rolls back the killed writer's transaction
     wanted = {f"written {int(number)}" for number in committed}
     assert len(wanted) > 100
     assert wanted - names(app) - in_backups(app) == set()
@@ -237,7 +237,7 @@ def test_rows_committed_onto_the_restored_data_are_kept_when_it_is_taken_back(
     assert "onto the restored" in in_backups(app)
 
 
-# Commands that only read.
+# Commands that only read
 
 READING = [
     ("list",),
@@ -289,7 +289,7 @@ def test_the_calls_for_programs_list_without_finishing(changed: tuple[SmallApp, 
     assert_finished(app)
 
 
-# Whose the staged things are.
+# Staged files of another restore, or of none
 
 
 def test_without_its_backups_folder_a_restore_stays_unfinished(
@@ -392,7 +392,7 @@ def test_a_kill_while_the_staged_is_removed_is_finished(changed: tuple[SmallApp,
     for count in range(1, 8):
         try:
             kill(app, point, *RESTORE, count=count)
-        except AssertionError:  # it came to its end
+        except AssertionError:  # the restore finished without being killed
             break
         run_here(app, "recover", check=0)
         assert app.contents() == good

@@ -1,4 +1,4 @@
-"""An app with several databases and trees: one moment, one manifest, one journal; all of it or nothing."""
+"""Several databases and trees share one moment, one manifest and one journal, and are restored all or none."""
 
 from __future__ import annotations
 
@@ -353,7 +353,7 @@ def test_an_interrupted_restore_of_several_is_finished_by_the_next_command(sever
 
     original = recovery.roll_back
     try:
-        recovery.roll_back = lambda *_: None  # what a kill does not do
+        recovery.roll_back = lambda *_: None  # a killed process rolls nothing back
         with pytest.raises(Killed):
             restore_backup(several.settings, plan, stop)
     finally:
@@ -363,7 +363,7 @@ def test_an_interrupted_restore_of_several_is_finished_by_the_next_command(sever
 
 
 def test_a_locked_second_database_is_left_to_the_app_and_nothing_waits_for_a_recovery(several: SeveralApp) -> None:
-    """It was not changed, so there is no way back for it: what the app commits there stays."""
+    """The restore did not change it, so nothing is rolled back, and what the app commits there stays."""
     back_up(several)
     change_all(several)
     with closing(sqlite3.connect(several.cache, isolation_level=None)) as other:
@@ -414,7 +414,7 @@ def test_what_shrinks_in_a_further_database_or_tree_is_unusual(several: SeveralA
 
 
 def test_undo_brings_each_part_back_from_the_safety_copy_that_has_its_last_row(several: SeveralApp) -> None:
-    """The first database is replaced already when the app writes to the others: their last rows are in a later copy."""
+    """The app writes to the others after the first database was replaced: a later safety copy has their last rows."""
     back_up(several)
     change_all(several)
     plan = plan_restore(several.settings, "good")
@@ -524,7 +524,7 @@ def test_each_command_works_on_the_database_that_is_named(several: SeveralApp) -
         live.execute("DELETE FROM entries")
     assert "it's" in run_here(several, "rows", "good", "words", *cache, check=0).out
     assert "only in backup" in run_here(several, "rows", "good", "words", "--diff", *cache, check=0).out
-    assert "words" in run_here(several, "rows", "good", "words", check=10).err  # the first database has none
+    assert "words" in run_here(several, "rows", "good", "words", check=10).err  # the first database has no such table
     part = several.settings.at("cache")
     assert part
     for row in browse.read_page(part, "good", "words", 9).rows:
