@@ -1,4 +1,4 @@
-"""Bad input: one clear sentence that names the thing, a hint, the right exit code, and nothing is other than before."""
+"""Bad input gives one clear sentence that names its cause, a hint and the right exit code, and changes nothing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ STRANGE_NAMES = [
 
 @pytest.fixture
 def backed_up(app: SmallApp) -> SmallApp:
-    """An app with one backup, `good`, that was changed since."""
+    """An app with one backup, `good`, that has changed since."""
     create_backup(app.settings, BackupRequest("good"))
     app.add_rows(1)
     app.write_upload("later.txt", b"later")
@@ -348,7 +348,7 @@ def test_a_restore_refuses_folders_that_lie_one_in_the_other(backed_up: SmallApp
 
 
 def write_metadata(app: SmallApp, **changes: Any) -> Path:
-    """The metadata of `good` with other values, as someone would who edits a hand-made backup: no checksums."""
+    """Change the metadata of `good` as in an edited hand-made backup, without checksums; return the file."""
     file = app.backups / "good" / "backup_metadata.json"
     (app.backups / "good" / "SHA256SUMS").unlink(missing_ok=True)
     seven = ("backup_name", "timestamp", "created_at", "alembic_revision", "database_file", "uploads_included")
@@ -555,7 +555,7 @@ def test_a_backup_that_is_a_link_is_no_backup(backed_up: SmallApp) -> None:
     refused(backed_up, "restore", "good", "--force", code=10, names="good", hint="")
 
 
-# What was typed.
+# Commands, options and arguments
 
 
 def test_an_unknown_command_is_refused(app: SmallApp) -> None:
@@ -609,7 +609,7 @@ def test_half_a_restore_that_does_not_exist_is_refused(backed_up: SmallApp) -> N
 
 
 def forget_migrations(app: SmallApp) -> None:
-    """The app of long ago: its code knows the first migration and no other, and its database is there."""
+    """Make the code know the first migration only, and set the database to its revision."""
     app.execute(f"UPDATE alembic_version SET version_num = '{INITIAL}'")
     for file in (app.folder / "alembic" / "versions").glob("*.py"):
         if INITIAL not in file.name:

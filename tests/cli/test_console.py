@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: a bar, a question; and what a pipe never sees."""
+"""A terminal shows a bar, a question and tables that fit; a pipe gets whole lines without control characters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from terminal import at_a_terminal
 
 @pytest.fixture
 def backed_up(app: SmallApp) -> SmallApp:
-    """An app with one backup, that was changed since."""
+    """An app with one backup, that has changed since."""
     create_backup(app.settings, BackupRequest("good"))
     app.add_rows(1)
     return app
@@ -40,7 +40,7 @@ def test_a_bar_is_shown_on_a_terminal_and_is_gone_afterwards(app: SmallApp) -> N
     assert "Backing up" in seen.text
     assert "━" in seen.text
     last = seen.raw.rsplit("Copying", 1)[-1]
-    assert "\x1b[2K" in last  # the line of the bar was wiped before the result was printed
+    assert "\x1b[2K" in last  # the bar's line was erased before the result was printed
     assert "Backup one:" in last
 
 
@@ -177,7 +177,7 @@ def test_an_unknown_revision_is_refused_before_any_question(backed_up: SmallApp)
 
 @pytest.fixture
 def many(app: SmallApp) -> SmallApp:
-    """An app with a long note on a backup, a damaged backup, some history, and two remotes of which one is lost."""
+    """An app with a long note on a backup, a damaged backup, some history, and two remotes, one of them lost."""
     (app.folder / "backup.toml").write_text(
         'keep_last = 1\n[remotes.disk]\ntype = "folder"\npath = "disk"\nretry_for = 0\n'
         '[remotes.lost]\ntype = "folder"\npath = "nowhere"\nretry_for = 0\n'
@@ -202,7 +202,7 @@ each_table = pytest.mark.parametrize("command", FIRST)
 
 
 def table(text: str, command: str) -> list[str]:
-    """The lines of the table, without what stands around it."""
+    """Return the lines of the table, without the text around it."""
     lines = text.splitlines()
     head = next(number for number, line in enumerate(lines) if FIRST[command].split()[0] in line.split())
     return [line for line in lines[head:] if "  " in line]
@@ -263,7 +263,7 @@ def test_a_pipe_gets_the_same_whole_lines_as_ever(many: SmallApp) -> None:
         assert any(row.endswith("x" * 300) for row in rows)
 
 
-# What looks like markup is text.
+# Text that looks like markup
 
 MARKUP = ["[bold]x", "[/]", "[/bold]", "[red]x[/red]", ":smile:", "[link=x]", "\\[", "{task.description}"]
 

@@ -1,4 +1,4 @@
-"""No escape sequence reaches a terminal, whatever holds it; no markup is taken for ours."""
+"""No escape sequence in any data reaches a terminal, and no text in data is taken for markup."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from hands import Person, at_the_window
 from refusals import run_here
 from small_app import SmallApp
 
-# A colour, a title, the screen cleared, the C1 form, a bell, a way back to the left, text from right to left, markup.
+# A colour, a title, a C1 clear-screen, backspace, carriage return, right-to-left text, a zero-width space, markup.
 EVIL = "\x1b[31mred\x1b]0;title\x07\x9b2J\b\r\u202eback\u200b[bold]loud[/bold]"
 
 
 def harmful(text: str) -> set[str]:
-    """The letters in it that a terminal could take for a command, or that turn what is read around."""
+    """Return the characters that a terminal could take for a command, or that reverse the text as read."""
     return {letter for letter in text if letter != "\n" and unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co")}
 
 
 @pytest.fixture
 def evil(app: SmallApp) -> SmallApp:
-    """An app and its backups, in which whatever can be text is hostile."""
+    """An app and its backups with hostile text in every place that can hold text."""
     (app.folder / "backup.toml").write_text(f'[remotes.nas]\ntype = "folder"\npath = "{app.folder.parent}/nas"\n')
     (app.folder.parent / "nas").mkdir()
     app.execute(f'CREATE TABLE "{EVIL}" (x)')
@@ -150,7 +150,7 @@ def test_what_can_be_printed_stays_as_it_is() -> None:
     assert printable_text("caf\udce9") == "caf\\udce9"
 
 
-# In the interface.
+# Terminal interface
 
 
 @pytest.mark.parametrize("place", ["overview", "backups", "history"])

@@ -1,4 +1,4 @@
-"""The help: what there is, in groups; each command with examples that can be typed."""
+"""The help lists the commands in groups, and has examples for each command that can be typed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_every_command_has_an_example_that_it_understands(command: str) -> None:
             group: Any = program.command
             while words and hasattr(group, "commands") and words[0] in group.commands:
                 group = group.commands[words.pop(0)]
-            group.make_context(command, words, parent=program)  # a usage error is raised
+            group.make_context(command, words, parent=program)  # raises on a usage error
 
 
 @pytest.mark.parametrize(

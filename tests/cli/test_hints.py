@@ -1,4 +1,4 @@
-"""A hint can be typed: it names the program that is there, a command that exists, and options that it has."""
+"""Every hint can be typed: it names the program in use, an existing command, and options of that command."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_hint_names_the_program_that_is_there(app: SmallApp, environment: dict
 
 
 def test_compose_is_named_only_where_it_is() -> None:
-    """This may well run in a bare container, which shows its `/.dockerenv`."""
+    """The tests may run in a bare container, which has `/.dockerenv`."""
     for environment in ({}, WRAPPED):
         deployment = deployment_from(environment, "backend", Path("/app"))
         assert not deployment.in_container and "docker" not in deployment.alembic("upgrade head") + deployment.restart()
@@ -56,7 +56,7 @@ def test_nothing_but_a_command_in_backticks_is_completed() -> None:
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Every text of the program, with its place; what is filled in is `{}`."""
+    """Yield every string of the program with its place; `{}` stands for formatted values."""
     for file in sorted([BACKEND / "backup_restore.py", *(BACKEND / "backupkit").rglob("*.py")]):
         module = ast.parse(file.read_text())
         parts = {id(part) for one in ast.walk(module) if isinstance(one, ast.JoinedStr) for part in one.values}
@@ -69,7 +69,7 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def named_commands(text: str) -> Iterator[list[str]]:
-    """The words of each command in the text: in backticks, or the whole of a text that begins with one."""
+    """Yield the words of each command in the text: in backticks, or a text that is one as a whole."""
     for found in re.findall(r"`([^`\n]+)`", text):
         if found.split()[0] in commands:
             yield found.split()
@@ -90,7 +90,7 @@ def test_no_hint_names_an_option_that_its_command_lacks() -> None:
 
 
 def test_no_hint_names_a_command_without_backticks() -> None:
-    """It would not be completed."""
+    """The hints would not complete such a command."""
     bare = re.compile(rf"\b(?:[Tt]ype|[Tt]ry|[Rr]un|then): ({'|'.join(commands)})\b")
     assert [(place, text) for place, text in texts() if bare.search(text)] == []
 

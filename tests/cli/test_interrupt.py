@@ -1,4 +1,4 @@
-"""Ctrl-C and being told to end: exit code 130, one sentence, all old or all new, and no litter, at every stage."""
+"""Ctrl-C and SIGTERM at every stage: exit code 130, one sentence, all old or all new data, and no litter."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def test_a_command_can_be_interrupted_at_any_moment(large: SmallApp, command: tu
         code, said = interrupted(large, command, number, STEP * 1.6**attempt - STEP)
         assert "Traceback" not in said and "Exception" not in said, said
         assert not litter(large), (attempt, said)
-        if code in (0, -number):  # done; Python's own end is not ours
+        if code in (0, -number):  # done, or killed by the signal in Python's own shutdown
             break
         assert code == 130, (code, said)
         assert said.splitlines()[-1].startswith("Interrupted"), said
         made = {name for name in names(large) - backups if not name.startswith("pre_restore")}
-        if made or large.contents() != before:  # it came after the last step: then all of it is done
+        if made or large.contents() != before:  # the signal came after the last step, so all of it must be done
             assert_done(large, command)
             break
         was_interrupted += 1
@@ -114,7 +114,7 @@ def test_an_interrupt_that_c_code_cannot_hand_on_comes_again(number: signal.Sign
 
 
 def assert_done(app: SmallApp, command: tuple[str, ...]) -> None:
-    """The live data is what the whole command makes of it; of a new backup the checksums are looked at later."""
+    """Assert that the live data is what the whole command makes of it; checksums of a new backup are verified later."""
     found = app.contents()
     if command[0].startswith("restore"):
         app.command(*command, check=0)
@@ -122,7 +122,7 @@ def assert_done(app: SmallApp, command: tuple[str, ...]) -> None:
 
 
 def interrupted(app: SmallApp, command: tuple[str, ...], number: signal.Signals, delay: float) -> tuple[int, str]:
-    """The exit code and stderr of a command that was sent the signal so long after it had taken the lock."""
+    """Return exit code and stderr of a command that was sent the signal `delay` seconds after it took the lock."""
     signed = app.backups / ".lock"
     signed.write_bytes(b"")
     process = subprocess.Popen(
@@ -142,7 +142,7 @@ def interrupted(app: SmallApp, command: tuple[str, ...], number: signal.Signals,
 
 
 def catches(pid: int, number: signal.Signals) -> bool:
-    """Whether the process has a handler for that signal."""
+    """Return whether the process has a handler for the signal."""
     with contextlib.suppress(OSError):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         mask = next(line.split()[1] for line in lines if line.startswith("SigCgt"))
@@ -155,7 +155,7 @@ def names(app: SmallApp) -> set[str]:
 
 
 def litter(app: SmallApp) -> list[Path]:
-    """What an interrupted command must not leave in any folder."""
+    """Return what an interrupted command must not leave in any folder."""
     drafts = [path for path in app.backups.iterdir() if path.name.startswith((".draft", ".journal"))]
     beside = [path for path in app.database.parent.iterdir() if path.name.startswith(".")]
     return drafts + beside + [path for path in app.uploads.iterdir() if path.name.startswith(".")]
@@ -172,7 +172,7 @@ def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_word(app: SmallApp
             stderr=subprocess.PIPE,
             text=True,
         )
-        for handled in (True, False):  # Python itself comes first, and has a traceback to say
+        for handled in (True, False):  # Python installs its own handler first, which prints a traceback
             while catches(process.pid, signal.SIGINT) != handled and process.poll() is None:
                 time.sleep(0.0005)
         assert process.poll() is None, "Ctrl-C would have been a traceback all the time"
@@ -184,7 +184,7 @@ def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_word(app: SmallApp
         assert "Traceback" not in words and code in (0, 130, -signal.SIGINT), words
 
 
-# Ctrl-C strikes between two instructions: at each line that a restore comes by, once.
+# Ctrl-C can come between any two instructions: here once at each line that a restore runs.
 
 WATCHED = {
     restore: {"_apply"},
@@ -199,7 +199,7 @@ Line = tuple[str, int]
 
 @pytest.fixture
 def two_states(app: SmallApp) -> Iterator[tuple[SmallApp, dict[str, Contents]]]:
-    """An app and what its two backups hold: they differ in rows, and in uploads added, changed and removed."""
+    """An app and the contents of its two backups, which differ in rows and in added, changed and removed uploads."""
     app.execute("PRAGMA journal_mode=DELETE")  # quicker, and its contents can be compared
     states = {"a": app.contents()}
     create_backup(app.settings, BackupRequest("a"))
@@ -217,7 +217,7 @@ def restored(app: SmallApp, name: str) -> None:
 
 
 def traced(action: Callable[[], None], at_line: Callable[[Line], None]) -> None:
-    """Runs the action, and tells each line of the watched modules before it is run."""
+    """Run the action, and call `at_line` before each line of the watched modules."""
 
     def local(frame: FrameType, event: str, _value: object) -> Any:
         if event == "line":
@@ -254,7 +254,7 @@ def test_a_restore_interrupted_at_any_line_is_all_old_or_all_new(
     for line in chance.some(list(lines), 120, "a restore interrupted"):
         other = "b" if there == "a" else "a"
         plan = plan_restore(app.settings, other, force=True)
-        # Between a handle's closing and its being forgotten Ctrl-C may end as another error; the promise is the same.
+        # Ctrl-C between closing a handle and forgetting it may end as another error; the promise is the same.
         with contextlib.suppress(BaseException):
             traced(lambda plan=plan: void(restore_backup(app.settings, plan)), interrupting(line))  # type: ignore[misc]
         gc.collect()
@@ -278,7 +278,7 @@ def void(_value: object) -> None:
 
 
 def interrupting(wanted: Line) -> Callable[[Line], None]:
-    """Raises what Ctrl-C raises, when that line is come by for the first time."""
+    """Return a callback that raises KeyboardInterrupt the first time it gets that line."""
     waiting = [wanted]
 
     def strike(line: Line) -> None:

@@ -1,4 +1,4 @@
-"""Nobody gains rights: root works on another's folders as that user, and takes settings from nobody else's hands."""
+"""Nobody gains rights: root works on another user's folders as that user, and reads no settings that others control."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WHO = {"BACKUP_TEST_COMMAND": 'echo "test command of $(id -u):$(id -g) at $HOME"
 
 @pytest.fixture
 def app(templates: Path) -> Iterator[SmallApp]:
-    """An app of root's whose data, uploads and backups belong to another user."""
+    """An app owned by root whose data, uploads and backups belong to another user."""
     with tempfile.TemporaryDirectory() as open_to_all:
         os.chmod(open_to_all, 0o755)
         app = SmallApp.create(Path(open_to_all, "app"), templates)
@@ -36,7 +36,7 @@ def app(templates: Path) -> Iterator[SmallApp]:
 
 @pytest.fixture
 def secret(app: SmallApp) -> Path:
-    """A database that root alone may read."""
+    """A database that only root can read."""
     path = app.folder.parent / "roots" / "secret.db"
     path.parent.mkdir(mode=0o700)
     with closing(sqlite3.connect(path)) as database, database:
@@ -77,7 +77,7 @@ def test_roots_own_folder_is_worked_on_as_root(app: SmallApp) -> None:
 
 
 def test_roots_folder_in_another_users_folder_is_that_users(app: SmallApp) -> None:
-    """Who owns a folder above it can put another one in its place at any time."""
+    """The owner of a folder above it can replace it at any time."""
     give(0, app.database.parent)
     os.chown(app.folder, USER, USER)
     done = as_root(app, "list")
@@ -245,11 +245,11 @@ def test_settings_are_changed_as_their_owner(app: SmallApp, secret: Path) -> Non
     assert done.code != 0 and roots.read_text() == "keep_daily = 7\n"
 
 
-# What a forged state made root do.
+# Forged state
 
 
 def test_a_forged_state_gains_nothing(app: SmallApp, secret: Path) -> None:
-    """A link in the place of a folder of marks made root empty the folder it led to."""
+    """Root once followed a link in place of a folder of marks, and emptied the folder behind it."""
     as_root(app, "backup", "one")
     precious = secret.parent / "precious"
     precious.write_text("kept")
@@ -260,7 +260,7 @@ def test_a_forged_state_gains_nothing(app: SmallApp, secret: Path) -> None:
     assert stat.S_IMODE(secret.parent.stat().st_mode) == 0o700
 
 
-# A user of its own for the backups.
+# A separate user for the backups
 
 
 def test_backups_of_a_user_of_their_own_are_safe_from_the_app_and_can_be_restored(app: SmallApp) -> None:

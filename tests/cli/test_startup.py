@@ -1,4 +1,4 @@
-"""A command starts fast: it imports what it needs, and opens few files. What it takes in seconds depends on the day."""
+"""A command imports only what it needs and opens few files. Seconds are not measured: they vary from day to day."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from backupkit.repository import flags, store
 from small_app import COMMAND, SmallApp, clean_environment
 
-# The command in a process of its own, which then tells what it has imported, and what it opened below the backups.
+# Runs the command in its own process, and prints what it imported and what it opened below the backups.
 WATCHED = """
 import contextlib, json, os, runpy, sys
 backups, opened = sys.argv[1], []
@@ -77,7 +77,7 @@ def test_a_command_imports_no_more_than_it_needs(app: SmallApp, words: list[str]
 
 
 def copied(app: SmallApp, name: str, count: int) -> None:
-    """So many more backups like that one, and each as proven."""
+    """Add `count` copies of the backup, each with the same proofs."""
     for number in range(count):
         shutil.copytree(app.backups / name, app.backups / f"{name}_{number}")
         record = app.backups / flags.STATE_FOLDER / flags.PROOFS
@@ -111,4 +111,4 @@ def test_what_is_said_of_the_backups_is_looked_up_once_for_all(app: SmallApp, mo
 
     monkeypatch.setattr(os, "listdir", listdir)
     assert [one.name for one in store.all_backups(app.settings) if one.pinned] == ["one"]
-    assert len(asked) == 2  # which are pinned, and which were checked; of other folders there are none
+    assert len(asked) == 2  # one lists the pinned, one the checked; other flags have no folder

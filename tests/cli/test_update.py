@@ -1,4 +1,4 @@
-"""`./backup.sh update` with a stand-in for the engine that has images and containers: each way in which it can end.
+"""Every way in which `./backup.sh update` can end, on a stub engine that has images and containers.
 
 `tests/docker/test_real_update.py` does it on a real engine.
 """
@@ -21,7 +21,7 @@ import bsd
 
 WRAPPER = Path(__file__).resolve().parents[2] / "backup.sh"
 
-# State in a file; `new` is the image that a build makes, and other answers are as `answers` has them.
+# Keeps its state in a file. A build makes the image `new`, and `answers` replaces the usual answers.
 ENGINE = f"""#!{sys.executable}
 import json, os, pathlib, sys
 place = pathlib.Path(__file__).parent / "engine.json"
@@ -123,7 +123,7 @@ class Machine:
         self.write()
 
     def run(self, *words: str, code: int = 0, **settings: str) -> tuple[str, str]:
-        """What it said on stdout and on stderr; the state is what the engine has then."""
+        """Return stdout and stderr of `backup.sh`, and read the state that the engine has then."""
         done = subprocess.run(
             ["bash", str(self.project / "backup.sh"), *words],
             env={"PATH": f"{self.programs}:{os.environ['PATH']}", "HOME": str(self.project), **settings},
@@ -139,7 +139,7 @@ class Machine:
         self.state = json.loads((self.programs / "engine.json").read_text())
 
     def interrupted(self, step: str, image: str = "sha256:old", status: str = "exited") -> None:
-        """As a power cut in that step leaves it."""
+        """Leave the project as a power cut in that step does."""
         self.ledger.parent.mkdir()
         self.ledger.write_text("\n".join([step, "sha256:old", "app:1", "app:1", "backend scheduler", "auto_2", ""]))
         (self.ledger.parent / "holder").write_text("999999\nThu Jan  1 00:00:00 1970\n")
@@ -154,7 +154,7 @@ class Machine:
         return [" ".join(word for word in one.split(" --note ")[0].split()) for one in self.state["ran"]]
 
     def runs_on(self, image: str) -> bool:
-        """Whether all services run on that image, which has the name."""
+        """Return whether all services run on that image, and `app:1` names it."""
         told = self.state["containers"].values()
         return {(one["image"], one["status"]) for one in told} == {(image, "running")} and (
             self.state["images"]["app:1"] == image
@@ -293,7 +293,7 @@ def test_migrations_that_could_not_be_run_are_refused(machine: Machine) -> None:
 
 
 def test_an_update_goes_back_when_its_terminal_has_gone(machine: Machine) -> None:
-    """Ctrl-C in `update | tee log` ends tee too: nobody reads any more what is said."""
+    """Ctrl-C in `update | tee log` ends tee too, so that nobody reads the output any more."""
     machine.answer(**{"backend on sha256:new": {"status": "running", "health": "starting"}})
     process = subprocess.Popen(
         ["bash", "-c", f"'{machine.project}/backup.sh' update 2>&1 | head -n 6 >/dev/null"],

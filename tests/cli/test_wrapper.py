@@ -1,4 +1,4 @@
-"""`backup.sh` with stub engines on PATH that note how they are called: which runner, which words and facts."""
+"""`backup.sh` with stub engines on PATH that record their calls: the runner it takes, the words and facts it passes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SYSTEM_PROGRAMS = (
 MORE_FOLDERS = ":/usr/local/bin:/opt/homebrew/bin"
 GIT = ["git", "-c", "user.name=A Tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false"]
 
-# One program for every engine and every Compose: it notes its call and answers from `answers.json`.
+# Stands in for every engine and every Compose: records its call, and answers from `answers.json`.
 STUB = f"""#!{sys.executable}
 import json, os, pathlib, sys
 here = pathlib.Path(__file__).parent
@@ -61,7 +61,7 @@ if words[0] == "config":
 sys.exit(answers["codes"].get(words[0], 0))
 """
 
-# Instead of a real one: an environment whose python says what it was given. `fail` leaves half of one behind.
+# Stands in for uv: makes an environment whose python prints its arguments; `fail` leaves half of one behind.
 STUB_UV = f"""#!{BASH}
 echo "$@" >>"$(dirname "$0")/uv.calls"
 case $1 in
@@ -78,14 +78,14 @@ esac
 
 
 class Host:
-    """A machine with a project on it, and the programs that were put there."""
+    """A machine with a project on it, and the programs that a test installs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.project, self.programs = folder, folder / "my project", folder / "programs"
         self.programs.mkdir(parents=True)
         (self.project / "backend").mkdir(parents=True)
         script = WRAPPER.read_text()
-        assert MORE_FOLDERS in script  # where a real engine of this machine may be
+        assert MORE_FOLDERS in script  # a real engine of this machine may be there
         (self.project / "backup.sh").write_text(script.replace(MORE_FOLDERS, ""))
         (self.project / "backup.sh").chmod(0o755)
         (self.project / "docker-compose.yml").write_text("services:\n  backend:\n    image: x\n")
@@ -144,12 +144,12 @@ class Host:
         return call
 
     def verbs(self) -> list[str]:
-        """What Compose was told to do, in order, leaving out the questions."""
+        """Return the exec, run, stop and start calls to Compose, in order."""
         words = [one["call"].removeprefix("docker compose ").split()[0] for one in self.noted()]
         return [word for word in words if word in ("exec", "run", "stop", "start")]
 
     def environments(self) -> list[Path]:
-        """Those in use: what was made is a folder beside the link to it."""
+        """Return the links to the environments in use."""
         return [path for path in (self.project / ".backup-venv").iterdir() if path.is_symlink()]
 
     def made(self) -> list[Path]:
@@ -224,7 +224,7 @@ def test_podman_compose_that_cannot_read_its_file_ends_the_command(host: Host) -
 
 
 def test_podman_compose_behind_podman_is_spoken_to_itself(host: Host) -> None:
-    """`podman compose` hands over to what it finds; then nothing of it is among the results."""
+    """`podman compose` hands over to podman-compose; called itself, it puts no lines among the results."""
     host.install("podman", "podman-compose")
     host.answer(version="podman-compose version 1.0.6")
     host.run("list")
@@ -233,7 +233,7 @@ def test_podman_compose_behind_podman_is_spoken_to_itself(host: Host) -> None:
 
 @pytest.mark.parametrize("words", [("config", "set", "timezone", "UTC"), ("config", "unset", "timezone")])
 def test_settings_are_changed_in_a_container_that_can_write_them(host: Host, words: tuple[str, ...]) -> None:
-    """In the app's own service the file is read-only."""
+    """The file is read-only in the app's own service."""
     host.install("docker")
     host.run(*words)
     assert host.handover()["call"].startswith("docker compose run --rm --no-deps ")
@@ -301,7 +301,7 @@ def test_an_unknown_runner_is_refused(host: Host) -> None:
 
 
 def same_as_document(done: subprocess.CompletedProcess[bytes]) -> bool:
-    """Whether stdout is one JSON document that says what the last line of stderr says."""
+    """Return whether stdout is one JSON document with the message of the last line of stderr."""
     document, said = json.loads(done.stdout), done.stderr.decode().splitlines()[-1]
     error = {"code": done.returncode, "message": said.removeprefix("backup.sh: "), "next": None}
     return bool(document == {"schema_version": 1, "error": error})
@@ -497,7 +497,7 @@ def test_every_backup_variable_reaches_the_container(host: Host) -> None:
     assert call["variables"]["BACKUP_SERVICE"] == "backend"
     assert call["variables"]["BACKUP_RUNNER_IN_USE"] == "exec"
     assert call["variables"]["BACKUP_HOST_COMMAND"] == "./backup.sh"
-    assert call["variables"]["BACKUP_HOST_NAME"] == socket.gethostname()  # a container knows its own id only
+    assert call["variables"]["BACKUP_HOST_NAME"] == socket.gethostname()  # a container only knows its own id
 
 
 @pytest.mark.parametrize(
@@ -558,7 +558,7 @@ def test_the_repository_is_not_written_to(host: Host) -> None:
     host.install("docker")
     host.link("git")
     commit(host.project)
-    os.utime(host.project / "docker-compose.yml", (1, 1))  # git status would like to refresh its index
+    os.utime(host.project / "docker-compose.yml", (1, 1))  # git status would refresh its index
     index = host.project / ".git" / "index"
     before = index.read_bytes()
     git_facts(host)
@@ -579,7 +579,7 @@ def test_a_repository_of_another_user_is_read_all_the_same(host: Host) -> None:
 @pytest.mark.needs("git")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give the repository to another user")
 def test_a_repository_that_a_stranger_put_around_the_project_is_not_asked(host: Host, tmp_path: Path) -> None:
-    """Its settings name commands, and git would run them as whoever backs up: anybody can make one in a /tmp."""
+    """The settings of a repository name commands, which git runs as the caller, and anybody can make one in /tmp."""
     host.install("docker")
     host.link("git")
     around, ran = host.project.parent, tmp_path / "ran"
@@ -856,7 +856,7 @@ def test_shellcheck_has_nothing_to_say(script: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
-# Bash as macOS has it, 3.2: what that does not have, with a line that prints yes where it is had.
+# What macOS's Bash 3.2 lacks: the pattern that finds it, and a line that prints yes if bash has it.
 NAME = r"!?\w+(?:\[[^]]*\])?"
 NEVER_EMPTY = "compose|filter|flags|pip|rest|words"
 NEWER_BASH = {
@@ -906,7 +906,7 @@ def is_old(bash: str) -> bool:
 
 @pytest.mark.parametrize("what", NEWER_BASH)
 def test_the_wrapper_does_without_what_bash_3_does_not_have(what: str) -> None:
-    """Started by an old bash, as CONTRIBUTING.md says, it shows that the line is one that this cannot do."""
+    """Run under an old bash (see CONTRIBUTING.md), the test also shows that such a bash cannot do the line."""
     pattern, line = NEWER_BASH[what]
     assert re.search(pattern, line), "the pattern finds the line"
     said = subprocess.run([BASH, "-c", line], capture_output=True, text=True).stdout.strip()
@@ -931,7 +931,7 @@ def test_another_shell_hands_the_wrapper_over_to_bash(host: Host) -> None:
 
 
 def test_the_rules_of_posix_are_switched_off(host: Host) -> None:
-    """Bash 3.2 then knows no `<(…)`; of a later one only the variable tells."""
+    """In this mode Bash 3.2 knows no `<(…)`; in a later one only the variable shows the mode."""
     host.write_program("docker", f'#!{BASH}\necho "${{POSIXLY_CORRECT-none}}" >>{host.folder}/seen\nexit 1\n')
     host.run("list", code=1, BACKUP_RUNNER="docker", POSIXLY_CORRECT="1")
     assert set((host.folder / "seen").read_text().split()) == {"none"}
@@ -953,7 +953,7 @@ def test_the_programs_of_bsd_do_all_that_is_asked_of_them(host: Host) -> None:
     for _ in range(2):
         host.run("report", "--output", "./page.html", cwd=str(host.folder))
     host.run("list", BACKUP_RUNNER="local")
-    host.write_program("git", f"#!{BASH}\necho {host.project}\n")  # whose it is is asked next
+    host.write_program("git", f"#!{BASH}\necho {host.project}\n")  # the owner is asked next
     (host.project / ".git").mkdir()
     host.run("auto-backup", BACKUP_RUNNER="local")
     assert {one.partition(" @")[0] for one in programs.refused()} == {"date -u -d"}, "and then date -r does it"
@@ -972,7 +972,7 @@ def start(host: Host, script: Path, *words: str) -> bool:
     return subprocess.run([BASH, script, *words], env=environment, stdin=subprocess.DEVNULL).returncode == 0
 
 
-# What backup.toml says of the wrapper.
+# The wrapper's settings in backup.toml
 
 
 def toml(host: Host, text: str) -> None:
