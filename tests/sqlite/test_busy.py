@@ -1,4 +1,4 @@
-"""A restore beside a process that writes as fast as it can: it gets its turn, in either journal mode."""
+"""A restore gets its turn beside a process that writes as fast as it can, in either journal mode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backupkit.model.backup import BackupRequest
 from refusals import run_here
 from small_app import SmallApp
 
-# Commits one after the other; or transactions of 50 ms back to back, which let go of the lock for an instant only.
+# Commits one row after the other, or in transactions of 50 ms that free the lock only for an instant in between.
 WRITE = """
 import sqlite3, sys, time
 live = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)

@@ -1,4 +1,4 @@
-"""An index that does not match its table: said wherever it is met, mended by one line, and no row is lost by it."""
+"""A mismatch of index and table is reported by each command that meets it, is rebuilt by one line, and costs no row."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check(path: Path, kind: str) -> list[str]:
 
 
 def flip_a_row(app: SmallApp) -> None:
-    """One letter of a row is another than its index has: a bit of the disk that rotted."""
+    """Change one letter of a row, so that its index has another value, like a bit that rotted on the disk."""
     with contextlib.closing(app.connect()) as live, live:
         live.execute("PRAGMA journal_mode=DELETE")
         live.execute("CREATE TABLE IF NOT EXISTS pairs (a TEXT, b INTEGER)")
@@ -44,15 +44,15 @@ def flip_a_row(app: SmallApp) -> None:
 
 
 def fix(said: str) -> None:
-    """Type the line that was printed."""
+    """Run the command that was printed."""
     line = said.partition("Write it anew: ")[2].splitlines()[0]
     words = shlex.split(line)
-    subprocess.run([sys.executable, *words[words.index("python3") + 1 :]], check=True)  # in the service, in a container
+    subprocess.run([sys.executable, *words[words.index("python3") + 1 :]], check=True)  # no container here
 
 
 @pytest.fixture
 def flawed(app: SmallApp) -> SmallApp:
-    """An app with a good backup, of whose database an index does not match its table since."""
+    """An app with a good backup; since then an index of its database does not match its table."""
     create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
     flip_a_row(app)
     return app
@@ -73,7 +73,7 @@ def test_a_backup_of_it_is_made_and_says_so_and_how_to_mend_it(flawed: SmallApp)
 
 
 def test_each_backup_says_it_again_until_it_is_mended(flawed: SmallApp) -> None:
-    for name in ("one", "two"):  # the second is linked to the first: nothing was read
+    for name in ("one", "two"):  # the second links to the first, so nothing is read
         assert "REINDEX" in run_here(flawed, "backup", name, check=3).err
 
 
@@ -93,7 +93,7 @@ def test_a_verify_says_it_and_looks_whether_the_live_database_has_it(flawed: Sma
 def test_a_restore_of_it_brings_every_row_and_says_it(flawed: SmallApp) -> None:
     before = flawed.contents()
     run_here(flawed, "backup", "flawed", check=3)
-    run_here(flawed, "restore", "good", "--force", check=0)  # what is flawed now is replaced: no warning
+    run_here(flawed, "restore", "good", "--force", check=0)  # no warning: the flawed database is replaced
     assert "by_a" in run_here(flawed, "restore", "flawed", "--dry-run", check=0).out
     said = run_here(flawed, "restore", "flawed", "--force", check=3)
     assert flawed.contents() == before
@@ -143,7 +143,7 @@ def test_the_doctor_says_that_a_database_cannot_be_written_any_more(app: SmallAp
 
 
 def test_in_a_copy_that_was_made_by_hand_it_is_damage(flawed: SmallApp) -> None:
-    """Who copied it, and whether all of it came over, nobody knows."""
+    """Nobody knows who copied it, and whether the copy is complete."""
     folder = flawed.backups / "hand"
     folder.mkdir()
     shutil.copy(flawed.database, folder)
@@ -163,7 +163,7 @@ def test_a_database_that_is_too_large_is_checked_in_full_by_a_verify(
 
 
 def reseal(folder: Path) -> None:
-    """Checksums that fit what lies there now."""
+    """Write checksums that fit the present files."""
     (folder / "SHA256SUMS").unlink()
     writer = manifest.ChecksumWriter(folder)
     for path in sorted(folder.rglob("*")):
@@ -173,7 +173,7 @@ def reseal(folder: Path) -> None:
 
 
 def test_a_backup_that_was_damaged_when_it_was_made_sends_nobody_to_make_another_such(app: SmallApp) -> None:
-    """A list of free pages that is too short by one: no check of an earlier version looked at it."""
+    """A page counts free bytes that it does not have, which no check of an earlier version noticed."""
     app.execute("PRAGMA journal_mode=DELETE")
     created = create_backup(app.settings, BackupRequest("one"), clock=lambda: NOON)
     sealed = created.backup.path / app.database.name
@@ -181,7 +181,7 @@ def test_a_backup_that_was_damaged_when_it_was_made_sends_nobody_to_make_another
     with contextlib.closing(app.connect()) as live:
         (root,) = live.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'applications'").fetchone()
         (page,) = live.execute("PRAGMA page_size").fetchone()
-    content[(root - 1) * page + 7] = 60  # fragmented bytes that are not there
+    content[(root - 1) * page + 7] = 60  # fragmented bytes that do not exist
     sealed.write_bytes(content)
     reseal(created.backup.path)
     (verified,) = verify_backups(app.settings, [store.read(app.settings, "one")])
@@ -196,7 +196,7 @@ def test_a_backup_that_was_damaged_when_it_was_made_sends_nobody_to_make_another
 
 
 def lacking(app: SmallApp, table: str, sql: str) -> None:
-    """The table needs something that SQLite has not by itself."""
+    """Give the table a definition that needs something SQLite does not have without the app."""
     with contextlib.closing(app.connect()) as live, live:
         live.execute("PRAGMA writable_schema = 1")
         live.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, table))
@@ -211,7 +211,7 @@ def test_a_collation_of_the_apps_own_hides_no_damage_of_other_tables(flawed: Sma
 
 
 def test_a_tokenizer_of_the_apps_own_is_no_damage(app: SmallApp) -> None:
-    """SQLite from 3.44 on opens such a table when it checks the database, and says: SQL logic error."""
+    """SQLite from 3.44 on opens such a table when it checks the database, and reports: SQL logic error."""
     with contextlib.closing(app.connect()) as live, live:
         live.execute("CREATE VIRTUAL TABLE words USING fts5(body)")
         live.execute("INSERT INTO words VALUES ('some words')")

@@ -1,4 +1,4 @@
-"""The step of the image that takes a newer SQLite: that one package, or none, and the build goes on either way."""
+"""The image's build step for a newer SQLite installs that one package or none, and the build goes on either way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from small_app import BACKEND
 
-# What the machine would say; it notes what apt was told, and fails where the test wants it to.
+# Stands in for apt-get: records its arguments, and fails at the step that the test names.
 APT_GET = """#!/bin/sh
 echo "$*" >>"$HERE/calls"
 case $1 in
@@ -25,7 +25,7 @@ esac
 
 
 def run_step(folder: Path, base: str = "trixie", fails: str = "") -> tuple[str, list[str]]:
-    """What the step said, and how apt-get was called."""
+    """Return what the step printed, and the calls of apt-get."""
     (folder / "bin").mkdir()
     stub = folder / "bin" / "apt-get"
     stub.write_text(APT_GET)
@@ -58,7 +58,7 @@ def test_nothing_but_sqlite_comes_from_the_next_release(tmp_path: Path) -> None:
     assert "Package: *\nPin: release n=forky\nPin-Priority: -1\n" in told
     assert "Package: libsqlite3-0\nPin: release n=forky\nPin-Priority: 990\n" in told
     assert "keeps its own" not in said
-    assert_as_before(tmp_path)  # what is installed later comes from the base again
+    assert_as_before(tmp_path)  # later packages come from the base release again
 
 
 @pytest.mark.parametrize("fails", ["mirror", "update", "install"])

@@ -1,4 +1,4 @@
-"""Databases as they are: what only the app can read, 2,000 columns, nothing but views. And folders with any name."""
+"""Odd databases work: with parts that only the app can read, with 2,000 columns, of views only, and under any name."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from other_apps import ENV, OtherApp
 
 
 def with_its_own(connection: sqlite3.Connection) -> None:
-    """The app's own function and collation, without which SQLite does not read some of its tables."""
+    """Add the app's own function and collation, which SQLite needs to read some of its tables."""
     connection.create_collation("german", lambda one, two: (one > two) - (one < two))
     connection.create_function("slug", 1, lambda text: text, deterministic=True)
 
 
 def module(connection: sqlite3.Connection) -> None:
-    """A virtual table of a module that is loaded by the app."""
+    """Make a virtual table of a module that only the app loads."""
     connection.execute("CREATE TABLE notes (text)")
     connection.execute("INSERT INTO notes VALUES ('one')")
     connection.execute("PRAGMA writable_schema=ON")
@@ -157,7 +157,7 @@ def test_a_database_of_views_only_is_one(app: OtherApp) -> None:
     assert app.command("backup").code == 13
 
 
-# Folders and databases with any name.
+# Folders and databases with any name
 
 ODD = "ä b?c%41d#e'f"
 ITS_TEST = (
@@ -168,7 +168,7 @@ ITS_TEST = (
 
 @pytest.fixture
 def odd(tmp_path: Path) -> OtherApp:
-    """An app in a folder of such a name, whose database has one too; it is one migration behind its code."""
+    """An app with odd names for its folder and database, one migration behind its code."""
     env = "import os\n" + ENV.replace('context.config.get_main_option("sqlalchemy.url")', "os.environ['DATABASE_URL']")
     return OtherApp.usual(tmp_path / ODD, env=env, database=f"da ta?%41#/{ODD}.db")
 
@@ -222,7 +222,7 @@ def test_the_printed_commands_go_with_every_name(odd: OtherApp, tmp_path: Path, 
     said = odd.command("restore", "one", "--force", env=environment, check=0).out
     lines = [line.strip() for line in said.splitlines() if " && " in line]
     assert len(lines) == 2 and all(line.startswith("docker compose exec" if compose else "cd ") for line in lines)
-    docker = tmp_path / "bin" / "docker"  # one that runs at once what it is to run in the service
+    docker = tmp_path / "bin" / "docker"  # it runs the service's command at once
     docker.parent.mkdir()
     docker.write_text('#!/bin/sh\nshift 3\nexec "$@"\n')
     docker.chmod(0o755)

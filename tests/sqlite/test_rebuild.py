@@ -1,4 +1,4 @@
-"""A broken database is read page by page: whatever is broken, the rest comes back, and nothing hangs or crashes."""
+"""A broken database is read page by page: all rows outside the damage come back, and nothing hangs or crashes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def fill(connection: sqlite3.Connection, first: int, count: int) -> None:
 
 
 class Case:
-    """A database of which there is a backup, and which went on since; with a WAL the last rows are in that alone."""
+    """A database that was written to after its backup; in WAL mode only the WAL has the last rows."""
 
     def __init__(self, folder: Path, rows: int = 400, **pragmas: object) -> None:
         self.folder = folder
@@ -135,7 +135,7 @@ def test_a_whole_database_comes_back_to_the_letter(tmp_path: Path, pragmas: dict
 
 @pytest.mark.parametrize("page_size", [512, 4096])
 def test_a_database_that_was_much_changed_is_whole_all_the_same(tmp_path: Path, page_size: int) -> None:
-    """Nothing of what SQLite leaves in a page, between rows and in freed space, is taken for damage."""
+    """What SQLite leaves in a page, between rows and in freed space, is not taken for damage."""
     broken, new, at = tmp_path / "broken.db", tmp_path / "new.db", chance(f"changes {page_size}")
     with contextlib.closing(sqlite3.connect(broken)) as connection:
         connection.executescript(
@@ -242,7 +242,7 @@ def test_a_definition_that_is_none_makes_no_table(tmp_path: Path, sql: str) -> N
 
 
 def with_schema(broken: Path, *lines: tuple[str, str, str], rows: int = 0) -> None:
-    """A sound table, and lines of the schema that somebody has written there: kind, name, text."""
+    """Make a sound table, and write lines (kind, name, text) into the schema by hand."""
     with contextlib.closing(sqlite3.connect(broken)) as connection:
         connection.executescript("CREATE TABLE t (a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES (1, 'x'), (2, 'y')")
         connection.executemany("INSERT INTO t VALUES (?, 'x')", ((number,) for number in range(3, rows)))
@@ -338,7 +338,7 @@ def test_what_only_the_app_has_does_not_stop_it(tmp_path: Path) -> None:
 
 
 def test_a_row_whose_number_another_row_has_is_counted_as_lost(tmp_path: Path) -> None:
-    """One byte flipped: the row has the number of another one, and only one of the two can go in."""
+    """One flipped byte gives the row the number of another one, so that only one of the two can go in."""
     broken, new = tmp_path / "broken.db", tmp_path / "new.db"
     with contextlib.closing(sqlite3.connect(broken)) as connection:
         connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT)")
@@ -366,11 +366,11 @@ def test_a_row_whose_key_another_row_has_is_counted(tmp_path: Path) -> None:
     assert (table.rows, table.not_taken) == (8, 1) and not found.is_whole
 
 
-# --- what can be lost, and what cannot
+# --- damage to pages, trees and tables
 
 
 def leaf_of(case: Case, table: str, kind: int = 13) -> int:
-    """A page of the table in the middle of its tree, by what is written on it."""
+    """Return the offset of a leaf page in the middle of the table's tree, found by its content."""
     data = case.live.read_bytes()
     word = {"people": b"Person 2", "log": b"line 2", "tags": b"tag 2"}[table]
     pages = [
@@ -406,7 +406,7 @@ def test_pages_whose_tree_is_broken_go_back_to_their_table(tmp_path: Path, auto_
     assert found["people"].adrift and found["people"].lost.pages
     result = case.result()
     assert result["people"] == case.rows["people"] and sorted(result["log"]) == sorted(case.rows["log"])
-    assert len(result["tags"]) > 0.9 * len(case.rows["tags"])  # the root of such a table holds rows of its own
+    assert len(result["tags"]) > 0.9 * len(case.rows["tags"])  # the root of such a table holds rows itself
 
 
 TWINS = "CREATE TABLE {0} (id INTEGER PRIMARY KEY, text TEXT); INSERT INTO {0} SELECT value, '{0} ' || value FROM n;"
@@ -414,7 +414,7 @@ TWINS = "CREATE TABLE {0} (id INTEGER PRIMARY KEY, text TEXT); INSERT INTO {0} S
 
 @pytest.mark.parametrize("known", [True, False])
 def test_tables_that_look_alike_are_told_apart(tmp_path: Path, known: bool) -> None:
-    """By the rows that the backup has of them; without one, by the pointer map."""
+    """The rows in the backup tell them apart; without a backup the pointer map does."""
     broken, backup, new = (tmp_path / name for name in ("broken.db", "known.db", "new.db"))
     with contextlib.closing(sqlite3.connect(broken)) as connection:
         connection.executescript(f"PRAGMA page_size = 1024; PRAGMA auto_vacuum = {int(not known)}")
@@ -443,13 +443,13 @@ def test_tables_that_nothing_tells_apart_get_no_row_of_each_other(tmp_path: Path
     data = bytearray(broken.read_bytes())
     one = data.index(b"CREATE TABLE one (a TEXT)") - 1
     two = data.index(b"CREATE TABLE two (a TEXT)") - 1
-    data[one], data[two] = 99, 98  # both roots lead nowhere
+    data[one], data[two] = 99, 98  # both roots point to pages that do not exist
     broken.write_bytes(data)
     found = rebuild(broken, new, None)
     assert [one.rows for one in found.tables] == [0, 0] and found.no_place == 2
 
 
-# --- pointers in rings
+# --- pointers in circles
 
 
 def root_of(case: Case, table: str) -> int:
@@ -503,7 +503,7 @@ def test_a_page_size_that_the_pages_deny_is_not_believed(case: Case, said: bytes
 def test_the_page_size_is_found_whatever_the_rows_are_like(
     tmp_path: Path, size: int, share: float, damage: str
 ) -> None:
-    """Rows that take most of a page look alike in pages of half the size."""
+    """Rows that take most of a page look the same in pages of half the size."""
     for count in (40, 130, 300):
         path = tmp_path / f"{count}.db"
         with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -569,7 +569,7 @@ def test_a_schema_that_is_lost_is_taken_from_the_backup(case: Case) -> None:
 
 
 def test_rows_that_look_like_definitions_go_to_their_table(tmp_path: Path) -> None:
-    """The page of the schema is lost, and the app has a table of five columns whose first says `table` or `view`."""
+    """The schema page is lost, and the app's table has five columns, the first of which says `table` or `view`."""
     broken, backup, new = (tmp_path / f"{name}.db" for name in ("broken", "known", "new"))
     with contextlib.closing(sqlite3.connect(broken)) as connection:
         connection.execute("CREATE TABLE furniture (kind TEXT, name TEXT, room TEXT, seats INT, note TEXT)")
@@ -589,7 +589,7 @@ def test_rows_that_look_like_definitions_go_to_their_table(tmp_path: Path) -> No
 
 
 def test_pages_of_the_schema_that_lost_their_tree_are_found(tmp_path: Path) -> None:
-    """So many definitions that they have pages of their own, and page 1, which leads to them, is broken."""
+    """The schema fills pages of its own, and page 1, which leads to them, is broken."""
     broken, new = tmp_path / "broken.db", tmp_path / "new.db"
     with contextlib.closing(sqlite3.connect(broken)) as connection:
         for at in range(200):
@@ -608,7 +608,7 @@ USERS = "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT{0});"
 
 
 class Files:
-    """A broken database, its backup, and the new one."""
+    """A broken database, its backup, and the rebuilt one."""
 
     def __init__(self, folder: Path) -> None:
         self.broken, self.backup, self.new = (folder / f"{name}.db" for name in ("broken", "known", "new"))
@@ -655,7 +655,7 @@ def emails(many: int) -> list[tuple[object, ...]]:
 
 @pytest.mark.parametrize("index", ["of a constraint", "made"])
 def test_entries_of_an_index_are_no_rows_of_a_table_that_looks_like_it(files: Files, index: str) -> None:
-    """The page of the schema is lost; a table without row numbers, and an index with the same types."""
+    """The schema page is lost; there is a table without row numbers, and an index with the same types."""
     users = USERS.format(" UNIQUE") if index == "of a constraint" else USERS.format("")
     made = "" if index == "of a constraint" else "CREATE INDEX by_email ON users (email);"
     settings = [(f"s{number}", number) for number in range(10)]
@@ -668,7 +668,7 @@ def test_entries_of_an_index_are_no_rows_of_a_table_that_looks_like_it(files: Fi
 
 
 def test_entries_of_an_index_that_moved_since_the_backup_are_no_rows(files: Files) -> None:
-    """Where the backup has the table's root there are entries of an index now, and the schema cannot tell."""
+    """The table's root in the backup is a page of an index now, and the lost schema cannot tell."""
     files.write(USERS.format("") + KEYED, users=emails(300), settings=[("a", 1)])
     files.back_up()
     files.write("DROP TABLE settings; CREATE INDEX by_email ON users (email);")
@@ -676,11 +676,11 @@ def test_entries_of_an_index_that_moved_since_the_backup_are_no_rows(files: File
     files.without_schema()
     found = files.rebuild()
     assert not {row[0] for row in files.rows()["settings"]} - {"a", "b"} and files.rows()["users"] == emails(300)
-    assert found.no_place >= 300  # the entries: they may be rows
+    assert found.no_place >= 300  # the entries, which could be rows
 
 
 def test_a_table_that_was_dropped_stays_away_from_a_sound_database(files: Files) -> None:
-    """An index took its page."""
+    """An index took over its page."""
     files.write(USERS.format("") + KEYED, users=emails(100), settings=[("a", 1)])
     files.back_up()
     files.write("DROP TABLE settings; CREATE INDEX by_email ON users (email);")
@@ -689,7 +689,7 @@ def test_a_table_that_was_dropped_stays_away_from_a_sound_database(files: Files)
 
 
 def test_a_sound_database_of_another_kind_keeps_its_tables(files: Files) -> None:
-    """None of them is in the backup, of which no table is in the database."""
+    """The backup and the database have no table in common."""
     files.write(KEYED, settings=[("a", 1)])
     files.back_up()
     files.broken.unlink()
@@ -782,7 +782,7 @@ def test_a_file_written_over_the_beginning_does_not_hide_what_is_behind(case: Ca
 def test_deleted_rows_stay_away_unless_they_are_asked_for(case: Case) -> None:
     deleted = set(range(200, 350))
     with contextlib.closing(sqlite3.connect(case.broken)) as connection, connection:
-        connection.execute("PRAGMA secure_delete = OFF")  # Debian's SQLite overwrites what is deleted
+        connection.execute("PRAGMA secure_delete = OFF")  # Debian's SQLite overwrites deleted rows by default
         connection.execute("DELETE FROM people WHERE id BETWEEN 200 AND 349")
     found = case.rebuild()
     assert found.is_whole and not deleted & {row[0] for row in case.result()["people"]}
@@ -806,7 +806,7 @@ def test_a_broken_frame_of_the_wal_costs_no_later_commit(tmp_path: Path) -> None
 def test_pages_behind_the_end_that_the_wal_sets_are_no_part_of_it(
     tmp_path: Path, auto_vacuum: int, known: bool
 ) -> None:
-    """Rows were deleted, the database became smaller, and only the WAL knows of it."""
+    """After rows were deleted the database became smaller, and only the WAL says so."""
     live, broken, backup, new = (tmp_path / f"{name}.db" for name in ("live", "broken", "known", "new"))
     with contextlib.closing(sqlite3.connect(live, isolation_level=None)) as connection:
         connection.executescript(
@@ -848,7 +848,7 @@ def test_frames_behind_the_last_commit_are_left_out(tmp_path: Path) -> None:
     case = Case(tmp_path, journal_mode="WAL", wal_autocheckpoint=0)
     wal = bytearray((case.folder / "broken.db-wal").read_bytes())
     last, before = len(wal) - PAGE - 24, len(wal) - 2 * (PAGE + 24)
-    assert wal[last + 4 : last + 8] != bytes(4)  # it is a commit; now it is not, with the right checksum
+    assert wal[last + 4 : last + 8] != bytes(4)  # the last frame is a commit; make it none, with a right checksum
     wal[last + 4 : last + 8] = bytes(4)
     seed = struct.unpack_from(">II", wal, before + 16)
     struct.pack_into(">II", wal, last + 16, *_checksum(bytes(wal[last : last + 8] + wal[last + 24 :]), seed, "<"))
@@ -858,7 +858,7 @@ def test_frames_behind_the_last_commit_are_left_out(tmp_path: Path) -> None:
 
 
 def other_wal(case: Case) -> bytes:
-    """A WAL of another database, with pages of the same size."""
+    """Return the WAL of another database with the same page size."""
     folder = case.folder / "other"
     folder.mkdir(exist_ok=True)
     with contextlib.closing(sqlite3.connect(folder / "other.db", isolation_level=None)) as connection:
@@ -935,7 +935,7 @@ def cut(share: float) -> Damage:
 
 
 def in_headers(place: int, value: bytes, step: int) -> Damage:
-    """The same bytes in the header of every so many pages: huge counts, pointers to nowhere and in rings."""
+    """Overwrite the same bytes in the header of every `step`-th page: huge counts, stray and circular pointers."""
 
     def damage(data: bytearray, at: random.Random) -> None:
         for page in range(PAGE, len(data), step * PAGE):
@@ -1000,7 +1000,7 @@ def test_no_damage_is_too_much(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert time.process_time() - began < 20, f"{name} took too long"
         result = case.result()
         assert sum(map(len, result.values())) == sum(one.rows for one in found.tables if one.name in result), name
-        if name.startswith("cut"):  # it invents nothing
+        if name.startswith("cut"):  # no row is invented
             assert all(set(rows) <= set(case.rows[table]) for table, rows in result.items()), name
         shares.append(sum(len(rows) for rows in result.values()) / sum(map(len, case.rows.values())))
         came.append(name)
@@ -1028,7 +1028,7 @@ def test_bytes_that_are_no_database_give_nothing(tmp_path: Path, seed: int) -> N
 
 
 def test_a_size_that_is_claimed_and_not_there_takes_no_memory(case: Case) -> None:
-    """A row of two gigabytes, says its first byte; the WAL says that there are four thousand million pages."""
+    """A row's first byte claims two gigabytes, and the header claims four thousand million pages."""
     import tracemalloc
 
     place = leaf_of(case, "log")

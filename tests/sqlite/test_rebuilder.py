@@ -1,4 +1,4 @@
-"""A rebuild in a process of its own: the same result, bounds, and an end in each case."""
+"""A rebuild in a separate process gives the same result, stays within bounds, and always ends."""
 
 from __future__ import annotations
 

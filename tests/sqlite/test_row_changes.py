@@ -1,4 +1,4 @@
-"""The plan of a restore says how many rows differ, as far as it can be found out in time, and where it could not be."""
+"""A restore's plan counts the rows that differ as far as time allows, and names the tables it could not compare."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_what_takes_too_long_is_named_and_the_small_tables_come_first(
     create_backup(app.settings, BackupRequest("good"))
     app.execute("UPDATE large SET x = x || '!' WHERE id % 2")
     app.execute("UPDATE companies SET name = 'x' WHERE id = 1")
-    monkeypatch.setattr(rows, "time", SimpleNamespace(monotonic=itertools.count().__next__))  # goes on at each look
+    monkeypatch.setattr(rows, "time", SimpleNamespace(monotonic=itertools.count().__next__))  # each reading adds 1
     found = plan_restore(app.settings.model_copy(update={"compare_timeout": 150}), "good")
     assert "large" not in found.live.changes and found.live.changes["companies"] == Changes(changed=1)
     said = run_here(app, "restore", "good", "--dry-run", env={"BACKUP_COMPARE_TIMEOUT": "150"}, check=0).out
@@ -169,7 +169,7 @@ def test_changes_are_counted_alike_whatever_the_key_is(tmp_path: Path, shape: st
 
 
 def test_rows_without_a_key_are_not_taken_for_one(tmp_path: Path) -> None:
-    """A primary key that is no row id may be NULL, in more than one row."""
+    """A primary key that is not the row id may be NULL in several rows."""
     files = [tmp_path / name for name in ("now.db", "past.db")]
     for file in files:
         with contextlib.closing(sqlite3.connect(file)) as connection:

@@ -1,4 +1,4 @@
-"""After a restore the live file has the very pages of what was restored: compared, not only checked."""
+"""After a restore the pages of the live file are compared with those that were restored, not only checked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def size(request: pytest.FixtureRequest) -> int:
 
 
 def make(path: Path, size: int, mode: str = "delete", page_size: int = 4096) -> sqlite3.Connection:
-    """A database of at least that many bytes, and a connection to it."""
+    """Make a database of at least that many bytes; return a connection to it."""
     live = sqlite3.connect(path, isolation_level=None)
     live.execute(f"PRAGMA page_size={page_size}")
     live.execute(f"PRAGMA journal_mode={mode}")
@@ -88,7 +88,7 @@ def test_pages_in_the_wal_are_compared_as_they_are_there(tmp_path: Path, checkpo
     sealed, live = tmp_path / "sealed.db", tmp_path / "live.db"
     make(sealed, 30 << 20).close()
     with closing(make(live, 1, "wal")) as app:
-        replace(tmp_path, sealed, live)  # 7,500 frames: more than the first block of the WAL's index lists
+        replace(tmp_path, sealed, live)  # 7,500 frames: more than the first block of the WAL's index holds
         app.execute("PRAGMA wal_autocheckpoint=0")
         app.execute("UPDATE t SET body = zeroblob(100000) WHERE id = 7")
         assert said(live, sealed) == "other"
@@ -138,7 +138,7 @@ def test_what_cannot_be_read_is_unknown_and_no_difference(tmp_path: Path, ruin: 
 
 
 def said(live: Path, sealed: Path) -> str:
-    """What the program says of a database in WAL mode."""
+    """Return the program's verdict on a database in WAL mode."""
     command = [sys.executable, "-I", "-S", pages.__file__, str(live), str(sealed), "wal"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
@@ -170,10 +170,10 @@ def test_bytes_of_the_file_that_differ_from_what_sqlite_remembers_are_found(
     make(sealed, size).close()
     with closing(make(live, 1, mode)), closing(database._open_live(live)) as connection:
         replace(tmp_path, sealed, live)
-        connection.execute("SELECT count(*), sum(length(body)) FROM t").fetchone()  # all pages are in its memory
+        connection.execute("SELECT count(*), sum(length(body)) FROM t").fetchone()  # SQLite has all pages in memory
         version = connection.execute("PRAGMA data_version").fetchone()[0]
         altered = live.with_name("live.db-wal") if mode == "wal" else live
-        # In a process of its own, or the locks of this one would be lost.
+        # In a separate process: closing the file here would drop the locks of this one.
         subprocess.run([sys.executable, "-c", ALTER, altered], check=True)
         assert database._has_same_pages(connection, live, sealed, version, database.file_of(live)) is False
 
@@ -191,7 +191,7 @@ def test_without_a_python_to_start_nothing_is_claimed_and_the_restore_is_checked
 
 
 def when_written(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], before: bool) -> None:
-    """Another process acts as soon as the live database is written: before it is compared, or after."""
+    """Let another process act once the live database is written, before or after it is compared."""
     real, acts = database._has_same_pages, [act]
 
     def compare(*given: Any) -> bool | None:
@@ -210,7 +210,7 @@ def test_a_file_of_other_rows_put_in_place_meanwhile_is_not_called_restored(
     app: SmallApp, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
     with closing(sqlite3.connect(app.database)) as connection:
-        connection.execute("PRAGMA journal_mode=DELETE")  # else the WAL that is left is what the name stands for
+        connection.execute("PRAGMA journal_mode=DELETE")  # else the WAL that is left belongs to the file of that name
     create_backup(app.settings, BackupRequest("good"))
     app.add_rows(2)
     other = other_database(app)
@@ -220,7 +220,7 @@ def test_a_file_of_other_rows_put_in_place_meanwhile_is_not_called_restored(
     when_written(monkeypatch, lambda: os.rename(other, app.database), before)
     with pytest.raises(SourceUnreadable, match="put another file in the place of"):
         restore_backup(app.settings, plan_restore(app.settings, "good"))
-    assert "theirs" in {name for backup in kept(app) for name in backup}  # what came meanwhile is in a backup
+    assert "theirs" in {name for backup in kept(app) for name in backup}  # a backup has what came meanwhile
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before it is compared", "after it"])
@@ -272,7 +272,7 @@ def test_a_file_put_in_place_after_the_safety_copy_is_kept_before_it_is_written_
 
 
 def other_database(app: SmallApp) -> Path:
-    """A copy of the live database under another name."""
+    """Copy the live database to another name; return the copy's path."""
     other = app.database.with_name("other.db")
     with closing(sqlite3.connect(app.database)) as source, closing(sqlite3.connect(other)) as copy:
         source.backup(copy)
@@ -280,7 +280,7 @@ def other_database(app: SmallApp) -> Path:
 
 
 def kept(app: SmallApp) -> list[dict[str, int]]:
-    """The tables of each safety copy, with their rows."""
+    """Return the number of rows by table in each safety copy."""
     copies = app.settings.dir.glob("pre_restore_*/backup_metadata.json")
     return [json.loads(path.read_text())["database"]["rows"] for path in copies]
 

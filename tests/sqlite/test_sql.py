@@ -1,4 +1,4 @@
-"""What `dump` leaves alone, and what the loading of a dump refuses: with its line, and with nothing left on disk."""
+"""`dump` changes nothing in the database; a bad dump is refused with its line, and loading it leaves no file."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def load(text: str | bytes, folder: Path) -> Path:
 
 
 def with_statement(statement: str) -> str:
-    """The good dump with one statement more, on line 11, after the trigger."""
+    """Return the good dump with one more statement, on line 11, after the trigger."""
     return GOOD.replace("CREATE INDEX", f"{statement}\nCREATE INDEX")
 
 
 def refusal(text: str | bytes, folder: Path) -> str:
-    """The sentence with which the text is refused; nothing is left in the folder."""
+    """Return the message with which the text is refused; assert that the folder is unchanged."""
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(Damaged) as caught:
         load(text, folder)
@@ -492,14 +492,14 @@ def test_an_error_names_the_dumps_file(tmp_path: Path) -> None:
 def test_ctrl_c_ends_a_statement_that_would_run_for_ever_and_leaves_nothing(
     tmp_path: Path, rows_of_it: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(allowance, "_STEPS", 1 << 60)  # or its bound would end it before
+    monkeypatch.setattr(allowance, "_STEPS", 1 << 60)  # or the bound on work would end the statement first
     digits = "(SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4)"
     endless = f"INSERT INTO t SELECT NULL, count(*) FROM {', '.join([digits] * 30)};" * rows_of_it
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         load(with_statement(endless), tmp_path)
-        time.sleep(5)  # never reached, unless the statement ended by itself
+        time.sleep(5)  # only reached if the statement ended without the signal
     timer.join()
     assert list(tmp_path.iterdir()) == []
 
@@ -535,7 +535,7 @@ def test_dump_and_load_of_a_large_database_take_little_memory(tmp_path: Path) ->
 
 
 def test_a_tree_in_which_a_search_goes_round_in_circles_is_read_through(tmp_path: Path) -> None:
-    """A wrong byte in a page that points to others: whoever asks for what follows the last row gets earlier ones."""
+    """A wrong byte in an inner page: a search for what follows the last row finds earlier rows again."""
     path = tmp_path / "live.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA page_size=512")
@@ -547,7 +547,7 @@ def test_a_tree_in_which_a_search_goes_round_in_circles_is_read_through(tmp_path
     page = (root - 1) * 512
     count = int.from_bytes(content[page + 3 : page + 5])
     last = int.from_bytes(content[page + 12 + 2 * (count - 1) : page + 14 + 2 * (count - 1)])
-    assert content[page] == 5 and content[page + last + 4] < 12  # an inner page, and the last row but those behind it
+    assert content[page] == 5 and content[page + last + 4] < 12  # an inner page, and the last row number that it names
     content[page + last + 4] = 100
     path.write_bytes(content)
     text = io.BytesIO()

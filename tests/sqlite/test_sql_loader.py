@@ -1,4 +1,4 @@
-"""SQL text that wants more than its share: the process that loads it stays within bounds, and hurts nothing else."""
+"""SQL text that asks for too much cannot make the loading process exceed its bounds or touch anything else."""
 
 from __future__ import annotations
 
@@ -185,12 +185,12 @@ def test_hostile_text_is_bounded_and_reaches_nothing_else(tmp_path: Path, name: 
     assert [path.name for path in outside.iterdir()] == ["precious"]
     assert [path.name for path in inside.iterdir()] == ([] if sentence else ["new.db"])
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
-    # In kilobytes, of the largest child that this process ever had: perhaps of another test's.
+    # In kilobytes, of the largest child process so far, which may be another test's.
     assert after.ru_maxrss < 400_000 or after.ru_maxrss == before.ru_maxrss
 
 
 def outcome(text: str | bytes, folder: Path) -> str:
-    """The sentence with which it is refused; empty where it was loaded."""
+    """Return the message with which the text is refused, or "" if it is loaded."""
     try:
         load_dump(io.BytesIO(text.encode() if isinstance(text, str) else text), folder / "new.db")
     except Damaged as error:
@@ -209,7 +209,7 @@ def test_much_of_nothing_takes_little_time(tmp_path: Path, unit: bytes, before: 
 
 
 def processor_seconds() -> float:
-    """What the children of this process took so far."""
+    """Return the processor time that the children of this process have used so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -241,7 +241,7 @@ def test_a_process_that_was_stopped_is_not_waited_for(
 
 
 def test_a_process_at_work_has_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answers nothing for longer than a process may stand still, and uses the processor."""
+    """The process is silent for longer than a standstill may last, but it uses the processor."""
     work = "import sys, time; sys.stdin.read(); end = time.process_time() + 4\nwhile time.process_time() < end: pass"
     monkeypatch.setattr(process, "start_module", scripts.in_place_of_a_module(work + "\nprint('[\"done\"]')"))
     monkeypatch.setattr(child, "STANDSTILL", 2.0)
@@ -263,7 +263,7 @@ def test_a_definition_without_an_end_is_refused_early(tmp_path: Path) -> None:
 
 
 def test_many_tables_have_the_time_that_sqlite_needs_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For each table SQLite reads its whole schema again."""
+    """SQLite reads its whole schema again for each table."""
     monkeypatch.setattr(process, "start_module", scripts.in_place_of_a_module(_serving("allowance.SECONDS = 1")))
     tables = "".join(f"CREATE TABLE t{number}(a);\n" for number in range(8000))
     seconds = processor_seconds()
@@ -274,7 +274,7 @@ def test_many_tables_have_the_time_that_sqlite_needs_for_them(tmp_path: Path, mo
 def test_many_small_amounts_of_work_end_with_the_processor_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each statement stays within its bound, all of them together do not."""
+    """Each statement stays within its bound, but all together do not."""
     monkeypatch.setattr(process, "start_module", scripts.in_place_of_a_module(_serving("allowance.SECONDS = 1")))
     count = f"INSERT INTO t SELECT 1, count(*) FROM {','.join([TEN] * 6)};\n"
     message = outcome(f"BEGIN; CREATE TABLE t(a, b);\n{count * 100}COMMIT;", tmp_path)
@@ -312,7 +312,7 @@ def test_where_no_process_can_be_started_text_is_loaded_in_this_one_with_bounds(
 
 
 def _serving(setting: str) -> str:
-    """A program that does what the process does, with another bound."""
+    """Return a program that does the work of the loading process with another bound."""
     imports = "import sys; from pathlib import Path; from backupkit.sqlite import allowance, sql_loader"
     return f"{imports}; {setting}; sql_loader._serve(Path(sys.argv[1]), sys.argv[2])"
 

@@ -1,4 +1,4 @@
-"""What a dump carries there and back, to the bit: between our dump and our load, and with the `sqlite3` shell."""
+"""A dump keeps a database to the bit, through our dump and load and through those of the `sqlite3` shell."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def shell_load(text: bytes, path: Path) -> Path:
 
 
 def content(path: Path) -> dict[str, Any]:
-    """Everything a dump must carry: settings, schema, and each value with its storage class and its bytes."""
+    """Return everything a dump must keep: settings, schema, and each value with its storage class and bytes."""
     with closing(sqlite3.connect(path)) as database:
         facts: dict[str, Any] = {
             name: database.execute(f"PRAGMA {name}").fetchone()[0]
@@ -83,7 +83,7 @@ def q(name: str) -> str:
 
 
 def comes_back(script: str, folder: Path, *more: tuple[str, tuple[Any, ...]], shell: bool = True) -> bytes:
-    """The dump of the database that the script makes, after it came back equal from our load and from the shell's."""
+    """Return the dump of the database that the script makes; assert that our load and the shell's give an equal one."""
     origin = folder / "origin.db"
     with closing(sqlite3.connect(origin)) as database:
         database.executescript(f"PRAGMA synchronous=OFF; {script}")
@@ -194,7 +194,7 @@ def test_reals_that_sqlite_reads_wrongly_as_decimals_come_back_to_the_bit(tmp_pa
     denormals = [struct.unpack("d", struct.pack("Q", seed % 2**52))[0] for seed in seeds]
     more = [("INSERT INTO t VALUES(?)", (real,)) for real in reals[:3000] + denormals[:3000]]
     text = comes_back("CREATE TABLE t(a)", tmp_path, *more)
-    if b"(1.0*" not in text:  # SQLite reads decimals exactly from some version on
+    if b"(1.0*" not in text:  # newer SQLite reads decimals exactly
         pytest.skip(f"no real among these needs the exact form with SQLite {sqlite3.sqlite_version}")
 
 
@@ -538,7 +538,7 @@ VALUES = st.one_of(
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[str, int, list[Any]]:
-    """A CREATE TABLE without its name, how many columns take values, and rows for them."""
+    """Draw a CREATE TABLE without its name, the number of columns that take values, and rows for them."""
     columns = draw(st.lists(NAMES, min_size=1, max_size=5, unique_by=lambda name: name.encode().lower()))
     shape = draw(st.sampled_from(["plain", "key", "autoincrement", "without rowid", "strict", "generated"]))
     types = (
@@ -574,7 +574,7 @@ def build(path: Path, schema: list[Any], encoding: str, version: int) -> None:
         for name, (definition, count, rows) in schema:
             database.execute(f"CREATE TABLE {q(name)}{definition}")
             for row in rows:
-                # What does not fit a STRICT type or repeats a key is left out.
+                # Leave out rows that do not fit a STRICT type or repeat a key.
                 with_values = f"INSERT OR IGNORE INTO {q(name)} VALUES({','.join('?' * count)})"
                 try:
                     database.execute(with_values, row)
@@ -584,7 +584,7 @@ def build(path: Path, schema: list[Any], encoding: str, version: int) -> None:
 
 
 def schema_names(schema: list[Any]) -> list[tuple[str, str]]:
-    """Names and definitions, in which the shell reads CR LF as LF, as it does everywhere."""
+    """Return names and definitions; the shell reads CR LF in them as LF, as it does everywhere."""
     return [(name, definition) for name, (definition, _count, _rows) in schema]
 
 
