@@ -54,7 +54,7 @@ def backed_up(app: SmallApp) -> SmallApp:
     return app
 
 
-# Names.
+# Names
 
 
 @pytest.mark.parametrize("name", STRANGE_NAMES)
@@ -108,7 +108,7 @@ def test_without_any_backup_there_is_nothing_to_restore(app: SmallApp, command: 
     refused(app, *command, code=10, names=str(app.backups), hint="`")
 
 
-# The live database.
+# The live database
 
 
 def make_missing(app: SmallApp) -> None:
@@ -247,7 +247,7 @@ def test_a_database_that_may_not_be_written_is_not_restored(backed_up: SmallApp)
     assert as_user(backed_up, "list").code == 0
 
 
-# The uploads.
+# The uploads
 
 
 def test_missing_uploads_are_no_empty_backup(app: SmallApp) -> None:
@@ -268,7 +268,7 @@ def test_uploads_that_may_not_be_read_are_told_of(backed_up: SmallApp) -> None:
     refused_to_user(backed_up, "backup", "second", code=13, names=str(backed_up.uploads), hint="ls -ld")
 
 
-# The backups folder.
+# The backups folder
 
 
 def test_a_missing_backups_folder_is_made(app: SmallApp) -> None:
@@ -344,7 +344,7 @@ def test_a_restore_refuses_folders_that_lie_one_in_the_other(backed_up: SmallApp
     )
 
 
-# Metadata that cannot be trusted.
+# Metadata that cannot be trusted
 
 
 def write_metadata(app: SmallApp, **changes: Any) -> Path:
@@ -438,7 +438,7 @@ def test_a_date_at_the_edge_of_time_stops_no_command(backed_up: SmallApp, create
             assert result.code in (0, 10, 12), result.err
 
 
-# A backup that was changed after it was sealed.
+# A backup that was changed after it was sealed
 
 
 def flip(path: Path) -> None:
@@ -605,7 +605,7 @@ def test_half_a_restore_that_does_not_exist_is_refused(backed_up: SmallApp) -> N
     assert picture(backed_up) == before
 
 
-# The schema.
+# The schema
 
 
 def forget_migrations(app: SmallApp) -> None:
@@ -637,7 +637,7 @@ def test_migrations_that_cannot_be_read_are_told_of_before_the_question(backed_u
     refused(backed_up, "restore", "good", code=2, names="terminal", hint="--yes")
 
 
-# SQL text.
+# SQL text
 
 DUMPS = {
     "no SQL": b"This is a letter, and no SQL.\n",

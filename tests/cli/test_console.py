@@ -23,7 +23,7 @@ def backed_up(app: SmallApp) -> SmallApp:
     return app
 
 
-# The bar.
+# The bar
 
 
 def grow(app: SmallApp) -> None:
@@ -58,7 +58,7 @@ def test_a_terminal_that_can_do_nothing_gets_no_traceback(app: SmallApp) -> None
         assert seen.code == 0 and "Traceback" not in seen.text
 
 
-# --quiet.
+# --quiet
 
 
 @pytest.mark.parametrize("option", ["-q", "--quiet"])
@@ -90,7 +90,7 @@ def test_quiet_ends_with_its_command(app: SmallApp) -> None:
     assert "No scheduler is running" in run_here(app, "schedule", "--list", check=0).err
 
 
-# The question.
+# The question
 
 
 @pytest.mark.parametrize("yes", [b"y\n", b"yes\n", b"Y\n", b" YES \n"])
@@ -172,7 +172,7 @@ def test_an_unknown_revision_is_refused_before_any_question(backed_up: SmallApp)
     assert picture(backed_up) == before
 
 
-# Tables.
+# Tables
 
 
 @pytest.fixture

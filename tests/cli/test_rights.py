@@ -1,4 +1,4 @@
-"""Nobody gains rights: root works on another user's folders as that user, and reads no settings that others control."""
+"""Nobody gains rights: root works on another user's folders as that user, and no settings of third users are read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def secret(app: SmallApp) -> Path:
     return path
 
 
-# Root becomes the owner of the database's folder.
+# Root becomes the owner of the database's folder
 
 
 def test_root_works_as_the_owner_of_the_databases_folder_and_says_so(app: SmallApp) -> None:
@@ -113,7 +113,7 @@ def test_the_scheduler_becomes_the_owner_too(app: SmallApp) -> None:
     assert done.err.startswith(f"Working as uid {USER}")
 
 
-# Links in the place of data.
+# Links in the place of data
 
 
 def test_a_database_that_is_a_link_to_anothers_is_not_read(app: SmallApp, secret: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_link_of_roots_on_the_way_to_the_data_is_followed(app: SmallApp) -> No
     assert owners(app.backups) == {USER}
 
 
-# The settings.
+# The settings
 
 
 def write_settings(app: SmallApp, text: str, user: int = USER, mode: int = 0o644) -> Path:

@@ -139,7 +139,7 @@ class Host:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def handover(self) -> dict[str, Any]:
-        """The one call that ran the tool."""
+        """Return the one call that ran the tool."""
         (call,) = [one for one in self.noted() if " exec " in one["call"] or " run " in one["call"]]
         return call
 
@@ -906,7 +906,7 @@ def is_old(bash: str) -> bool:
 
 @pytest.mark.parametrize("what", NEWER_BASH)
 def test_the_wrapper_does_without_what_bash_3_does_not_have(what: str) -> None:
-    """Run under an old bash (see CONTRIBUTING.md), the test also shows that such a bash cannot do the line."""
+    """Run under an old bash (see CONTRIBUTING.md), the test also shows that such a bash fails on the line."""
     pattern, line = NEWER_BASH[what]
     assert re.search(pattern, line), "the pattern finds the line"
     said = subprocess.run([BASH, "-c", line], capture_output=True, text=True).stdout.strip()
@@ -937,7 +937,7 @@ def test_the_rules_of_posix_are_switched_off(host: Host) -> None:
     assert set((host.folder / "seen").read_text().split()) == {"none"}
 
 
-# Programs as macOS has them.
+# Programs as macOS has them
 
 
 def test_the_programs_of_bsd_do_all_that_is_asked_of_them(host: Host) -> None:

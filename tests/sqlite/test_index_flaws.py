@@ -1,4 +1,4 @@
-"""A mismatch of index and table is reported by each command that meets it, is rebuilt by one line, and costs no row."""
+"""A mismatch of index and table is reported wherever it is met, is repaired by one line, and costs no row."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_a_backup_that_was_damaged_when_it_was_made_sends_nobody_to_make_another
     assert "older backup" in run_here(app, "verify", "one", check=12).err
 
 
-# What only the app can read does not keep the rest from being checked.
+# Tables that only the app can read: the rest is checked all the same
 
 
 def lacking(app: SmallApp, table: str, sql: str) -> None:
