@@ -1,4 +1,4 @@
-"""The benchmark as a person runs it, on very little data: it is complete, and its checks find what is wrong."""
+"""The benchmark, run as a person does but on very little data, is complete, and its checks find wrong results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CHAPTERS = chance.cases(ALL_CHAPTERS, "chapters of the benchmark", 6)
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory, where there is room: hundreds of syncs take no time there."""
+    """A folder in memory if there is room, so that hundreds of syncs take no time."""
     if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < 500_000_000:
         yield tmp_path
     else:
@@ -52,7 +52,7 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def benchmark(scratch: Path, tmp_path: Path) -> Callable[..., tuple[int, str, dict[str, Any]]]:
-    """Runs it on little data: exit code, all that it said, and its JSON. Nothing may be left in its scratch folder."""
+    """A run on little data that returns exit code, output and JSON, and must leave nothing in its scratch folder."""
     scratch, results = scratch / "benchmark", tmp_path / "results.json"
     scratch.mkdir()
 
@@ -73,13 +73,13 @@ def benchmark(scratch: Path, tmp_path: Path) -> Callable[..., tuple[int, str, di
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> App:
-    """An app with the benchmark's data; not to be changed."""
+    """An app with the benchmark's data, which tests must not change."""
     return data.build(tmp_path_factory.mktemp("built") / "app", TINY, seed=4)
 
 
 @pytest.fixture
 def copied(built: App, tmp_path: Path) -> App:
-    """The same, to be changed."""
+    """A copy of it that tests may change."""
     return App(shutil.copytree(built.folder, tmp_path / "copied"))
 
 
@@ -89,7 +89,7 @@ def bench(scratch: Path) -> Bench:
 
 
 def stub(folder: Path, tool: str, script: str) -> str:
-    """A PATH on which the tool is this script; `$real` is the tool itself, `$last` the last argument."""
+    """Return a PATH on which the tool is this script; `$real` is the tool itself, `$last` the last argument."""
     folder.mkdir(exist_ok=True)
     file = folder / tool
     file.write_text(f"#!/bin/sh\nreal={shutil.which(tool)}\nfor last; do :; done\n{script}\n")
@@ -97,7 +97,7 @@ def stub(folder: Path, tool: str, script: str) -> str:
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
-# The whole of it.
+# Whole runs
 
 
 @pytest.mark.slow
@@ -140,7 +140,7 @@ def test_a_peer_that_is_not_installed_has_its_line_and_how_to_get_it(benchmark: 
     assert f"not installed: {HOW_TO_GET['borg']}" in said
 
 
-# Its checks find what is wrong.
+# Checks that find wrong results
 
 
 @pytest.mark.needs("rsync")
@@ -200,7 +200,7 @@ def test_each_kind_of_difference_is_found(built: App, copied: App, change: Calla
 
 
 def alter_secretly(path: Path) -> None:
-    """Other bytes, the same size and times."""
+    """Write other bytes, and keep size and times."""
     facts = path.stat()
     path.write_bytes(bytes(facts.st_size))
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
@@ -250,12 +250,12 @@ def test_the_backups_to_be_listed_are_sound(bench: Bench, tmp_path: Path) -> Non
         subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
 
 
-# The data.
+# The data
 
 
 def test_the_same_seed_gives_the_same_data_and_another_seed_does_not(built: App, tmp_path: Path) -> None:
     again, other = (data.build(tmp_path / str(seed), TINY, seed) for seed in (4, 5))
-    order_of_constraints = {"schema": ""}  # differs from run to run of Alembic
+    order_of_constraints = {"schema": ""}  # Alembic's order differs from run to run
     assert contents.of(again) | order_of_constraints == contents.of(built) | order_of_constraints
     assert contents.of(other)["uploads 2018"] != contents.of(built)["uploads 2018"]
     assert contents.of(other)["table applications"] != contents.of(built)["table applications"]
@@ -293,7 +293,7 @@ def test_damage_loses_some_files_and_scribbles_on_others(copied: App) -> None:
     assert contents.of(copied)["table applications"] != before["table applications"]
 
 
-# Measuring, and what is made of it.
+# Measuring and reporting
 
 
 def test_what_takes_too_long_is_given_up(bench: Bench, copied: App) -> None:

@@ -1,4 +1,4 @@
-"""A month of daily life over real backups ends in exactly those that the policy promises."""
+"""A month of daily life with real backups leaves exactly the backups that the policy promises."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BROKEN = {17}  # the database could not be read
 
 
 class Month:
-    """The app, its calendar, and what happens at which hour of Berlin's day."""
+    """An app that lives through March by the clock of Berlin."""
 
     def __init__(self, app: SmallApp) -> None:
         self.app = app
@@ -43,7 +43,7 @@ class Month:
         return self.now
 
     def at(self, day: int, hour: int) -> None:
-        """It is that hour of that day of March."""
+        """Set the clock to that hour of that day of March."""
         wall = datetime(FIRST.year, FIRST.month, day, hour, tzinfo=self.settings.zone)
         self.now = wall.astimezone(UTC)
 
@@ -51,7 +51,7 @@ class Month:
         create_backup(self.settings, BackupRequest(name, kind=kind), clock=self.clock)  # type: ignore[arg-type]
 
     def prune(self) -> None:
-        """What is planned is what is done, and a second look finds nothing more."""
+        """Prune; assert that exactly the planned backups go, and that a second plan removes none."""
         plan = plan_prune(self.settings, self.clock)
         before = self.names()
         done = prune_backups(self.settings, plan, clock=self.clock)
@@ -66,7 +66,7 @@ class Month:
         return [backup.name for backup in store.all_backups(self.settings)]
 
     def morning(self, day: int) -> None:
-        """The nightly run: a backup, and the pruning after it."""
+        """Make the nightly backup, prune after it, and add rows."""
         self.at(day, 3)
         if day in BROKEN:
             with pytest.raises(SourceUnreadable):
@@ -85,7 +85,7 @@ class Month:
             self.app.database.write_bytes(content)
 
     def afternoon(self, day: int) -> None:
-        """What only happens on some days."""
+        """Do what happens on some days only."""
         self.at(day, 15)
         if day % 2:
             self.back_up(f"deploy{day:02}", "auto")
@@ -114,7 +114,7 @@ class Month:
 def test_a_month_ends_in_exactly_the_backups_that_the_policy_promises(app: SmallApp) -> None:
     month = Month(app)
     month.live()
-    assert month.stopped == [24, 25]  # half the rows were gone, until somebody looked
+    assert month.stopped == [24, 25]  # half the rows were gone, until a person accepted that
     month.at(31, 23)
     month.prune()
     left = month.names()
@@ -128,8 +128,8 @@ def test_a_month_ends_in_exactly_the_backups_that_the_policy_promises(app: Small
         "deploy27",
         "march26",
         "deploy25",
-        "march22",  # the weeks before that, the month's own among them
-        "march20",  # damaged: a person's to remove
+        "march22",  # the newest of each earlier week
+        "march20",  # damaged: only a person may remove it
         "deploy15",
         "march06",  # pinned
         "release",  # manual

@@ -1,4 +1,4 @@
-"""The demo as a person runs it: a process of its own, on a copy of the toolkit that a test may break."""
+"""The demo, run in its own process on a copy of the toolkit that a test may break."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def copy(moment, target, *more):
 
 
 class Toolkit:
-    """An app folder with the toolkit copied in and data of its own; `temporary` is where temporary files go."""
+    """An app folder with a copy of the toolkit and its own data; temporary files go to `temporary`."""
 
     def __init__(self, folder: Path) -> None:
         self.app, self.temporary = folder / "app", folder / "temporary"
@@ -57,12 +57,12 @@ class Toolkit:
         self._make_data()
 
     def sabotage(self, module: str, code: str) -> None:
-        """The module ends with this code, which replaces what it defined before."""
+        """Append code to the module, to replace what it defined before."""
         with (self.app / "backupkit" / module).open("a") as file:
             file.write(f"\n\n{code}\n")
 
     def start(self, *options: str, env: Mapping[str, str] | None = None, **more: Any) -> subprocess.Popen[str]:
-        """The demo has begun."""
+        """Start the demo."""
         return subprocess.Popen(
             [*self.prefix, sys.executable, self.app / "backup_restore.py", "demo", *options],
             env={**clean_environment(), "TMPDIR": str(self.temporary), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
@@ -73,17 +73,17 @@ class Toolkit:
         )
 
     def demo(self, *options: str, env: Mapping[str, str] | None = None, **more: Any) -> Result:
-        """The demo from its beginning to its end."""
+        """Run the demo from beginning to end."""
         with self.start(*options, env=env, **more) as process:
             out, err = process.communicate(timeout=300)
         return Result(process.returncode, out, err)
 
     def processes(self) -> list[str]:
-        """The command lines of the processes that work in the temporary folder."""
+        """Return the command lines of the processes that work in the temporary folder."""
         return [line for line in command_lines() if str(self.temporary) in line]
 
     def left_behind(self) -> list[str]:
-        """What lies in the temporary folder."""
+        """Return the names in the temporary folder."""
         return os.listdir(self.temporary)
 
     def _make_data(self) -> None:
@@ -98,7 +98,7 @@ class Toolkit:
 
 @cache
 def compiled(parent: Path) -> Path:
-    """The toolkit and its examples with all of it compiled: made once, then copied, which keeps the times of files."""
+    """Return a folder with the toolkit and its examples, all compiled; made once, then copied with file times."""
     folder = parent / "compiled"
     (folder / "app").mkdir(parents=True)
     shutil.copy2(BACKEND / "backup_restore.py", folder / "app")
@@ -110,7 +110,7 @@ def compiled(parent: Path) -> Path:
 
 @dataclass(frozen=True)
 class Told:
-    """One whole run, and the caller's folder before and after it."""
+    """A whole run, and the caller's folder before and after it."""
 
     toolkit: Toolkit
     result: Result
@@ -119,7 +119,7 @@ class Told:
 
 
 def command_lines() -> list[str]:
-    """The command line of every process; a line may tell of one that has ended meanwhile."""
+    """Return the command line of every process; some may have ended meanwhile."""
     if not Path("/proc/self/cmdline").exists():
         return subprocess.run(["ps", "-axww", "-o", "command="], capture_output=True, text=True).stdout.splitlines()
     found = []
@@ -132,7 +132,7 @@ def command_lines() -> list[str]:
 
 
 def read_until(process: subprocess.Popen[str], wanted: str) -> str:
-    """What the demo has said when a line with these words has come."""
+    """Return the output of the demo up to the line with these words."""
     assert process.stdout
     said = ""
     for line in process.stdout:
@@ -157,7 +157,7 @@ def toolkit(tmp_path: Path) -> Toolkit:
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """The demo, called by a wrapper; all settings point at real data or are wrong, and Alembic is not on the PATH."""
+    """A demo run by a wrapper; all settings point at real data or are wrong, and Alembic is not on the PATH."""
     toolkit = Toolkit(tmp_path_factory.mktemp("told"))
     data = str(toolkit.app / "data" / "pats.db")
     settings = {
@@ -249,7 +249,7 @@ def test_what_is_kept_can_be_looked_at_with_the_toolkit_even_after_ctrl_c(toolki
     assert "\nbefore_disaster " in listed.stdout
 
 
-# It ends early.
+# Interrupted
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_the_writing_process_is_a_real_one_and_does_not_outlive_a_killed_demo(to
 
 @contextmanager
 def terminal() -> Iterator[tuple[int, int]]:
-    """Both ends of a terminal."""
+    """Yield both ends of a terminal."""
     ours, theirs = pty.openpty()
     try:
         yield ours, theirs
@@ -317,7 +317,7 @@ def test_without_its_files_it_says_where_it_is(toolkit: Toolkit) -> None:
     assert f"There is no demo in {toolkit.app.parent / 'examples'}" in result.err and "./backup.sh demo" in result.err
 
 
-# The product is broken: the demo says so.
+# Faults in the product that the demo finds
 
 
 @pytest.mark.slow
@@ -343,7 +343,7 @@ def test_without_its_files_it_says_where_it_is(toolkit: Toolkit) -> None:
             "sqlite/database.py",
             "import shutil\ndef write_through(staged, live, *_args, **_options):\n"
             "    os.replace(shutil.copy(staged, f'{live}.new'), live)",
-            # Which of the two it is depends on what was in the WAL that does not belong to the new file.
+            # Which of the two happens depends on the old WAL, which does not belong to the new file.
             "the writer goes on in the restored data, after the rows they had|the command .* 0: it ended with 13",
         ),
         (

@@ -1,4 +1,4 @@
-"""The files in deploy/ are ones that systemd and cron take, and what they call exists."""
+"""systemd and cron accept the files in deploy/, and the commands in these files exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CALLS = re.compile(r"(?:backup\.sh|backup_restore\.py) ([a-z-]+)((?: --[a-z-]+)*
 
 
 def at(folder: Path, name: str) -> Path:
-    """The file as a person would have changed it for a project in that folder."""
+    """Copy the file, changed as a person would for a project in that folder."""
     copy = folder / name
     copy.write_text((DEPLOY / name).read_text().replace("/srv/pats", str(folder)).replace("User=pats", "User=root"))
     return copy

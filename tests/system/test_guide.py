@@ -1,6 +1,6 @@
-"""The documents stay true: what they say of commands, settings, exit codes and messages is what the program has.
+"""The documents stay true: their commands, settings, exit codes and messages are those of the program.
 
-What they tell a person to type is typed here, on a small real app.
+Commands that they tell a person to type are typed here, on a small real app.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from small_app import DOCUMENTS as DOCUMENTS_REVISION
 from terminal import after_a_tab
 
 WRAPPER, ENTRYPOINT = ROOT / "backup.sh", BACKEND / "entrypoint.sh"
-HERE = {"BACKUP_RUNNER_IN_USE": "local"}  # or the tests would take themselves for a container where they run in one
+HERE = {"BACKUP_RUNNER_IN_USE": "local"}  # the tests may run in a container
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
-# The reference is generated.
+# The generated reference
 
 
 def test_the_reference_says_what_the_program_says() -> None:
@@ -71,7 +71,7 @@ def test_a_reference_that_is_out_of_date_is_noticed(tmp_path: Path) -> None:
     assert text(page) == text(REFERENCE / "settings.md")
 
 
-# Commands and options that are to be typed.
+# Commands and options to type
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ OURS = re.compile(
 
 
 def typed_lines(path: Path) -> list[str]:
-    """Every line of ours that the document tells a person to type."""
+    """Return the lines that the document tells a person to type: lines of its blocks, and our commands in backticks."""
     code = re.findall(r"^ *```(?:sh|console|crontab)\n(.*?)^ *```", text(path), re.M | re.S)
     lines = [line for block in code for line in block.splitlines()]
     lines = [line for line in lines if not line.startswith("$ cp ")]
@@ -124,7 +124,7 @@ def test_the_changelog_has_every_command() -> None:
     assert {name.split()[0] for name in COMMANDS} <= in_backticks(text(CHANGELOG))
 
 
-# Settings, codes, messages, JSON.
+# Settings, codes, messages, JSON
 
 
 @each_document
@@ -160,7 +160,7 @@ def test_messages_are_sorted_by_their_text() -> None:
 
 @cache
 def said_by_the_program() -> str:
-    """Every string in the code and in the shell scripts, one a line."""
+    """Return every string in the code, and the shell scripts."""
     modules = [*(BACKEND / "backupkit").rglob("*.py"), BACKEND / "backup_restore.py", *ROOT.glob("examples/demo/*.py")]
     strings = [
         node.value
@@ -181,7 +181,7 @@ def test_a_message_in_the_reference_is_one_that_the_program_says(row: list[str])
 def keys_in(document: Any) -> set[str]:
     if isinstance(document, list):
         return {key for one in document for key in keys_in(one)}
-    # What is below these is named by tables, folders and days.
+    # The keys below these are names of tables, folders and days.
     inner = (
         "needs",
         "rows",
@@ -211,7 +211,7 @@ def test_every_key_of_a_json_document_is_in_the_reference(app: SmallApp, command
     assert keys_in(printed) <= in_backticks(text(REFERENCE / "json.md"))
 
 
-# The documents themselves.
+# The documents themselves
 
 
 @each_document
@@ -267,7 +267,7 @@ def test_the_ranges_in_the_readme_are_those_of_the_package() -> None:
     assert set(declared["dependencies"]) <= told <= {*declared["dependencies"], *optional}
 
 
-# What is told to be typed, typed.
+# Instructions that are carried out
 
 
 def shell(script: str, folder: Path, **environment: str) -> str:
@@ -367,7 +367,7 @@ def test_a_backups_own_page_brings_its_schema_to_this_code(app: SmallApp, tmp_pa
 
 @pytest.fixture
 def project(app: SmallApp) -> Path:
-    """The small app in a folder like the repository: backup.sh, backend/, backups/ and an environment that is made."""
+    """The small app in a folder like the repository: backup.sh, backend/, backups/ and a ready environment."""
     project = app.folder.parent / "project"
     project.mkdir()
     shutil.copy2(WRAPPER, project)
@@ -440,7 +440,7 @@ def test_a_restore_into_a_scratch_folder_touches_nothing_live(app: SmallApp, pro
 @pytest.mark.needs("rsync")
 def test_a_copy_elsewhere_comes_back_and_restores(app: SmallApp, project: Path, tmp_path: Path) -> None:
     for entry in [path for path in app.uploads.iterdir() if path.is_dir() or path.is_symlink()]:
-        # rsync leaves the time of a folder or a link that is of the same second
+        # rsync does not set the time of a folder or a link that is right to the second
         os.utime(entry, ns=(0, 10**18), follow_symlinks=False)
     app.command("backup", "pre_migration", env=HERE, check=0)
     before = app.contents()
@@ -474,13 +474,13 @@ def test_cron_s_line_is_one_that_runs_without_an_environment(app: SmallApp, proj
 
 def test_the_report_is_made_by_what_the_guide_shows(app: SmallApp, project: Path) -> None:
     (steps,) = blocks(section("The report page", DOCS / "monitoring.md"))
-    for _ in range(2):  # each time anew
+    for _ in range(2):  # the second replaces the first
         shell(steps.replace("/var/www", str(project / "backups")), project, BACKUP_RUNNER="local")
     pages = [text(project / "report.html"), text(app.backups / "pats.html")]
     assert all(page.startswith("<!doctype html>") and "Your data is at risk." in page for page in pages)
 
 
-# Completion.
+# Completion
 
 
 def complete(words: str, **environment: str) -> list[str]:
@@ -554,7 +554,7 @@ def test_the_lines_in_the_guide_complete_the_wrapper_in_fish(project: Path) -> N
 @pytest.mark.needs("zsh", "fish")
 @pytest.mark.parametrize("name", ["zsh", "fish"])
 def test_the_installed_program_sets_up_its_completion(project: Path, name: str) -> None:
-    """Typer's own script, for the shell among the parents of the process. In zsh the first Tab only loads it."""
+    """Typer installs its own script for the shell that it runs under. In zsh the first Tab only loads it."""
     programs = project / "bin"
     programs.mkdir()
     (programs / "backup-restore").write_text(f'#!/bin/sh\nexec {sys.executable} {BACKEND}/backup_restore.py "$@"\n')

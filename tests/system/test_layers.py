@@ -1,6 +1,6 @@
-"""Imports point one way, and from a feature others take only what it shows. The rules are shown to bite.
+"""Imports point one way, and packages take from another feature only what it shows; broken rules are found.
 
-Which way: `pyproject.toml`. What a feature shows: `PUBLIC` in its `__init__.py`.
+`pyproject.toml` sets the direction, and `PUBLIC` in a feature's `__init__.py` what it shows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LINT = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imp
 
 
 def lint(backend: Path) -> tuple[int, str]:
-    """Import-linter's verdict on the packages below this folder, under this repository's rules."""
+    """Return import-linter's exit code and output for the packages below this folder, by this repository's rules."""
     done = subprocess.run(
         [sys.executable, "-c", LINT],
         cwd=BACKEND.parent,
@@ -64,7 +64,7 @@ def test_an_import_that_points_the_wrong_way_is_found(tmp_path: Path, module: st
     assert broken in said
 
 
-# What is a feature's own.
+# Modules that a feature does not show
 
 FEATURES = {
     file.parent.name: importlib.import_module(f"backupkit.{file.parent.name}").PUBLIC
@@ -74,7 +74,7 @@ FEATURES = {
 
 
 def imported(file: Path) -> Iterator[str]:
-    """The modules that a file imports, wherever in it; of `from x import y` both."""
+    """Yield the modules that a file imports anywhere in it; for `from x import y`, `x.y`."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (one.name for one in node.names)
@@ -83,7 +83,7 @@ def imported(file: Path) -> Iterator[str]:
 
 
 def reaching_in(package: Path) -> list[str]:
-    """The imports by which a package takes what another feature does not show, or a name with an underscore."""
+    """Return the imports by which a package takes what another feature does not show, or a name with an underscore."""
     found = []
     for file in sorted(package.rglob("*.py")):
         own = file.relative_to(package).parts[0]

@@ -1,4 +1,4 @@
-"""The toolkit as a package: what is in the wheel, that it works where it is installed, and that the pins are whole."""
+"""The wheel holds the toolkit, it works where it is installed, and its dependencies are pinned completely."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built in a copy of the sources, for a build leaves things behind."""
+    """The wheel, built in a copy of the sources because a build leaves files behind."""
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "LICENSE", "README.md"):
         if (ROOT / name).exists():
@@ -55,7 +55,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment with the wheel and what it depends on, lent by ours so that no network is needed; no more."""
+    """A fresh environment with the wheel and only its dependencies, linked from ours so that no network is needed."""
     home = tmp_path_factory.mktemp("installed") / "venv"
     venv.create(home, with_pip=False)
     python = home / "bin" / "python"
@@ -67,7 +67,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lend(name: str, packages: Path) -> None:
-    """That package of ours, linked into another environment."""
+    """Link that package of ours into another environment."""
     lender = distribution(name)
     for top in {file.parts[0] for file in lender.files or []} - {"..", "__pycache__"}:
         if not (packages / top).exists():
@@ -119,7 +119,7 @@ def test_the_installed_command_and_library_work_with_the_base_alone(installed: P
 def test_installed_with_pip_and_called_by_cron_a_migration_and_the_printed_commands_work(
     installed: Path, tmp_path: Path
 ) -> None:
-    """At `/`, with the little that cron puts into the environment, and the configuration in a folder of its own."""
+    """The commands run at `/` with cron's small environment, and the configuration is in a folder of its own."""
     other = OtherApp.usual(tmp_path / "other", ini=INI.replace("= alembic", "= conf/alembic"))
     (other.folder / "conf").mkdir()
     for name in ("alembic", "alembic.ini"):
@@ -173,7 +173,7 @@ def test_every_extra_that_the_code_names_is_one_of_the_package() -> None:
     assert named <= set(declared)
 
 
-# The pins.
+# The pins
 
 
 def pins() -> dict[str, str]:
@@ -183,7 +183,7 @@ def pins() -> dict[str, str]:
 
 
 def needed(names: set[str]) -> set[str]:
-    """These packages and all they need here, as the installed packages say it."""
+    """Return these packages and all they need here, as the installed packages declare it."""
     todo, found = {Requirement(name) for name in names}, set[Requirement]()
     while todo:
         asked = todo.pop()
@@ -195,7 +195,7 @@ def needed(names: set[str]) -> set[str]:
 
 
 def dependencies() -> list[Requirement]:
-    """What every installation has, and what any of the extras adds."""
+    """Return what every installation needs, and what the extras add."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project.get("optional-dependencies", {}).values()
     return [Requirement(line) for lines in (project["dependencies"], *extras) for line in lines]
@@ -212,7 +212,7 @@ def test_the_pins_are_all_that_the_dependencies_need_and_no_more() -> None:
 
 
 def imported(file: Path) -> set[str]:
-    """The top-level names this file imports, wherever in it."""
+    """Return the top-level names that this file imports anywhere in it."""
     nodes = list(ast.walk(ast.parse(file.read_text())))
     plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     return {name.partition(".")[0] for name in plain | {str(n.module) for n in nodes if isinstance(n, ast.ImportFrom)}}
@@ -225,7 +225,7 @@ def test_the_toolkit_imports_nothing_but_its_dependencies() -> None:
     assert names <= {one.name.lower().replace("-", "_") for one in dependencies()} | ours
 
 
-# The scripts.
+# The scripts
 
 
 @pytest.mark.parametrize("script", ["backup.sh", "tests/run", "benchmarks/run", ".ci/run"])

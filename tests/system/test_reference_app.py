@@ -1,4 +1,4 @@
-"""PATS itself: its migrations keep data, its models match them, it serves, and it stops as a container must."""
+"""The reference app, PATS: migrations keep data, models match them, it serves, and it stops as a container must."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def migrations(app: SmallApp, **attributes: object) -> Config:
 
 
 def alembic(app: SmallApp, *arguments: str, **env: str) -> None:
-    """Alembic's command line, run from a folder that is not the app's."""
+    """Run Alembic's command line in a folder that is not the app's."""
     subprocess.run(
         [sys.executable, "-m", "alembic", "-c", str(app.folder / "alembic.ini"), *arguments],
         check=True,
@@ -52,7 +52,7 @@ def sound(app: SmallApp) -> bool:
         return checks == [("ok",)] and not live.execute("PRAGMA foreign_key_check").fetchall()
 
 
-# Migrations.
+# Migrations
 
 
 def test_there_is_one_head_below_a_branch_and_a_merge() -> None:
@@ -143,7 +143,7 @@ def test_the_models_match_the_migrations(app: SmallApp) -> None:
         assert compare_metadata(context, Base.metadata) == []
 
 
-# Which file is migrated.
+# The choice of the file to migrate
 
 
 def test_a_connection_that_is_brought_along_is_used_before_anything_else(app: SmallApp, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_default_is_made_beside_alembic_ini(app: SmallApp) -> None:
     assert app.revisions() == {HEAD}
 
 
-# The app.
+# The app
 
 
 class Served:
@@ -198,7 +198,7 @@ class Served:
 
 @contextmanager
 def served(app: SmallApp) -> Iterator[Served]:
-    """The app's own process on a free port. It must end by itself on SIGTERM, with 0."""
+    """Run the app in its own process on a free port; SIGTERM must end it with exit code 0."""
     env = {"BACKUP_DATABASE": str(app.database), "BACKUP_UPLOADS": str(app.uploads), "PORT": "0"}
     command_line = [sys.executable, str(BACKEND / "app.py")]
     with subprocess.Popen(
@@ -251,7 +251,7 @@ def test_a_missing_database_is_unhealthy_and_never_created_empty(app: SmallApp) 
     assert not app.database.exists()
 
 
-# The small app of the tests.
+# The small app of the tests
 
 
 def test_looking_at_a_crashed_app_shows_its_last_rows_and_leaves_its_wal_hot(app: SmallApp) -> None:

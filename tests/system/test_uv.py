@@ -1,4 +1,4 @@
-"""uv really installed: the ranges of the README in an environment that it makes, and the one that `backup.sh` makes."""
+"""A real uv installs the ranges of the README in its own environment, and `backup.sh` makes one with it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import pytest
 from small_app import BACKEND, SmallApp, clean_environment
 
 ROOT = BACKEND.parent
-pytestmark = pytest.mark.xdist_group("uv")  # so that it is fetched once
+pytestmark = pytest.mark.xdist_group("uv")  # so that uv is fetched once
 UV = "uv==0.13.9"
 NOT_CLONED = shutil.ignore_patterns("data", "uploads", "__pycache__", "*.egg-info")
 
 
 def run(*command: str | Path, cwd: Path, **more: str) -> str:
-    """What it printed; an error where it failed."""
+    """Return what the command printed; it must succeed."""
     done = subprocess.run(command, cwd=cwd, env=clean_environment() | more, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -31,7 +31,7 @@ def run(*command: str | Path, cwd: Path, **more: str) -> str:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What finds uv, and what it needs to find the index that pip knows; skips where there is no index."""
+    """Variables that find uv and the index that pip knows; skip or fail if there is no index."""
     home = tmp_path_factory.mktemp("uv")
     venv.create(home / "venv", with_pip=False)
     command = [sys.executable, "-m", "pip", "--python", str(home / "venv" / "bin" / "python"), "install", "--quiet", UV]
@@ -48,7 +48,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 
 
 def ranges() -> str:
-    """The packages that a person is told to add to her requirements."""
+    """Return the packages that a person is told to add to the requirements."""
     found = re.search(r"```text\n(SQLAlchemy.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert found
     return found[1]

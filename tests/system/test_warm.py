@@ -1,4 +1,4 @@
-"""A command that the tests fork from a warm process is what a person's own process is."""
+"""A command that the tests fork from a warm process behaves as in a process of its own."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_command_says_and_ends_as_in_a_new_interpreter(app: SmallApp, words: l
 
 
 def without_free_space(said: str) -> str:
-    """Other tests write to the same disk."""
+    """Remove the line on free space, because other tests write to the same disk."""
     return re.sub(r"(?m)^  free .*$", "", said)
 
 
