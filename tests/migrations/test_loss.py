@@ -1,4 +1,4 @@
-"""A migration that loses data is refused unless that is said to be meant; and a plan shows what comes of one."""
+"""A migration that loses data is refused unless the loss is expected, and a plan shows the result of a migration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from other_apps import ENV, OtherApp
 
 NOTES = Filled(10, {"id": 10, "text": 8})
 
-# What there was, what there is, and what that loses.
+# Contents before and after, and the losses.
 CASES = {
     "nothing changed": ({"notes": NOTES}, {"notes": NOTES}, []),
     "a new table and a new column": (
@@ -74,7 +74,7 @@ def test_what_was_there_and_is_nowhere_is_a_loss(case: str) -> None:
     assert [one.text for one in losses(before, after)] == told
 
 
-# The known case: foreign keys that cascade, and a batch migration, which drops the table.
+# Foreign keys that cascade, and a batch migration, which drops the table
 
 WITH_KEYS = ENV.replace(
     "with context",
@@ -97,7 +97,7 @@ def other(tmp_path: Path) -> OtherApp:
 
 
 def test_the_usual_batch_migration_does_delete_the_rows_without_the_gate(other: OtherApp) -> None:
-    """What the tests below would not notice if SQLite did not cascade."""
+    """Without SQLite's cascade the tests below would prove nothing."""
     done = other.typed(f"cd {other.folder} && alembic upgrade head")
     assert done.returncode == 0, done.stderr
     assert other.query("SELECT * FROM comments") == []
@@ -128,7 +128,7 @@ def test_restore_migrate_refuses_a_loss_before_anything_is_made(other: OtherApp)
     assert [one.name for one in store.all_backups(other.settings())] == ["old"]
     assert [one.name for one in other.backups.iterdir() if one.name.startswith(".draft")] == []
     done = other.command("restore", "old", "--migrate", "--expect-loss", "comments", "--force", check=0)
-    assert "3 of 3 rows of comments" in done.err  # it stands in the plan
+    assert "3 of 3 rows of comments" in done.err  # the plan shows it
     assert other.revisions() == {"b2"} and other.query("SELECT * FROM comments") == []
 
 
@@ -153,7 +153,7 @@ def test_a_test_restore_says_what_the_migration_would_lose(other: OtherApp) -> N
     assert "3 of 3 rows of comments" in done.err
 
 
-# The plan shows what comes of it.
+# What the plan shows
 
 
 def test_the_plan_shows_revision_and_rows_after_the_migration(other: OtherApp) -> None:

@@ -1,4 +1,4 @@
-"""A migration has a net: backup, rehearsal, the way back; and a backup can be migrated before it goes live."""
+"""A migration has a backup, a rehearsal and a way back, and a backup can be migrated before it goes live."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def upgrade():
 
 
 def add_migration(app: SmallApp, then: str, env: str = DEFAULT_ENV) -> None:
-    """One more migration, whose last line is `then`; `live` in it says on which database it runs."""
+    """Add a migration whose last line is `then`; in it, `live` says whether it runs on the live database."""
     text = BROKEN.format(head=HEAD, then=then)
     (app.folder / "alembic" / "versions" / "badbadbadbad_halfway.py").write_text(text)
     if env:
@@ -135,7 +135,7 @@ def test_a_migration_that_fails_halfway_on_the_live_database_is_taken_back(app: 
 
 
 def test_the_usual_env_py_does_leave_half_a_migration_behind_without_the_net(app: SmallApp) -> None:
-    """What the test above would not notice if SQLite's DDL were rolled back by itself."""
+    """If SQLite rolled back DDL by itself, the test above would prove nothing."""
     add_migration(app, "raise ValueError('halfway')")
     app.execute("PRAGMA journal_mode=DELETE")
     script = (
@@ -233,7 +233,7 @@ def test_restore_migrate_is_refused_where_there_is_no_way(app: SmallApp) -> None
 
 
 def alembic(app: SmallApp, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The plain `alembic` command in the app's folder, as a person types it."""
+    """Run the plain `alembic` command in the app's folder, as a person types it."""
     known = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "PYTHONPATH": str(BACKEND), **environment}
     python = [f"{word}:{BACKEND}" if word.startswith("PYTHONPATH=") else word for word in python_for_all()]
     command = [*python, "-m", "alembic", *arguments]

@@ -1,4 +1,4 @@
-"""However an app has set Alembic up: its migrations are read apart from us, and are never in the way of a restore."""
+"""However Alembic is set up, reading an app's migrations runs none in our process and never stops a restore."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def other(tmp_path: Path) -> OtherApp:
     return OtherApp.usual(tmp_path / "other")
 
 
-# What makes migrations unreadable, and what the toolkit has to say of it.
+# What makes migrations unreadable, and what the toolkit must say that it needs
 UNREADABLE = {
     "a package is missing here": (
         lambda app: app.migration("c3", "pass", "b2").write_text("import package_of_the_app\nrevision = str('c3')"),
@@ -102,13 +102,13 @@ def test_a_later_backup_is_refused_still(other: OtherApp) -> None:
     assert plan_restore(other.settings(), "later", force=True)
 
 
-# Files that say plainly what they are need not be run; for the others that is done in a process of its own.
+# Plain files are read without running them; the others run in a separate process.
 
-COMPUTED = "\nrevision = revision.lower()\n"  # only running it tells what it is
+COMPUTED = "\nrevision = revision.lower()\n"  # only running it gives the revision
 
 
 def computed(other: OtherApp, more: str) -> None:
-    """One more migration, whose revision only running it tells, with more lines at its end."""
+    """Add a migration whose revision only running it gives, with more lines at its end."""
     with other.migration("c3", "pass", "b2").open("a") as file:
         file.write(COMPUTED + more)
 

@@ -1,4 +1,4 @@
-"""Every way that Alembic can be set up: drivers, heads, paths, and ways to lead env.py to a copy."""
+"""All ways to set up Alembic work: drivers, heads, paths, and ways to point env.py at a copy."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def columns(app: OtherApp) -> list[str]:
 
 
 def goes_all_the_way(app: OtherApp, **settings: object) -> None:
-    """Backup, test restore, migration, and the old backup brought to this code: each does what Alembic would do.
+    """Assert that backup, test restore, migration and the restore that migrates each do what Alembic would do.
 
-    The test restore and the old backup run the migrations of a copy alike: one of them, which the commit chooses.
+    The test restore and the restore both migrate a copy: unless the run is thorough, the commit chooses one of them.
     """
     known = app.settings(**settings)
     before = app.query("SELECT id, text FROM notes")
@@ -61,7 +61,7 @@ def goes_all_the_way(app: OtherApp, **settings: object) -> None:
 
 
 def type_what_is_printed(app: OtherApp, **environment: str) -> None:
-    """Restore the old backup as it is, then type each line that this prints, somewhere else."""
+    """Restore a backup as it is, then type each line that this prints, in another folder."""
     app.command("backup", "as-it-was", env=environment, check=0)
     said = app.command("restore", "as-it-was", "--force", env=environment, cwd=Path("/"), check=0).out
     lines = [line.strip() for line in said.splitlines() if re.match(r"    cd .* && ", line)]
@@ -72,7 +72,7 @@ def type_what_is_printed(app: OtherApp, **environment: str) -> None:
     assert "colour" in columns(app)
 
 
-# The driver.
+# Drivers
 
 
 @pytest.mark.parametrize("where", ["the ini", "DATABASE_URL", "another variable"])
@@ -88,12 +88,12 @@ def test_the_driver_that_stood_there_is_kept(other: OtherApp, where: str, monkey
     goes_all_the_way(other, migrate_environment=("ITS_URL",) if where == "another variable" else ())
 
 
-# Several heads, and the names that Alembic has for revisions.
+# Several heads, and Alembic's names for revisions
 
 
 @pytest.fixture
 def forked(other: OtherApp) -> OtherApp:
-    """The same, with two heads: `c0ffee5afe` after `b2`, and `left2` on a branch of its own."""
+    """The same app with two heads: `c0ffee5afe` after `b2`, and `left2` on its own branch."""
     other.migration("c0ffee5afe", "pass", "b2")
     other.migration("left1", "op.execute('CREATE TABLE lefts (id INTEGER)')", "a1", branch_labels=("left",))
     other.migration("left2", "pass", "left1")
@@ -122,7 +122,7 @@ def test_with_several_heads_the_printed_commands_say_so_and_work(forked: OtherAp
 
 
 def test_a_backups_own_page_says_heads_where_the_code_has_several(forked: OtherApp) -> None:
-    """The backup itself is at one revision, from before the branches."""
+    """The backup is at one revision, from before the branches."""
     create_backup(forked.settings(), BackupRequest("old"))
     page = (forked.backups / "old" / "RESTORE.md").read_text()
     assert "migrate heads`" in page and "stamp a1\n" in page
@@ -168,13 +168,13 @@ def test_a_downgrade_is_refused_with_a_reason(other: OtherApp, target: str) -> N
     assert "nothing to migrate" in other.command("migrate", "b2", check=0).out
 
 
-# Paths, as Alembic resolves them.
+# Paths, as Alembic resolves them
 
 APP_MODULE = "import its_models\nassert its_models.HERE\n"
 
 
 def usual_at(app: OtherApp, place: str) -> None:
-    """The two migrations in another folder than `alembic`."""
+    """Move the two migrations to another folder than `alembic`."""
     (app.folder / place).parent.mkdir(parents=True, exist_ok=True)
     (app.folder / "alembic").rename(app.folder / place)
     (app.folder / "alembic.ini").unlink()
@@ -262,12 +262,12 @@ def test_paths_are_those_that_alembic_would_take(other: OtherApp, layout: Callab
     type_what_is_printed(other, **environment)
 
 
-# Other version tables.
+# Other version tables
 
 
 @pytest.fixture
 def renamed(other: OtherApp) -> OtherApp:
-    """Its revisions are in `its_versions`, as another module of it says; `alembic_version` is there for others."""
+    """The same app with its revisions in `its_versions`, a name that env.py imports from another module."""
     other.query("ALTER TABLE alembic_version RENAME TO its_versions")
     other.version_table = "its_versions"
     other.write("its_names.py", "TABLE = 'its_versions'")
@@ -279,7 +279,7 @@ def renamed(other: OtherApp) -> OtherApp:
 
 @pytest.fixture
 def shared(renamed: OtherApp) -> OtherApp:
-    """Another app's migrations keep theirs in the same database, in the usual table."""
+    """The same app, with another app's revisions in the usual table of its database."""
     renamed.query("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
     renamed.query("INSERT INTO alembic_version VALUES ('feedfacecafe')")
     return renamed
@@ -330,7 +330,7 @@ def test_what_cannot_be_asked_is_neither_guessed_nor_called_unversioned(renamed:
 
 
 def test_revisions_in_another_database_are_told_of_and_not_guessed(renamed: OtherApp) -> None:
-    """`version_table_schema` names an attached one, which is in no backup."""
+    """`version_table_schema` names an attached database, which is in no backup."""
     attach = "    connection.exec_driver_sql(\"ATTACH 'data/versions.db' AS versions\")\n"
     env = ENV.replace("    context", f"{attach}    context", 1)
     renamed.write("alembic/env.py", env.replace("render_as_batch=True", "version_table_schema='versions'"))
@@ -346,7 +346,7 @@ def test_asking_opens_no_live_database(renamed: OtherApp) -> None:
     assert "opened the live database" in renamed.command("backup", "old", check=3).err
 
 
-# Ways to lead env.py to a copy.
+# Ways to point env.py at a copy
 
 ITS_OWN = """
 import os
@@ -355,7 +355,7 @@ URL = {url}
 
 
 def reading(source: str) -> Callable[[OtherApp], dict[str, object]]:
-    """An env.py that takes its URL from there."""
+    """Return a function that writes an env.py which takes its URL from `source`."""
 
     def write(app: OtherApp) -> dict[str, object]:
         app.write("alembic/env.py", "import os\n" + ENV.replace(URL, source))
@@ -381,7 +381,7 @@ def by_folder(app: OtherApp) -> dict[str, object]:
 
 
 def by_connection(app: OtherApp) -> dict[str, object]:
-    """The recipe of Alembic's cookbook, over a URL that stands in the code."""
+    """The recipe of Alembic's cookbook, with a URL fixed in the code."""
     app.write(
         "alembic/env.py",
         f"""
@@ -422,7 +422,7 @@ def by_migrate_command(app: OtherApp) -> dict[str, object]:
     return {"migrate_command": f"{sys.executable} its_alembic.py", "migrate_environment": ("ITS_URL={url}",)}
 
 
-# By what the table in docs/migrations.md calls them.
+# Named as in the table of docs/migrations.md
 WAYS = {
     "`sqlalchemy.url`": reading(URL),
     "`DATABASE_URL`": reading('os.environ["DATABASE_URL"]'),
@@ -450,7 +450,7 @@ def test_every_way_leads_env_py_to_the_copy(other: OtherApp, way: str) -> None:
 
 
 def test_with_a_command_of_the_apps_own_no_command_of_alembic_is_printed(other: OtherApp) -> None:
-    """It would ask another database, or none."""
+    """It would use another database, or none."""
     settings = other.settings(**by_migrate_command(other))
     create_backup(settings, BackupRequest("old"))
     page = (other.backups / "old" / "RESTORE.md").read_text()

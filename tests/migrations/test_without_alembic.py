@@ -1,4 +1,4 @@
-"""An app without Alembic: its schema is compared as it is, and Django's and Rails' own migrations are told."""
+"""Without Alembic the schema itself is compared, and the last migration of Django or Rails is shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from other_apps import OtherApp
 
 DJANGO = "CREATE TABLE django_migrations (id INTEGER PRIMARY KEY, app TEXT, name TEXT, applied TEXT)"
 
-# A small tool of migrations, as Django's: those that are not in its table are run, and written down.
+# A small migration tool like Django's: it runs and records the migrations that its table lacks.
 MANAGE = """
 import os, sqlite3
 live = sqlite3.connect(os.environ["ITS_DATABASE"], isolation_level=None)
@@ -46,7 +46,7 @@ def plain(tmp_path: Path) -> OtherApp:
 
 @pytest.fixture
 def django(plain: OtherApp) -> OtherApp:
-    """The same with Django's table, in which the first migration stands."""
+    """The same app with Django's table, which holds the first migration."""
     plain.query(DJANGO)
     plain.query("INSERT INTO django_migrations (app, name) VALUES ('blog', '0001_initial')")
     plain.write("manage.py", MANAGE.format(more=""))
