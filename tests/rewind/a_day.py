@@ -1,4 +1,4 @@
-"""A small app whose points are taken, and what a point must come to."""
+"""A small app whose points are taken, and checks of what they hold."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Clock:
 
 
 def true_copy(app: SmallApp) -> bytes:
-    """The database as SQLite gives it, in the form that is compared."""
+    """Return the database as SQLite copies it, in the form that is compared."""
     file = app.folder / "true.db"
     with contextlib.closing(app.connect()) as live, contextlib.closing(sqlite3.connect(file)) as copied:
         live.backup(copied)
@@ -48,7 +48,7 @@ def comparable(file: Path) -> bytes:
 
 
 def rewinding(app: SmallApp) -> tuple[Rewinder, Clock]:
-    """An app with a backup, and what takes its points."""
+    """Back the app up; return the `Rewinder` that takes its points, and its clock."""
     clock = Clock()
     create_backup(app.settings, BackupRequest(), clock=clock)
     clock.forward(seconds=60)

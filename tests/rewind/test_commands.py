@@ -1,4 +1,4 @@
-"""`rewind`, `restore --at`, `show --at`: as typed, with what is said of times that are none."""
+"""`rewind`, `restore --at` and `show --at` as typed, and what they say of times that they cannot restore."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ON = {"BACKUP_REWIND": "7d"}
 
 
 class Past:
-    """An app with a backup and points of the last two hours; between 60 and 30 minutes ago nobody looked."""
+    """An app with a backup and points of the last two hours, without a look between 60 and 30 minutes ago."""
 
     def __init__(self, app: SmallApp) -> None:
         self.app, self.now = app, datetime.now(UTC).replace(microsecond=0)
@@ -39,7 +39,7 @@ class Past:
             self.app.add_rows(1)
             app.write_upload(f"at/{minutes}", b"x")
             self.look(minutes)
-            if minutes != 60:  # as if it had gone on looking until the next
+            if minutes != 60:  # as if it had looked until the next point
                 self.rewinder._chain.seen = self.now - timedelta(minutes={119: 91, 90: 61, 30: 2, 1: 1}[minutes])
 
     def look(self, minutes: int) -> None:
@@ -89,7 +89,7 @@ def test_a_backup_is_taken_where_it_is_the_nearest(past: Past) -> None:
 
 
 def test_a_backup_that_is_unusual_is_what_was_there_at_its_time(app: SmallApp, tmp_path: Path) -> None:
-    """`latest` passes over it; a time just after it led past all points, back to the backup before them."""
+    """`latest` skips it; a time just after it once led past all points, to the backup before them."""
     now = datetime.now(UTC).replace(microsecond=0)
     at = now - timedelta(seconds=60)
     rewinder = Rewinder(app.settings.model_copy(update={"rewind": "7d"}), lambda: at)
@@ -160,7 +160,7 @@ def test_behind_the_last_look_nobody_claims_to_know(app: SmallApp) -> None:
 
 
 def test_a_scheduler_that_does_not_look_claims_nothing(app: SmallApp) -> None:
-    """The settings changed, say, and no point can be taken: rows are written meanwhile."""
+    """For example, changed settings allow no point, while rows are written."""
     at = datetime.now(UTC) - timedelta(hours=2)
     create_backup(app.settings, BackupRequest(), clock=lambda: at)
     Rewinder(app.settings.model_copy(update={"rewind": "7d"}), lambda: at).look()
@@ -275,7 +275,7 @@ def test_a_clock_that_was_set_back_bridges_nothing(app: SmallApp) -> None:
 
 
 def test_a_clock_that_was_set_back_across_a_backup_mixes_no_two_chains(app: SmallApp) -> None:
-    """After ten minutes the clock is set back by five, a backup is made, and its points lie between those before."""
+    """After ten minutes the clock is set back by five; the points of the next backup lie between earlier ones."""
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=5)
     at = [start]
     settings = app.settings.model_copy(update={"rewind": "7d"})

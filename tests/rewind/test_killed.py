@@ -1,4 +1,4 @@
-"""Taking and merging points, killed or refused at each system call that changes something: nothing is torn."""
+"""No point is torn if taking or merging points is killed or refused at any system call that changes something."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Kept = dict[datetime, tuple[bytes, Uploads]]
 
 
 def world(app: SmallApp) -> tuple[Kept, Rewinder, datetime]:
-    """An app with twelve points within four hours, and the true copy of each."""
+    """Return the true copies of twelve points within four hours, the `Rewinder` that took them, and the time."""
     rewinder, clock = rewinding(app)
     kept: Kept = {}
     for number in range(12):
@@ -65,22 +65,22 @@ def world(app: SmallApp) -> tuple[Kept, Rewinder, datetime]:
 
 
 def run(app: Path, what: str, at: datetime, *strace: str) -> subprocess.CompletedProcess[str]:
-    """Do one thing of `WORK` in a process of its own, followed by strace with these options."""
+    """Do one thing of `WORK` in its own process, traced by strace with these options."""
     return warm.run([str(app), what, at.isoformat()], clean_environment(), program=WORK, strace=strace)
 
 
 def calls_of(app: Path, what: str, at: datetime, place: Path, below: str = "/backups") -> list[tuple[str, int]]:
-    """The calls in such a folder that a run makes, each by its name and its number among those of that name."""
+    """Return the run's calls in such a folder, each by its name and its number among the calls of that name."""
     trace = place / "trace"
     traced = ",".join(f"?{name}" for name in CALLS.split())
-    whole_names = ("-s", "4096")  # or strace cuts them, and names what it renames and removes by their beginning
+    whole_names = ("-s", "4096")  # or strace cuts the paths that are renamed and removed
     done = run(app, what, at, "-y", *whole_names, "-o", str(trace), "-e", f"trace={traced}")
     assert done.returncode == 0, done.stderr
     found, counted = [], Counter[tuple[str, str]]()
     for line in trace.read_text(errors="replace").splitlines():
         if match := re.match(r"(\d+) +(\w+)\((.*)", line):
             counted[match[1], match[2]] += 1
-            is_there = below in match[3] or "/proc/self/fd/" in match[3]  # by the handle of a folder of ours
+            is_there = below in match[3] or "/proc/self/fd/" in match[3]  # by the handle of one of our folders
             is_ours = is_there and (match[2] != "openat" or "O_CREAT" in match[3])
             if is_ours:
                 found.append((match[2], counted[match[1], match[2]]))
@@ -88,7 +88,7 @@ def calls_of(app: Path, what: str, at: datetime, place: Path, below: str = "/bac
 
 
 def assert_whole(app: SmallApp, kept: Kept, at: datetime, thinned: bool) -> None:
-    """Every point that is there is what was live."""
+    """Assert that no point is damaged, and that the oldest and the newest hold what was live."""
     found = moments.timeline(app.settings)
     assert not found.lost and not moments.check(app.settings)
     for one in (found.moments[1], found.moments[-1]):
@@ -162,7 +162,7 @@ def test_a_flipped_byte_costs_only_the_moments_behind_it(app: SmallApp, part: fl
             assert_restores(app, one.at, *kept[one.at])
     lost = moments.check(rewinder.settings)
     assert [one.name for one in lost] == [path.name for path in points[5:]]
-    assert Rewinder(rewinder.settings, lambda: now).look() == "taken"  # it goes on from the newest that is good
+    assert Rewinder(rewinder.settings, lambda: now).look() == "taken"  # it continues from the newest good one
     copy = true_copy(app), tree(app.uploads)
     assert_restores(app, now, *copy)
     assert moments.timeline(app.settings).in_gap(now - timedelta(minutes=5))

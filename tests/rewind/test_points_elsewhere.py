@@ -1,4 +1,4 @@
-"""Points go to a remote with the backup that they stand on, come back with it, and are removed with it."""
+"""Points go to a remote with the backup they depend on, come back with it, and are removed with it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ copies.copy(source, target, store.read_at(next(source.glob("backup_*")), ZoneInf
 
 
 class Two:
-    """An app with points, the true copy of each, and a remote; and another machine, when this one is lost."""
+    """An app with points, the true copy of each, and a remote; it can lose its backups, as on another machine."""
 
     def __init__(self, app: SmallApp, nas: Path, table: dict[str, str]) -> None:
         self.app, self.nas, self.table = app, nas, {**table, "retry_for": 0}
@@ -63,7 +63,7 @@ class Two:
             self.kept[self.clock.now] = true_copy(self.app), tree(self.app.uploads)
 
     def lose(self) -> None:
-        """The backups folder is a new and empty one."""
+        """Replace the backups folder by an empty one."""
         self.app.backups.rename(self.app.folder / "lost")
         self.app.backups.mkdir()
 

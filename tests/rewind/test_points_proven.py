@@ -1,4 +1,4 @@
-"""A point is restored for a test now and then, which history and status name; doctor looks whether points are taken."""
+"""Now and then a point is test-restored, as history and status say; doctor checks that points are taken."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_doctor_says_whether_points_are_taken_and_what_a_look_costs(
         assert found("takes points of rewind").level == "fine"
         clock.now += timedelta(seconds=20)
         assert found("last looked for points of rewind").level == "warning"
-        rewinder.interval = 200  # as if the last look had taken ten seconds of processor
+        rewinder.interval = 200  # as if the last look had taken ten seconds of processor time
         app.add_rows(1)
         assert rewinder.look() == "taken"
         assert found("A point takes 10.0 s of processor").level == "note"

@@ -1,4 +1,4 @@
-"""The scheduler takes points by itself, and goes on when it is killed."""
+"""The scheduler takes points by itself, also after it was killed and started again."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_that_no_point_can_be_taken_is_told_once_and_once_that_it_is_over(
     with listening_service() as service:
         told = {"notify_urls": (SecretUrl(service.notify()),), "notify_on": ("failure", "success")}
         settings = app.settings.model_copy(update={"rewind": "7d", **told})
-        for is_anew in (False, True):  # also where the scheduler begins anew meanwhile
+        for is_anew in (False, True):  # also if the scheduler restarts meanwhile
             daemon = Daemon(settings, lambda: settings)
             away = app.database.rename(app.folder / "away")
             for _ in range(2):
@@ -83,5 +83,5 @@ def test_that_no_point_can_be_taken_is_told_once_and_once_that_it_is_over(
                 daemon._next_look = 0
                 daemon._look_for_changes()
     ends = [one.outcome for one in history.read(app.backups).operations if one.command == "rewind"]
-    assert ends == ["success", "failure"] * 2  # the newest first
+    assert ends == ["success", "failure"] * 2  # newest first
     assert len(service.messages) == 4

@@ -1,4 +1,4 @@
-"""Points of an app that has several databases and trees: one moment of all of it, restored as a whole or not at all."""
+"""A point of several databases and trees is one moment of all of them, and is restored as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ while not select.select([sys.stdin], [], [], 0.01)[0]:
 
 @dataclass
 class Past:
-    """An app with points, and what each of its moments was."""
+    """An app with points, and the true copy of each moment."""
 
     app: SeveralApp
     clock: Clock
@@ -76,7 +76,7 @@ class Past:
         return sorted((self.app.backups / ".rewind" / "base").glob("*.point"))
 
     def change(self) -> None:
-        """Something in each database and each tree, by turns."""
+        """Change some of the databases and trees, in turns."""
         self.count += 1
         turn = self.count % 4
         if turn != 0:
@@ -98,7 +98,7 @@ class Past:
             self.kept[self.clock.now] = self.now()
 
     def now(self) -> Copy:
-        """Each database as SQLite gives it, each tree."""
+        """Return each database as SQLite copies it, and each tree."""
         app = self.app
         lives = {path.name: _true_copy(path) for path in (app.database, app.cache, app.queue) if path.exists()}
         return {**lives, "uploads": tree(app.uploads), "media": tree(app.media)}
@@ -135,18 +135,18 @@ def assert_builds(settings: Settings, at: datetime, copy: Copy) -> None:
 @pytest.fixture
 def past(app: SmallApp) -> Past:
     several = extend(app)
-    several.inner.unlink()  # a database that nobody names is in a point as a file
+    several.inner.unlink()  # points hold a database without a setting as a file
     for left in several.media.glob("inner.sqlite3-*"):
         left.unlink()
     return Past(several, Clock())
 
 
-# One moment.
+# One moment
 
 
 def test_every_point_is_what_all_of_it_was_at_its_moment_also_after_thinning(past: Past) -> None:
     past.take(24)
-    past.rewinder = Rewinder(past.settings, past.clock)  # the scheduler begins anew
+    past.rewinder = Rewinder(past.settings, past.clock)  # the scheduler restarts
     past.take(24)
     past.assert_all()
     past.clock.forward(days=3)
@@ -173,7 +173,7 @@ def test_what_one_database_changed_is_all_that_a_point_holds(past: Past) -> None
     assert not header.changed_files and header.gap_ms == 0
     past.clock.forward(minutes=1)
     assert past.rewinder.look() == "same"
-    time.sleep(2.1)  # until then a change may leave no trace in the times
+    time.sleep(2.1)  # sooner, a change may leave the times as they were
     assert past.rewinder.look() == "same"
     before = {path: path.lstat().st_ctime_ns for path in past.app.folder.rglob("*")}
     used = time.process_time()
@@ -211,7 +211,7 @@ def test_further_databases_grow_shrink_and_change_their_page_size(past: Past) ->
 
 @contextlib.contextmanager
 def counting(*databases: Path) -> Iterator[None]:
-    """A process writes the same number into each, one after the other, as long as the block lasts."""
+    """Let another process write the same numbers into each database in turn, during the block."""
     command = [sys.executable, "-c", COUNT, *map(str, databases)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin and process.stdout and process.stdout.readline()
@@ -236,7 +236,7 @@ def test_two_databases_that_count_together_come_back_as_of_one_moment(past: Past
                 past.clock.forward(minutes=1)
                 assert past.rewinder.look() == "taken"
     points = [point.read_header(path) for path in past.points]
-    assert sum(one.gap_ms == 0 for one in points) > number  # most, on a machine however busy
+    assert sum(one.gap_ms == 0 for one in points) > number  # most of them, even on a busy machine
     for place, one in enumerate(points):
         done = run_here(app, "restore", "--at", one.at.isoformat(), "--yes", env=DAYS)
         assert done.code == 0, done.err
@@ -275,7 +275,7 @@ def test_a_database_in_wal_mode_is_looked_for_again_where_somebody_commits_betwe
     assert point.read_header(past.points[-1]).gap_ms > 0
 
 
-# As the commands have it.
+# Commands
 
 
 def test_a_restore_to_a_time_can_be_undone_and_takes_one_part_alone(past: Past) -> None:
@@ -320,7 +320,7 @@ def test_the_schedulers_test_restore_takes_a_point(past: Past) -> None:
     assert past.now() == before and not list(past.app.backups.glob(".draft*"))
 
 
-# What is damaged.
+# Damage
 
 
 @pytest.mark.parametrize("name", ["database", "cache", "queue"])
@@ -379,7 +379,7 @@ def test_a_point_with_fewer_or_other_parts_is_refused(past: Past) -> None:
         assert [one.name for one in moments.check(past.settings)] == [path.name], change
 
 
-# Killed.
+# Kills
 
 
 @pytest.mark.needs("strace")
@@ -426,7 +426,7 @@ def test_a_restore_to_a_point_leaves_all_databases_and_trees_old_or_new(past: Pa
         assert not moments.check(past.settings) and not list(home.rglob(".draft*")), (name, number)
 
 
-# What comes and goes.
+# Databases that come or go
 
 
 def test_a_database_that_comes_or_goes_begins_points_anew_with_a_backup_and_says_so(
@@ -453,13 +453,13 @@ def test_a_database_that_comes_or_goes_begins_points_anew_with_a_backup_and_says
     daemon._next_look = 0.0
     daemon._look_for_changes()
     said = capsys.readouterr().err
-    assert f"queue came since the backup {newest.name}" in said and "full backup" not in said  # not in the same hour
+    assert f"queue came since the backup {newest.name}" in said and "full backup" not in said  # at most one an hour
     daemon._next_look = daemon._next_base_backup = 0.0
     daemon._look_for_changes()
     assert "queue" in [one.name for one in store.own_backups(past.settings)[0].metadata.databases]
     past.rewinder = Rewinder(past.settings, past.clock)
     for at, copy in past.kept.items():
-        assert_builds(past.settings, at, copy)  # those of before
+        assert_builds(past.settings, at, copy)  # the earlier points
 
 
 def test_other_settings_wait_for_a_backup_made_with_them(past: Past) -> None:
@@ -469,7 +469,7 @@ def test_other_settings_wait_for_a_backup_made_with_them(past: Past) -> None:
     assert Rewinder(fewer, past.clock).look() == "waiting"
 
 
-# Elsewhere.
+# Remotes
 
 
 @pytest.mark.parametrize("kind", ["folder", pytest.param("restic", marks=pytest.mark.needs("restic"))])
@@ -531,11 +531,11 @@ def test_doctor_says_that_a_database_without_a_table_is_in_points_as_a_file(app:
         assert not list((backup.path / "media").glob("inner*"))
 
 
-# As it always was.
+# The format for one database
 
 
 def test_points_of_an_app_with_one_database_are_as_they_always_were(app: SmallApp, tmp_path: Path) -> None:
-    """Points that were written before an app could have several: they are read, led on from, and merged."""
+    """Points written before an app could have several databases are read, continued and merged."""
     with tarfile.open(Path(__file__).with_name("points_of_one.tar.gz")) as packed:
         packed.extractall(app.backups, filter="tar")
     settings = app.settings.model_copy(update={"rewind": "30d"})

@@ -1,6 +1,6 @@
-"""Each point is what was live at its moment, byte for byte: compared with true copies, before and after thinning.
+"""Each point equals a true copy of what was live at its moment, byte for byte, before and after thinning.
 
-What is compared: every page as SQLite gives it, but for what it counts up in the header when it writes
+Compared are every page as SQLite gives it, but for the counters in the header that it raises when it writes
 (`pages.without_counters`), and every upload with its content, mode and time.
 """
 
@@ -30,7 +30,7 @@ from small_app import SmallApp, tree
 
 
 class Life:
-    """What an app does in a minute, by chance; the same each time."""
+    """The changes of an app, random but the same each time."""
 
     def __init__(self, app: SmallApp, seed: int) -> None:
         self.app, self.random = app, random.Random(seed)
@@ -105,7 +105,7 @@ class Life:
             self.live = None
 
     def keep_times(self) -> None:
-        """A commit after which file and WAL have the size and the times that they had."""
+        """Commit, then give file and WAL the times that they had."""
         files = [path for path in self.app.database.parent.iterdir() if not path.name.endswith("-shm")]
         before = {path: path.stat() for path in files}
         self.update()
@@ -137,7 +137,7 @@ class Life:
             self.random.choice(folders).rename(self.app.uploads / f"d{self.count}")
 
     def nothing(self) -> None:
-        """Some minutes are quiet."""
+        """Change nothing: some minutes are quiet."""
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
@@ -152,7 +152,7 @@ def test_every_point_is_what_was_live_at_its_moment_also_after_thinning(app: Sma
         if rewinder.look() == "taken":
             kept[clock.now] = true_copy(app), tree(app.uploads)
         if life.random.random() < 0.05:
-            rewinder = Rewinder(rewinder.settings, clock)  # the scheduler begins anew
+            rewinder = Rewinder(rewinder.settings, clock)  # the scheduler restarts
     life.close()
     assert len(kept) > 60
     for at, (copy, uploads) in kept.items():
@@ -170,14 +170,14 @@ def test_a_point_under_a_busy_writer_is_of_one_moment(app: SmallApp) -> None:
     with app.writer() as writer:
         for _ in range(8):
             count = len(app.rows("companies"))
-            while len(app.rows("companies")) == count:  # on a busy machine the writer may not have its turn
+            while len(app.rows("companies")) == count:  # on a busy machine the writer may have to wait
                 time.sleep(0.01)
             clock.forward(seconds=60)
             assert rewinder.look() == "taken"
     assert not writer.errors
     found, before = moments.timeline(app.settings), 0
     for moment in found.moments[1:]:
-        with moments.built(app.settings, moment) as backup:  # which has SQLite check it
+        with moments.built(app.settings, moment) as backup:  # SQLite checks it here
             file = backup.path / app.database.name
             with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?immutable=1", uri=True)) as copy:
                 rows = [name for (name,) in copy.execute("SELECT name FROM companies WHERE name LIKE 'writer%'")]
@@ -209,7 +209,7 @@ def test_another_page_size_is_a_state_like_any_other(app: SmallApp) -> None:
 def test_a_quiet_minute_costs_nothing_and_writes_nothing(app: SmallApp) -> None:
     rewinder, clock = rewinding(app)
     assert rewinder.look() == "taken"
-    time.sleep(2.1)  # until then a change may leave no trace in the times
+    time.sleep(2.1)  # sooner, a change may leave the times as they were
     clock.forward(seconds=60)
     assert rewinder.look() == "same"
     before = {path: path.lstat().st_ctime_ns for path in app.folder.rglob("*")}
@@ -222,14 +222,14 @@ def test_a_quiet_minute_costs_nothing_and_writes_nothing(app: SmallApp) -> None:
     first.write_bytes(first.read_bytes()[:9] + b"?" + first.read_bytes()[10:])
     assert [one.name for one in moments.check(app.settings)] == [first.name]
     clock.forward(seconds=60)
-    assert rewinder.look() == "taken"  # what is live is in a point again
+    assert rewinder.look() == "taken"  # a new point has the live data again
     assert_restores(app, clock.now, true_copy(app), tree(app.uploads))
 
 
 def test_the_largest_size_is_kept_by_merging_the_oldest_and_then_by_taking_no_more(app: SmallApp) -> None:
     rewinder, clock = rewinding(app)
     rewinder.use(rewinder.settings.model_copy(update={"rewind_max_bytes": 100_000}))
-    for number in range(8):  # what came and went meanwhile can be merged away
+    for number in range(8):  # files that came and went meanwhile can be merged away
         app.write_upload(f"f{number}", os.urandom(20_000))
         (app.uploads / f"f{number - 1}").unlink(missing_ok=True)
         clock.forward(minutes=1)
@@ -238,7 +238,7 @@ def test_the_largest_size_is_kept_by_merging_the_oldest_and_then_by_taking_no_mo
     assert len(chain.read(app.backups, chain.chains(app.backups)[0])[0]) < 8
     assert moments.timeline(app.settings).size <= 100_000
     with pytest.raises(BackupError, match="rewind_max_bytes"):
-        for number in range(8):  # what is still there cannot
+        for number in range(8):  # files that are still there cannot
             app.write_upload(f"g{number}", os.urandom(20_000))
             clock.forward(minutes=1)
             if rewinder.look() == "taken":
@@ -252,7 +252,7 @@ def test_a_folder_that_cannot_be_read_for_a_minute_is_not_gone(app: SmallApp, mo
     walk = live_uploads.tree.walk
 
     def closed(root: Path, skip: Skip | None = None, unreadable: Unreadable | None = None) -> Iterator[Entry]:
-        """What the system lets an ordinary user see of it: the folder, with its new mode, and nothing in it."""
+        """Yield what the system shows an ordinary user: the folder with its new mode, and nothing in it."""
         for entry in walk(root, skip=skip):
             if unreadable is None or not entry.path.startswith("1/"):
                 yield entry
@@ -271,7 +271,7 @@ def test_a_folder_that_cannot_be_read_for_a_minute_is_not_gone(app: SmallApp, mo
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who knows owners")
 def test_points_of_root_and_of_another_user_are_one_chain(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who may not give a file away notes no owners; and who copied the backups may own all of them."""
+    """A user who cannot give files away records no owners, and may own every file of copied backups."""
     rewinder, clock = rewinding(app)
     kept = {}
     for number, user in enumerate((0, 65534, 0, 65534)):
