@@ -1,4 +1,4 @@
-"""Nobody gains rights: root works on another user's folders as that user, and no settings of third users are read."""
+"""Nobody gains rights: root works on another's folders as that user, and reads no settings that others can change."""
 
 from __future__ import annotations
 

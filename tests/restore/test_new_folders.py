@@ -1,4 +1,4 @@
-"""Each lost folder comes back in one rename with all its contents; what was put in its place meanwhile stays."""
+"""Each lost folder comes back in one step with all its contents; what was put in its place meanwhile stays."""
 
 from __future__ import annotations
 
