@@ -1,4 +1,4 @@
-"""A real browser without a window, for what people open in one; and for the pictures in the documents."""
+"""A headless browser, for tests of what people open in one, and for the pictures in the documents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-# Alone: it asks nobody for updates, and knows nothing of an earlier run.
+# Isolated: it contacts no update server, and keeps nothing between runs.
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage --no-first-run --hide-scrollbars"
     " --disable-background-networking --disable-component-update --disable-sync --disable-default-apps"
@@ -22,7 +22,7 @@ FLAGS = (
 
 @contextlib.contextmanager
 def chromium(profile: Path) -> Iterator[Chrome]:
-    """Chromium with a profile of its own, which ends with the block; its console and its requests are kept."""
+    """Run Chromium with its own profile while the block lasts; record its console and its requests."""
     options = ChromeOptions()
     options.binary_location = shutil.which("chromium") or "chromium"
     for flag in (*FLAGS.split(), f"--user-data-dir={profile}"):
@@ -36,7 +36,7 @@ def chromium(profile: Path) -> Iterator[Chrome]:
 
 
 def look(driver: Chrome, width: int, height: int = 800, scheme: str = "light", scale: float = 1) -> None:
-    """From now on the window is so large, and the person likes it light or dark."""
+    """Set the size of the window, and whether the person prefers light or dark."""
     size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     wish = {"name": "prefers-color-scheme", "value": scheme}
@@ -44,16 +44,16 @@ def look(driver: Chrome, width: int, height: int = 800, scheme: str = "light", s
 
 
 def picture(driver: Chrome) -> bytes:
-    """What is to be seen in the window now, as PNG."""
+    """Return a screenshot of the window as PNG."""
     return b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", {})["data"])
 
 
 def console(driver: Chrome) -> list[str]:
-    """What the browser has to complain about, since it was last asked."""
+    """Return the browser's console messages since the last call."""
     return [entry["message"] for entry in driver.get_log("browser")]
 
 
 def requests(driver: Chrome) -> list[str]:
-    """Every address that was asked for, since this was last asked."""
+    """Return every URL requested since the last call."""
     events: Iterator[Any] = (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
     return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]

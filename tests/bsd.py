@@ -1,4 +1,4 @@
-"""Programs that refuse what only GNU's understand, as macOS's do; the ones of this machine do the work."""
+"""Stand-ins that refuse options only GNU programs understand, as macOS's do; this machine's programs do the work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-# The letters that each takes, in the form of getopt: those that macOS and FreeBSD both have. None has long options.
+# The options of each program in getopt's form: those that macOS and FreeBSD share. None has long options.
 LETTERS = {
     "basename": "as:",
     "cat": "benstuv",
@@ -69,7 +69,7 @@ os.execv(real, [name, *words])
 
 
 class Programs:
-    """Such programs in that folder, in place of those of the same name."""
+    """Stand-ins in that folder, for the programs of the same names."""
 
     def __init__(self, folder: Path) -> None:
         self._log = folder / "bsd.jsonl"
@@ -86,7 +86,7 @@ class Programs:
         return {name for name, _, _ in self._calls()}
 
     def refused(self) -> list[str]:
-        """What was typed that they do not understand."""
+        """The calls that they did not understand."""
         return [" ".join([name, *words]) for name, is_understood, words in self._calls() if not is_understood]
 
     def _calls(self) -> list[tuple[str, bool, list[str]]]:

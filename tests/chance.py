@@ -1,7 +1,7 @@
-"""What a test chooses by chance: of many points some, with one seed, which is the commit's and can be repeated.
+"""Random choices of the tests: some of many points, by one seed, which comes from the commit and can be repeated.
 
-So each commit looks at other points, and a failure comes again with `BACKUP_TESTS_SEED`. `--thorough` takes them all,
-and `BACKUP_TESTS_SHARE=2` twice as many as a test names.
+So each commit visits other points, and `BACKUP_TESTS_SEED` repeats a failure. `--thorough` visits all points, and
+`BACKUP_TESTS_SHARE=2` twice as many as a test names.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ SHARE = "BACKUP_TESTS_SHARE"
 
 
 def is_thorough() -> bool:
-    """Whether every point is wanted."""
+    """Return whether every point is wanted."""
     return os.environ.get(THOROUGH) == "1"
 
 
 def share(most: int) -> int:
-    """How many tries are enough in one run of many: a third, or that `SHARE`; all of them in a thorough one."""
+    """Return how many of that many tries one run makes: a third, or the share in `SHARE`; all in a thorough run."""
     usual = 1.0 if is_thorough() else 1 / 3
     return math.ceil(most * float(os.environ.get(SHARE, usual)))
 
 
 @cache
 def seed() -> int:
-    """The seed of this run: as told, or made of the commit; by chance where there is none."""
+    """Return the seed of this run: the given one, else the commit's, else a random one."""
     if told := os.environ.get(SEED):
         return int(told)
     here = Path(__file__).parent
@@ -43,14 +43,14 @@ def seed() -> int:
 
 
 def chance(what: str) -> random.Random:
-    """A source of chance for that purpose, the same in each run with this seed."""
+    """Return a random generator for that purpose, the same in each run with this seed."""
     return random.Random(f"{seed()} {what}")
 
 
 def some(points: Sequence[T], most: int | None, what: str) -> list[T]:
-    """At most that `share` of the points, in order, first and last among them; all of them in a thorough run.
+    """Return about that `share` of the points, in order, the first and the last included; all in a thorough run.
 
-    None: that share of all there are.
+    With `most` None, the share is of all points.
     """
     number = share(len(points) if most is None else most)
     if is_thorough() or len(points) <= number or len(points) < 3:
@@ -60,9 +60,9 @@ def some(points: Sequence[T], most: int | None, what: str) -> list[T]:
 
 
 def cases(all_of_them: Sequence[T], what: str, most: int | None = None) -> list[T]:
-    """Of the cases of one test at most that `share` (None: of all there are), in order; all in a thorough run.
+    """Return at most that `share` (`most` None: of all) of a test's cases, in order; all in a thorough run.
 
-    The end of the run says so.
+    The end of the run reports the choice.
     """
     number = share(len(all_of_them) if most is None else most)
     if is_thorough() or number >= len(all_of_them):
@@ -72,7 +72,7 @@ def cases(all_of_them: Sequence[T], what: str, most: int | None = None) -> list[
 
 
 def told() -> Iterator[str]:
-    """What `cases` has chosen since this was asked last."""
+    """Yield what `cases` has chosen since the last call."""
     while _told:
         yield _told.pop()
 
@@ -81,7 +81,7 @@ _told: list[str] = []
 
 
 def onwards(what: str) -> Iterator[int]:
-    """1, 2, 3 and so on in a thorough run; else that `share` of them, the first among them."""
+    """Yield 1, 2, 3 and so on in a thorough run, else about that `share` of the numbers, 1 included."""
     number, longest, choose = 1, max(1, round(600 / share(300)) - 1), chance(what)
     while True:
         yield number
@@ -89,7 +89,7 @@ def onwards(what: str) -> Iterator[int]:
 
 
 def header() -> str:
-    """What a run says about it at its beginning."""
+    """Return the line about the choice for the head of a run."""
     if is_thorough():
         return f"every fault point is visited; the seed is {seed()}"
     return f"of the fault points some are visited ({SEED}={seed()} repeats the choice; --thorough visits all)"

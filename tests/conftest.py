@@ -1,4 +1,4 @@
-"""The fixtures every test may use: `app`, a small real app, and `needs`, for what a machine may not have."""
+"""The fixtures that every test may use: `app`, a small real app, and `needs`, for tools that a machine may lack."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 
 import chance
 
-# What the fault suite counts is said at the end of any run, by the process that reports it.
+# Hooks of the fault suite: the process that reports a run prints the suite's counts at its end.
 from crash.points import CASES, pytest_runtest_logreport, pytest_terminal_summary
 from small_app import SmallApp
 
-# A run in the background of a script ignores Ctrl-C, and so would everything that it starts.
+# A script's background job ignores Ctrl-C, and so would every process that it starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -67,7 +67,7 @@ SYSTEM_FOLDERS = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
 
 
 def require(*tools: str) -> None:
-    """Skip the test, saying how to get the tool, where one is missing; fail it where a run must leave nothing out."""
+    """Skip the test if a tool is missing, and say how to get it; fail it if the run must leave nothing out."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), SYSTEM_FOLDERS))
     for tool in tools:
         if shutil.which(tool, path=path):
@@ -80,10 +80,10 @@ def require(*tools: str) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one engine run in one process, so that it is started once; those of other engines run beside them.
+    """Run the tests of one engine in one process, so that it is started once; other engines run in parallel.
 
-    The first engine's come first, since they take longest, and make the images. The others would wait for these: they
-    come when some of the rest has run.
+    The first engine's tests come first, since they take longest and build the images. The tests of other engines would
+    wait for these images, so they come after some of the rest.
     """
     others = {"test_podman": "podman", "test_debian13": "debian13"}
     first, later, rest = list[pytest.Item](), list[pytest.Item](), list[pytest.Item]()
@@ -105,27 +105,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(name="needs")
 def needs_tools() -> Callable[..., None]:
-    """`needs("strace")` inside a test; as a decorator, `@pytest.mark.needs("strace")`."""
+    """Return `require`: `needs("strace")` in a test; as a decorator, `@pytest.mark.needs("strace")`."""
     return require
 
 
 @pytest.fixture(scope="session")
 def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the migrated databases are kept that each test's app starts from."""
+    """The folder of the migrated databases from which each test's app starts."""
     return tmp_path_factory.mktemp("templates")
 
 
 @pytest.fixture
 def app(tmp_path: Path, templates: Path) -> SmallApp:
-    """A small real app of its own for each test."""
+    """A small real app, a new one for each test."""
     return SmallApp.create(tmp_path / "app", templates)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Chance is the commit's: what is found in one run is found in the next, and by whoever looks for it."""
+    """Take the seed from the commit, so that its runs make the same choices; --thorough leaves Hypothesis random."""
     if config.getoption("--thorough"):
         os.environ[chance.THOROUGH] = "1"
-    os.environ[chance.SEED] = str(chance.seed())  # the processes of a run have the same tests
+    os.environ[chance.SEED] = str(chance.seed())  # all worker processes must collect the same tests
     hypothesis.settings.register_profile("stable", derandomize=not chance.is_thorough())
     hypothesis.settings.load_profile("stable")
 

@@ -1,4 +1,4 @@
-"""The documents of the project, and what is in them: sections, blocks, tables, links."""
+"""The project's documents and their parts: sections, code blocks, tables, links."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def text(path: Path) -> str:
 
 
 def section(title: str, path: Path = GUIDE) -> str:
-    """The text below the heading of that name, its own subsections included."""
+    """Return the text below that heading, its subsections included."""
     masked = re.sub(r"^( *)```.*?^\1```", lambda block: block[0].replace("\n#", "\n\0"), text(path), flags=re.M | re.S)
     found = re.search(rf"^(#+) {re.escape(title)}$\n(.*?)(?=^#+ |\Z)", masked, re.M | re.S)
     assert found, f"{path.name} has no section {title!r}"
@@ -35,12 +35,12 @@ def outside_blocks(path: Path) -> str:
 
 
 def blocks(content: str, language: str = "sh") -> list[str]:
-    """The code blocks of that language that stand at the left margin."""
+    """Return the code blocks of that language at the left margin."""
     return re.findall(rf"^```{language}\n(.*?)^```", content, re.M | re.S)
 
 
 def rows(content: str) -> list[list[str]]:
-    """The cells of each row of every table in it, heads apart."""
+    """Return the cells of each row of every table, without the header rows."""
     tables = re.findall(r"^\|.*\n\|[-|]+\n((?:\|.*\n?)*)", content, re.M)
     return [[cell.strip() for cell in line.strip("| ").split(" |")] for table in tables for line in table.splitlines()]
 
@@ -50,6 +50,6 @@ def in_backticks(content: str) -> set[str]:
 
 
 def anchors(path: Path) -> set[str]:
-    """The names that the headings get: small letters, hyphens for spaces, no other marks."""
+    """Return the anchors of the headings: lower case, hyphens for spaces, no other marks."""
     titles = re.findall(r"^#+ (.+)$", outside_blocks(path), re.M)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -1,4 +1,4 @@
-"""The Python examples of the documents: they are run, and checked as a user's type checker would."""
+"""The Python examples of the documents: tests run them, and check their types as a user's type checker would."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ PYTHON = DOCS / "python.md"
 
 
 def examples() -> list[str]:
-    """The code blocks of docs/python.md, in order."""
+    """Return the code blocks of docs/python.md, in order."""
     return blocks(text(PYTHON), "python")

@@ -1,7 +1,7 @@
-"""What people and programs outside rely on, as golden files in `tests/contract/`: keys and types, no values.
+"""Golden files in `tests/contract/`: the keys and types, not the values, that people and other programs rely on.
 
-`tests/run tests/contract/test_golden.py --write-golden` writes them anew. Read the difference before it is committed: a
-key may be added, but none may be removed or changed without a new `schema_version`.
+`tests/run tests/contract/test_golden.py --write-golden` rewrites them. Read the difference before you commit it: a key
+may be added, but none may be removed or changed without a new `schema_version`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _BY_NAME = ("rows", "rows_before", "rows_after", "changes", "needs", "by_kind", 
 
 
 def shape(*values: Any) -> Any:
-    """The keys and types of all these JSON values together.
+    """Return the keys and types of all these JSON values together.
 
-    `?` behind a key: it is null in some. `*`: any key, a name that depends on the data.
+    `?` after a key: its value is null in some. `*`: any key, a name that depends on the data.
     """
     known = [one for one in values if one is not None]
     if not known:
@@ -37,7 +37,7 @@ def shape(*values: Any) -> Any:
 
 
 def folded(value: Any, backup: Collection[str]) -> Any:
-    """The same, with one entry instead of all those of a backup, whose keys are given."""
+    """Return the value with one entry in place of all the keys of a backup, which `backup` names."""
     if isinstance(value, list):
         return [folded(one, backup) for one in value]
     if not isinstance(value, dict):
@@ -64,7 +64,7 @@ def _kind(value: Any) -> str:
 
 
 def compare(name: str, found: Any, write: bool) -> None:
-    """`found` is what the golden file of that name holds; with `write` it is from now on."""
+    """Assert that `found` equals the golden file of that name; with `write`, write the file first."""
     path, text = FOLDER / f"{name}.json", pretty(found) + "\n"
     if write:
         path.write_text(text, encoding="utf-8")
@@ -78,7 +78,7 @@ def compare(name: str, found: Any, write: bool) -> None:
 
 
 def pretty(value: Any, indent: str = "") -> str:
-    """JSON for people: what fits on a line is on one."""
+    """Return JSON for people: a value that fits on a line is on one line."""
     flat = json.dumps(value, ensure_ascii=False)
     if len(indent) + len(flat) <= _WIDTH or not isinstance(value, dict | list):
         return flat

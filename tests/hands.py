@@ -1,4 +1,4 @@
-"""A person at the terminal interface: presses keys, clicks, reads the screen, and waits for what should come.
+"""A simulated person at the terminal interface: presses keys, clicks, reads the screen, waits for what should appear.
 
 def test_something(app: SmallApp) -> None:
     async def story(person: Person) -> None:
@@ -27,38 +27,38 @@ from backupkit.ui.window import BackupApp
 from small_app import SmallApp
 
 SMALL, LARGE = (80, 24), (120, 40)
-_PATIENCE = 120.0  # seconds, on a machine that has other things to do
+_PATIENCE = 120.0  # seconds; generous, because the machine may be busy
 _NAMES = {"_": "underscore", ".": "full_stop", "/": "slash", "-": "minus", ":": "colon", " ": "space", "*": "asterisk"}
 
 
 class Person:
-    """What a person can do and see at a window."""
+    """The actions of a person at a window, and what the person sees."""
 
     def __init__(self, window: BackupApp, pilot: Pilot[None]) -> None:
         self.window, self.pilot = window, pilot
 
     @property
     def screen(self) -> str:
-        """All that is on the screen now, line by line; of a dialog, only what is in it."""
+        """All text on the screen, line by line; if a dialog is open, only the dialog's text."""
         screen = self.window.screen
         strips = screen._compositor.render_strips()
         lines = ["".join(segment.text for segment in strip) for strip in strips]
         if not isinstance(screen, ModalScreen):
             return "\n".join(lines)
-        if not (inside := screen.query("*")):  # it is not mounted yet
+        if not (inside := screen.query("*")):  # the dialog is not mounted yet
             return ""
         box = inside.first().region
         return "\n".join(line[box.x : box.right] for line in lines[box.y : box.bottom])
 
     async def until(self, claim: Callable[[], object], what: str = "") -> None:
-        """Goes on as soon as the claim is true."""
+        """Wait until the claim is true."""
         deadline = time.monotonic() + _PATIENCE
         while not claim():
             assert time.monotonic() < deadline, f"{what or 'it'} did not come:\n{self.screen}"
             await self.pilot.pause(0.02)
 
     async def sees(self, *texts: str) -> None:
-        """Goes on as soon as all of it is on the screen, at whatever place a line ends."""
+        """Wait until all the texts are on the screen, wherever its lines break."""
         for text in texts:
             await self.until(lambda text=text: squeezed(text) in squeezed(self.screen), repr(text))  # type: ignore[misc]
 
@@ -69,12 +69,12 @@ class Person:
         await self.pilot.press(*(_NAMES.get(letter, letter) for letter in text))
 
     async def click(self, selector: str) -> None:
-        """A click on what is there, and can be clicked, sooner or later."""
+        """Click the widget as soon as it can be clicked."""
         await self.until(lambda: self.can_click(selector), selector)
         await self.pilot.click(selector)
 
     def can_click(self, selector: str) -> bool:
-        """Whether it is there, once, and nothing lies over it."""
+        """Return whether exactly one such widget is there, enabled, with nothing over it."""
         found = self.window.screen.query(selector)
         if len(found) != 1 or not found.first().region.area or found.first().disabled:
             return False
@@ -84,12 +84,12 @@ class Person:
         return False
 
     def the(self, kind: type[Widget] | str) -> Widget:
-        """The widget of that kind, or by that selector."""
+        """Return the widget of that kind, or by that selector."""
         return self.window.screen.query_one(kind)  # type: ignore[return-value,arg-type]
 
 
 def squeezed(text: str) -> str:
-    """Without what a line's end, a column or a frame puts between two letters."""
+    """Return the text without whitespace and vertical frame lines."""
     return re.sub(r"[\s│]+", "", text)
 
 
@@ -101,7 +101,7 @@ def at_the_window(
     settings: Settings | None = None,
     clock: Clock = utc_now,
 ) -> None:
-    """A person at a window on this app, which has looked at the disk."""
+    """Run the story with a person at a window on this app, after the window's first look at the disk."""
 
     async def told() -> None:
         window = BackupApp(settings or app.settings, clock, place)

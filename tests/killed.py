@@ -1,4 +1,4 @@
-"""A restore that is killed for real, at a function of ours: what is left is for the test to look at."""
+"""Kill a restore at one of the toolkit's functions, for tests that look at what is left."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def kill(app: SmallApp, point: Point, *command: str, count: int = 1, **environme
 
 
 def move(source: Path, target: Path) -> None:
-    """As a person does it; across file systems too."""
+    """Move with `mv`, as a person does; it can cross file systems."""
     subprocess.run(["mv", os.fspath(source), os.fspath(target)], check=True)

@@ -1,4 +1,4 @@
-"""A real web server on this machine that remembers what it was told, and answers as its paths say."""
+"""A real web server on this machine that records its requests, and answers as their paths say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Heard:
-    """One request."""
+    """One recorded request."""
 
     method: str
     path: str
@@ -27,14 +27,14 @@ class Heard:
 
 @dataclass
 class Service:
-    """What it heard so far. A path with `hang` in it is answered when the test is over, `500` and `redirect` so."""
+    """The requests so far. A path with `hang` is answered after the test, with `500` or `redirect` by that code."""
 
     port: int = 0
     heard: list[Heard] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
     def notify(self, path: str = "", user: str = "") -> str:
-        """Apprise's URL for it."""
+        """Return Apprise's URL of this server."""
         return f"json://{user}127.0.0.1:{self.port}/{path}"
 
     def page(self, path: str = "check", user: str = "") -> str:
@@ -42,12 +42,12 @@ class Service:
 
     @property
     def messages(self) -> list[Any]:
-        """What came by Apprise, in order."""
+        """The messages that Apprise sent, in order."""
         return [one.json for one in self.heard if one.headers["content-type"] == "application/json"]
 
     @property
     def pings(self) -> list[str]:
-        """The paths that were pinged, in order."""
+        """The pinged paths, in order."""
         return [one.path for one in self.heard if one.headers["content-type"].startswith("text/plain")]
 
 
@@ -63,7 +63,7 @@ def listening_service() -> Iterator[Service]:
             if "hang" in self.path:
                 service.over.wait(120)
             code = next((code for word, code in (("500", 500), ("redirect", 302)) if word in self.path), 200)
-            with contextlib.suppress(OSError):  # whoever asked may be gone
+            with contextlib.suppress(OSError):  # the client may be gone
                 self.send_response(code)
                 if code == 302:
                     self.send_header("Location", f"http://127.0.0.1:{service.port}/landed")

@@ -1,4 +1,4 @@
-"""Apps that use Alembic in other ways than the reference app: small trees, written file by file."""
+"""Small apps that use Alembic in other ways than the reference app, written file by file."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ with create_engine(context.config.get_main_option("sqlalchemy.url")).connect() a
     with context.begin_transaction():
         context.run_migrations()
 """
-# Each name is a revision; what it runs, and what it stands on.
+# Bodies of upgrades.
 NOTES = "op.execute('CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)')"
 COLOUR = "op.execute('ALTER TABLE notes ADD COLUMN colour TEXT')"
 
 
 class OtherApp:
-    """An app folder with a database, uploads and backups, and migrations one writes oneself."""
+    """An app folder with a database, uploads and backups, whose migrations the test writes."""
 
     def __init__(self, folder: Path, database: str = "data/app.db") -> None:
         self.folder = folder
@@ -48,7 +48,7 @@ class OtherApp:
 
     @classmethod
     def usual(cls, folder: Path, ini: str = INI, env: str = ENV, database: str = "data/app.db") -> OtherApp:
-        """Two migrations in `alembic/`, the second not yet run, and a note in the database."""
+        """Create an app with two migrations in `alembic/`, the second not yet run, and three notes."""
         app = cls(folder, database)
         app.write("alembic.ini", ini)
         app.write("alembic/env.py", env)
@@ -66,7 +66,7 @@ class OtherApp:
     def migration(
         self, revision: str, run: str, below: Any = None, place: str = "alembic/versions", **more: Any
     ) -> Path:
-        """One migration; `run` is the body of its upgrade, `more` what else a migration can say of itself."""
+        """Write one migration; `run` is the body of its upgrade, `more` are other variables of its module."""
         facts = {"revision": revision, "down_revision": below, "branch_labels": None, "depends_on": None, **more}
         lines = [f'"""The migration {revision}."""', "from alembic import op", "import sqlalchemy as sa"]
         lines += [f"{name} = {value!r}" for name, value in facts.items()]
@@ -75,7 +75,7 @@ class OtherApp:
         return self.write(f"{place}/{revision}.py", text)
 
     def with_notes(self, *revisions: str) -> None:
-        """The database as these revisions have it, made without Alembic, with three notes in it."""
+        """Create the database at these revisions, without Alembic, with three notes in it."""
         columns = "id INTEGER PRIMARY KEY, text TEXT" + (", colour TEXT" if "b2" in revisions else "")
         with contextlib.closing(sqlite3.connect(self.database)) as live, live:
             live.execute("PRAGMA journal_mode=WAL")
@@ -85,7 +85,7 @@ class OtherApp:
             live.executemany(f"INSERT INTO {self.version_table} VALUES (?)", [(one,) for one in revisions])
 
     def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """What the live database answers; committed."""
+        """Run the statement on the live database, commit, and return the rows."""
         with contextlib.closing(sqlite3.connect(self.database, timeout=30)) as live, live:
             return live.execute(statement, values).fetchall()
 
@@ -93,7 +93,7 @@ class OtherApp:
         return {row[0] for row in self.query(f"SELECT version_num FROM {self.version_table}")}
 
     def settings(self, **more: Any) -> Settings:
-        """The settings of this app, for the library."""
+        """Return the settings of this app, for the library."""
         places = {"database": self.database, "uploads": self.uploads, "dir": self.backups}
         return Settings(app_dir=self.folder, **{**places, "busy_timeout": 5, "lock_timeout": 1, **more})
 
@@ -104,7 +104,7 @@ class OtherApp:
         cwd: Path | None = None,
         check: int | None = None,
     ) -> Result:
-        """Run `backup_restore.py` on this app, with no terminal."""
+        """Run `backup_restore.py` on this app, without a terminal."""
         told = {"BACKUP_APP_DIR": str(self.folder), "BACKUP_DATABASE": str(self.database), **(env or {})}
         done = warm.run(arguments, {**clean_environment(), **told}, cwd or self.folder)
         result = Result(done.returncode, done.stdout, done.stderr)
@@ -112,7 +112,7 @@ class OtherApp:
         return result
 
     def typed(self, line: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """The line, as a person types it in some other folder, with this Python's programs at hand."""
+        """Run the line in bash, as a person types it in another folder, with this Python's programs on the PATH."""
         path = os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"]))
         known = {**clean_environment(), "PATH": path, "PYTHONPATH": str(BACKEND), **environment}
         return subprocess.run(["bash", "-c", line], cwd="/", env=known, capture_output=True, text=True, check=False)

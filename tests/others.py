@@ -1,4 +1,4 @@
-"""An app whose folders belong to another user, worked on by root; and what that user can do meanwhile."""
+"""Helpers for an app whose folders belong to another user while root runs the toolkit, and for acts of that user."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from small_app import COMMAND, Result, SmallApp, clean_environment
 
-USER = 4242  # has no name, and owns nothing but what it is given
+USER = 4242  # this user has no name, and owns only what `give` gives it
 
 
 def python_for_all() -> list[str]:
-    """A Python that any user of this machine can start, with the packages of this one."""
+    """Return a Python that any user of this machine can start, with this one's packages."""
     folders = (Path(sys.base_prefix), *Path(sys.base_prefix).parents)
     if all(folder.stat().st_mode & 0o005 == 0o005 for folder in folders):
         return [sys.executable]
@@ -26,7 +26,7 @@ def python_for_all() -> list[str]:
 
 
 def give(user: int, *places: Path) -> None:
-    """The places and everything below them belong to that user."""
+    """Give the places and everything below them to that user."""
     for place in places:
         for path in (place, *place.rglob("*")):
             os.chown(path, user, user, follow_symlinks=False)
@@ -35,7 +35,7 @@ def give(user: int, *places: Path) -> None:
 def as_root(
     app: SmallApp, *arguments: str, prefix: tuple[str, ...] = (), env: Mapping[str, str] | None = None
 ) -> Result:
-    """The command, started by root."""
+    """Run the command as root."""
     done = subprocess.run(
         [*prefix, *python_for_all(), str(COMMAND), *arguments],
         env={**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "HOME": "/root", **(env or {})},
@@ -50,7 +50,7 @@ def as_root(
 
 
 def as_other(act: Callable[[], object], user: int = USER) -> None:
-    """Done by a process of that user."""
+    """Run the act in a process of that user."""
     child = os.fork()
     if not child:
         code = 1
@@ -66,5 +66,5 @@ def as_other(act: Callable[[], object], user: int = USER) -> None:
 
 
 def owners(*places: Path) -> set[int]:
-    """The owners of the places and of everything below them."""
+    """Return the owners of the places and of everything below them."""
     return {path.lstat().st_uid for place in places for path in (place, *place.rglob("*"))}

@@ -1,7 +1,7 @@
-"""A repository of restic that opens at once. Real ones take half a second of work for it, on purpose, each time.
+"""A restic repository that opens at once. A real one takes half a second of key derivation each time, on purpose.
 
-How costly that is stands in the repository's key, which is written anew here: what restic does with it is the same.
-The form is restic's: https://github.com/restic/restic/blob/master/doc/design.rst
+The repository's key stores this cost, so the key is written anew here with a low one; restic works with it as usual.
+The format is restic's: https://github.com/restic/restic/blob/master/doc/design.rst
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NONCE = _TAG = 16
 
 
 def put_repository(place: Path, password: str, templates: Path) -> Path:
-    """A new repository at that place; all have one master key, and no snapshot."""
+    """Create a repository at that place; all have the same master key, and no snapshot."""
     return shutil.copytree(_template(templates / "quick_restic", password), place)
 
 
@@ -51,7 +51,7 @@ def _cheapened(told: dict[str, Any], password: str) -> bytes:
 
 
 def _derived(told: dict[str, Any], password: str) -> bytes:
-    """32 bytes to encrypt with, and twice 16 to sign with."""
+    """Return the derived key: 32 bytes to encrypt with, and twice 16 to sign with."""
     costs = {"n": told["N"], "r": told["r"], "p": told["p"]}
     return hashlib.scrypt(password.encode(), salt=base64.b64decode(told["salt"]), **costs, maxmem=1 << 30, dklen=64)
 

@@ -1,4 +1,4 @@
-"""What a refusal must look like, and the proof that it changed nothing; for the tests of bad input."""
+"""Check how a refusal looks, and that it changed nothing; for the tests of bad input."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from backupkit.config.deployment import in_full
 from small_app import COMMAND, Result, SmallApp, clean_environment
 from whole_program import program
 
-# What a refused command may leave: who was here, and that it was refused.
+# Files that a refused command may leave: the lock, and the record of the refusal.
 TRACES = (".lock", ".state", ".state/history.jsonl")
 
 Picture = dict[str, tuple[str, int, int, int, bytes]]
 
 
 def picture(app: SmallApp) -> Picture:
-    """Every entry of the live data and of the backups folder: kind, mode, owner, time of change, content."""
+    """Return every entry of the live data and the backups folder: kind, mode, owner, modification time, content."""
     found: Picture = {}
     for top in (app.database.parent, app.uploads, app.backups):
         found |= {f"{top.name}/{path}": facts for path, facts in _entries(top)}
@@ -54,15 +54,15 @@ def _facts(path: Path) -> tuple[str, int, int, int, bytes]:
     if stat.S_ISREG(facts.st_mode):
         content = path.read_bytes() if os.access(path, os.R_OK) else b"cannot be read"
         return "file", mode, owner, facts.st_mtime_ns, content
-    # A folder's time says that a draft came and went, which is no change.
+    # A draft that came and went changes a folder's time, which counts as no change.
     return ("folder" if stat.S_ISDIR(facts.st_mode) else "special"), mode, owner, 0, b""
 
 
 def assert_refusal(result: Result, code: int, names: str, hint: str) -> None:
-    """The exit code; last on stderr one sentence that names the thing, and what to do next.
+    """Assert the exit code, and that stderr ends with one sentence that names the thing, and what to do next.
 
-    Nothing is on stdout, or with --json the same in one document. `hint` is a pattern; a command in backticks in it is
-    one that is printed in full.
+    Stdout is empty, or with --json holds the same in one document. `hint` is a pattern; a command in backticks in it is
+    printed in full.
     """
     hint = in_full(hint, {})
     assert "Traceback" not in result.err, result.err
@@ -78,7 +78,7 @@ def assert_refusal(result: Result, code: int, names: str, hint: str) -> None:
 
 
 def run_here(app: SmallApp, *arguments: str, env: Mapping[str, str] | None = None, check: int | None = None) -> Result:
-    """What `app.command` does, without the time it takes to start a process."""
+    """Run a command as `app.command` does, but in this process, which is faster."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         for name in set(os.environ) - set(clean_environment()):
@@ -110,7 +110,7 @@ def refused(
     hint: str,
     env: Mapping[str, str] | None = None,
 ) -> Result:
-    """The command is refused in that way, and nothing at all is other than it was."""
+    """Assert that the command is refused in that way and changes nothing."""
     before = picture(app)
     result = run_here(app, *arguments, env=env)
     assert_refusal(result, code, names, hint)
@@ -119,7 +119,7 @@ def refused(
 
 
 def refused_to_user(app: SmallApp, *arguments: str, code: int, names: str, hint: str) -> Result:
-    """`refused`, for a user to whom file modes apply."""
+    """Like `refused`, as a user to whom file modes apply."""
     before = picture(app)
     result = as_user(app, *arguments)
     assert_refusal(result, code, names, hint)
@@ -128,7 +128,7 @@ def refused_to_user(app: SmallApp, *arguments: str, code: int, names: str, hint:
 
 
 def as_user(app: SmallApp, *arguments: str) -> Result:
-    """The command as a user to whom file modes apply: root is run without the privileges that pass them by."""
+    """Run the command as a user to whom file modes apply: root drops the privileges that bypass them."""
     done = subprocess.run(
         [*without_privileges(), sys.executable, str(COMMAND), *arguments],
         env={**clean_environment(), "BACKUP_APP_DIR": str(app.folder)},
@@ -143,7 +143,7 @@ def as_user(app: SmallApp, *arguments: str) -> Result:
 
 
 def without_privileges() -> list[str]:
-    """What goes before a command so that file modes apply to it: root without its powers, where root runs the tests."""
+    """Return the prefix that makes file modes apply to a command: as root, drop root's privileges."""
     if os.geteuid() != 0:
         return []
     if not shutil.which("setpriv"):
@@ -153,7 +153,7 @@ def without_privileges() -> list[str]:
 
 @contextlib.contextmanager
 def another_process(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A Python process that has run the code and printed a line, alive until the block ends."""
+    """Run a Python process that executes the code and prints a line; it lives until the block ends."""
     with subprocess.Popen(
         [sys.executable, "-c", f"import sys, time\n{code}\nprint('ready', flush=True)\nsys.stdin.read()"]
         + [str(argument) for argument in arguments],

@@ -1,4 +1,4 @@
-"""Text of a program, run by a new interpreter that finds what the tests find."""
+"""Run a program, given as text, in a new interpreter with the import path of the tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def run(script: str, cwd: Path | None = None, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """The finished process, with what it printed."""
+    """Run the program and return the finished process with its output."""
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), *arguments],
         cwd=cwd,
@@ -23,7 +23,7 @@ def run(script: str, cwd: Path | None = None, *arguments: str, check: bool = Tru
 
 
 def in_place_of_a_module(program: str) -> Callable[..., subprocess.Popen[bytes]]:
-    """What `process.start_module` is to be instead: it starts this program, with the module's arguments and pipes."""
+    """Return a substitute for `process.start_module`: it starts this program, with the module's arguments and pipes."""
 
     def start(_module: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

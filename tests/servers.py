@@ -1,4 +1,4 @@
-"""Real servers for the tests of remotes, on this machine alone; and a line to one that can be cut."""
+"""Real servers for the tests of remotes, on this machine only, and a connection to them that can be cut."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = "127.0.0.1"
-SSHD = "/usr/sbin/sshd"  # it insists on being called by its whole path
+SSHD = "/usr/sbin/sshd"  # sshd must be started by its absolute path
 SSHD_CONFIG = """\
 ListenAddress {here}
 Port {port}
@@ -34,7 +34,7 @@ Subsystem sftp internal-sftp
 
 @contextlib.contextmanager
 def s3() -> Iterator[int]:
-    """The port of a server of S3's API, with nothing in it."""
+    """Run an empty server of the S3 API; yield its port."""
     port = free_port()
     with running([sys.executable, "-m", "moto.server", "-H", HERE, "-p", str(port)], port):
         yield port
@@ -42,7 +42,7 @@ def s3() -> Iterator[int]:
 
 @contextlib.contextmanager
 def rest(folder: Path, *options: str) -> Iterator[int]:
-    """The port of a server of restic's own API for a folder."""
+    """Serve `folder/served` by restic's REST API; yield the port."""
     port = free_port()
     command = ["rclone", "serve", "restic", *options, "--addr", f"{HERE}:{port}", str(folder / "served")]
     with running(command, port, RCLONE_CONFIG=str(folder / "rclone.conf")):
@@ -51,7 +51,7 @@ def rest(folder: Path, *options: str) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Ssh:
-    """A server of SSH that lets the user of the tests in, by the key in `folder`."""
+    """A running SSH server that accepts the tests' user by the key in `folder`."""
 
     folder: Path
     port: int
@@ -62,7 +62,7 @@ class Ssh:
         return f"{self.user}@{HERE}:{self.port}"
 
     def keys_for(self, home: Path) -> Path:
-        """A `.ssh` folder as a person makes it: the key, and the server's own, which is known already."""
+        """Create a `.ssh` folder as a person would: the user's key, and the server's key as a known host."""
         home.mkdir(mode=0o700)
         shutil.copy(self.folder / "id_ed25519", home)
         kind, key, *_ = (self.folder / "host_key.pub").read_text().split()
@@ -72,12 +72,12 @@ class Ssh:
 
 @contextlib.contextmanager
 def ssh(folder: Path) -> Iterator[Ssh]:
-    """Debian's sshd, with keys and settings of its own."""
+    """Run Debian's sshd with its own keys and settings."""
     folder.mkdir()
     for name in ("host_key", "id_ed25519"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
     if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where root's sshd locks itself in
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # root's sshd needs this folder for its privilege separation
     port = free_port()
     (folder / "sshd_config").write_text(SSHD_CONFIG.format(here=HERE, port=port, folder=folder))
     with running([SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], port):
@@ -86,7 +86,7 @@ def ssh(folder: Path) -> Iterator[Ssh]:
 
 @contextlib.contextmanager
 def running(command: Sequence[str], port: int, **environment: str) -> Iterator[None]:
-    """The server, from its first answer until the block ends."""
+    """Run the server while the block lasts; enter the block once the port answers."""
     server = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **environment}
     )
@@ -115,7 +115,7 @@ def wait_for(server: subprocess.Popen[bytes], port: int) -> None:
 
 
 class Line:
-    """A line to a server that can be cut, with all that is under way on it, and mended."""
+    """A relay to a server that can be cut, together with its open connections, and fixed."""
 
     def __init__(self, target: int) -> None:
         self._target, self._is_cut = target, False

@@ -1,9 +1,9 @@
-"""An app that has more than one database and one folder: three databases, two trees, in one moment.
+"""An app with three databases and two trees, backed up as of one moment.
 
-data/pats.db and uploads/          as any other small app
+data/pats.db and uploads/          as in any other small app
 [databases.cache]                  data/cache.sqlite3, in WAL mode
 [databases.queue]                  storage/queue.sqlite3, with a rollback journal; may be missing
-[trees.media]                      media/, with a database in it that nobody names: media/inner.sqlite3
+[trees.media]                      media/, with a database in it that no setting names: media/inner.sqlite3
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ path = "media"
 
 
 class SeveralApp(SmallApp):
-    """The small app with all of that."""
+    """The small app with these databases and trees."""
 
     @property
     def cache(self) -> Path:
@@ -49,29 +49,29 @@ class SeveralApp(SmallApp):
 
     @property
     def settings(self) -> Settings:
-        """Those of `backup.toml`, waiting a moment for a lock."""
+        """The settings in `backup.toml`, with short waits for locks."""
         return load_settings(self.folder, busy_timeout=self.patience, lock_timeout=1)
 
     def put(self, path: Path, value: str) -> None:
-        """A row in one of the other databases."""
+        """Add a row to one of the other databases."""
         with contextlib.closing(sqlite3.connect(path, timeout=30)) as live, live:
             live.execute("INSERT INTO entries (value) VALUES (?)", (value,))
 
     def values(self, path: Path) -> list[str] | None:
-        """The rows of one of the other databases; None where there is none."""
+        """Return the rows of one of the other databases, or None if it is missing."""
         if not path.exists():
             return None
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as live:
             return [value for (value,) in live.execute("SELECT value FROM entries ORDER BY id")]
 
     def everything(self) -> tuple[object, ...]:
-        """A picture of all of it that compares equal only where nothing differs."""
+        """Return a snapshot of everything; two are equal only if nothing differs."""
         media = {path: one for path, one in tree(self.media).items() if "inner.sqlite3" not in path}
         return self.contents(), self.values(self.cache), self.values(self.queue), media, self.values(self.inner)
 
 
 def extend(app: SmallApp) -> SeveralApp:
-    """The same app, which has more from now on."""
+    """Return the same app, extended by the other databases and trees."""
     several = SeveralApp(app.folder, app.templates)
     (app.folder / "backup.toml").write_text(TABLES)
     for path, mode in ((several.cache, "WAL"), (several.queue, "DELETE"), (several.inner, "WAL")):
@@ -87,7 +87,7 @@ def extend(app: SmallApp) -> SeveralApp:
 
 
 def change_all(app: SeveralApp) -> None:
-    """Something else in each database and each tree."""
+    """Change every database and every tree."""
     app.execute("DELETE FROM documents")
     app.put(app.cache, "after")
     app.put(app.queue, "after")

@@ -1,4 +1,4 @@
-"""A small real app to back up: its folder, its database, its uploads, and the things that happen to them.
+"""A small real app to back up: its folder, database and uploads, and the actions of tests on them.
 
 Tests get one as the fixture `app`; nothing in it is faked but the time, which is `NOON`.
 """
@@ -67,17 +67,17 @@ print(json.dumps({"count": count, "errors": errors, "longest_stall": longest}))
 
 @dataclass(frozen=True)
 class Contents:
-    """All that a restore must bring back: the schema, every row of every table, every entry below uploads."""
+    """Everything that a restore must bring back: the schema, every row of every table, every entry below uploads."""
 
     schema: tuple[Row, ...]
     rows: dict[str, list[Row]]
     uploads: dict[str, tuple[str, int, int, bytes]]
-    """By path: kind, mode, time of change in nanoseconds, and the bytes (of a link: where it points)."""
+    """By path: kind, mode, modification time in nanoseconds, and the content (of a link: its target)."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a command left: its exit code, stdout and stderr."""
+    """The outcome of a command: exit code, stdout and stderr."""
 
     code: int
     out: str
@@ -91,7 +91,7 @@ class Result:
 
 @dataclass
 class Writer:
-    """A process that commits a row every millisecond; what it has to report is there when the `with` block ends."""
+    """The report of a process that commits a row every millisecond; filled in when the `with` block ends."""
 
     count: int = 0
     errors: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ class SmallApp:
 
     @classmethod
     def create(cls, folder: Path, templates: Path) -> SmallApp:
-        """An app at HEAD with three applications, and two documents among other uploads."""
+        """Create an app at HEAD with three applications, and two documents among other uploads."""
         app = cls(folder, templates)
         for wanted in (app.database.parent, app.uploads, app.backups):
             wanted.mkdir(parents=True)
@@ -126,10 +126,10 @@ class SmallApp:
         (app.uploads / "latest").symlink_to("2/letter.txt")
         return app
 
-    # The database.
+    # Database
 
     def connect(self) -> sqlite3.Connection:
-        """A connection like the app's own; the caller closes it."""
+        """Return a connection like the app's own; the caller closes it."""
         return sqlite3.connect(self.database, timeout=30)
 
     def execute(self, statement: str, values: Row = ()) -> None:
@@ -138,7 +138,7 @@ class SmallApp:
             live.execute(statement, values)
 
     def add_rows(self, count: int) -> None:
-        """New companies with one application each, at any revision."""
+        """Add companies with one application each; works at any revision."""
         with contextlib.closing(self.connect()) as live, live:
             (before,) = live.execute("SELECT coalesce(max(id), 0) FROM companies").fetchone()
             for number in range(before + 1, before + 1 + count):
@@ -146,21 +146,21 @@ class SmallApp:
                 live.execute("INSERT INTO applications (company_id, position) VALUES (?, 'Engineer')", (number,))
 
     def add_document(self, application: int, path: Path) -> None:
-        """A row for a file that lies under uploads."""
+        """Add a row for a file below uploads."""
         values = (application, path.name, str(path.relative_to(self.uploads)), path.stat().st_size)
         self.execute("INSERT INTO documents (application_id, name, path, size_bytes) VALUES (?, ?, ?, ?)", values)
 
     def rows(self, table: str) -> list[Row]:
-        """Every row, in order. It reads through SQLite, and leaves a hot WAL hot."""
+        """Return every row, sorted. The read goes through SQLite, and leaves a hot WAL hot."""
         with contextlib.closing(self._read()) as live:
             return sorted(live.execute(f'SELECT * FROM "{table}"'), key=repr)
 
     def revisions(self) -> set[str]:
-        """What `alembic_version` says; nothing where there is no such table."""
+        """Return the content of `alembic_version`; empty if there is no such table."""
         return {row[0] for row in self.rows("alembic_version")} if "alembic_version" in self.tables() else set()
 
     def tables(self) -> list[str]:
-        """Every table, SQLite's own included."""
+        """Return every table, SQLite's own included."""
         with contextlib.closing(self._read()) as live:
             return [name for (name,) in live.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
 
@@ -168,29 +168,29 @@ class SmallApp:
         return sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True, timeout=30)
 
     def at_revision(self, *revisions: str, rows: int = 3) -> None:
-        """The database anew, migrated to these revisions and no further, with `rows` applications in it."""
+        """Replace the database by one migrated to these revisions and no further, with `rows` applications in it."""
         for leftover in self.database.parent.glob(f"{self.database.name}*"):
             leftover.unlink()
         shutil.copyfile(template(self.templates, revisions), self.database)
         self.add_rows(rows)
 
     def forget_revision(self) -> None:
-        """Make the database unversioned: an app that never used Alembic."""
+        """Make the database unversioned, as in an app that never used Alembic."""
         self.execute("DROP TABLE alembic_version")
 
-    # The uploads.
+    # Uploads
 
     def write_upload(self, path: str, content: bytes) -> Path:
-        """A file below uploads, its folders made as needed."""
+        """Write a file below uploads; create its folders as needed."""
         file = self.uploads / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         return file
 
-    # All of it.
+    # Database and uploads
 
     def contents(self) -> Contents:
-        """A picture that compares equal only where nothing was lost, added or changed."""
+        """Return a snapshot; two are equal only if nothing was lost, added or changed."""
         with contextlib.closing(self._read()) as live:
             live.execute("BEGIN")
             schema = live.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name").fetchall()
@@ -198,17 +198,17 @@ class SmallApp:
             rows = {table: sorted(live.execute(f'SELECT * FROM "{table}"'), key=repr) for table in tables}
         return Contents(tuple(schema), rows, tree(self.uploads))
 
-    # What happens to it.
+    # Events
 
     def use_and_crash(self, rows: int = 10) -> None:
-        """Another process commits `rows` companies and is killed: they are in the hot -wal and nowhere else."""
+        """Commit `rows` companies from another process and kill it: only the hot -wal holds them."""
         child = subprocess.run([sys.executable, "-c", CRASH, self.database, str(rows)], check=False)
         assert child.returncode == -signal.SIGKILL
         assert self.database.with_name(f"{self.database.name}-wal").stat().st_size > 0
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[Writer]:
-        """Another process writes from before the block begins until it ends."""
+        """Run a process that writes during the whole block; yield its report."""
         report = Writer()
         child = subprocess.Popen(
             [sys.executable, "-c", WRITE, self.database], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -224,11 +224,11 @@ class SmallApp:
                 report.count, report.errors = said["count"], tuple(said["errors"])
                 report.longest_stall = said["longest_stall"]
 
-    # The toolkit.
+    # Toolkit
 
     @property
     def settings(self) -> Settings:
-        """The settings of this app, for the library; the environment has no say."""
+        """The settings of this app, for the library; the environment does not affect them."""
         return Settings(
             app_dir=self.folder,
             database=self.database,
@@ -239,7 +239,7 @@ class SmallApp:
         )
 
     def quick(self) -> SmallApp:
-        """The same app, waiting only a moment for a locked database."""
+        """Return the same app, which from now on waits only a moment for a locked database."""
         self.patience = 0.5
         return self
 
@@ -250,7 +250,7 @@ class SmallApp:
         input: str | None = None,
         check: int | None = None,
     ) -> Result:
-        """Run `backup_restore.py` on this app, with no terminal; `check` is the exit code it must end with."""
+        """Run `backup_restore.py` on this app, without a terminal; `check` is the exit code it must end with."""
         environment = {**clean_environment(), "BACKUP_APP_DIR": str(self.folder), **(env or {})}
         done = warm.run(arguments, environment, self.folder.parent, input or "")
         result = Result(done.returncode, done.stdout, done.stderr)
@@ -259,12 +259,12 @@ class SmallApp:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without settings that would point a command at other data."""
+    """Return the environment without settings that would point a command at other data."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("BACKUP_", "DATABASE_URL"))}
 
 
 def tree(folder: Path) -> dict[str, tuple[str, int, int, bytes]]:
-    """Every entry below the folder; see `Contents.uploads`."""
+    """Return every entry below the folder; see `Contents.uploads`."""
     return {str(path.relative_to(folder)): entry(path) for path in sorted(folder.rglob("*"))}
 
 
@@ -280,7 +280,7 @@ def entry(path: Path) -> tuple[str, int, int, bytes]:
 
 @cache
 def template(folder: Path, revisions: tuple[str, ...]) -> Path:
-    """A closed WAL database without rows at these revisions; made once, then copied."""
+    """Return a closed WAL database without rows at these revisions; made once, then copied."""
     path = folder / f"{'-'.join(revisions)}.db"
     upgrade(path, *revisions)
     with contextlib.closing(sqlite3.connect(path)) as fresh:

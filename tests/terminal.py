@@ -1,4 +1,4 @@
-"""A terminal of its own for a command, and what was sent to it."""
+"""Run a command on a new terminal, and record its output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @dataclass
 class Seen:
-    """What a terminal was sent, with and without its control sequences, and the exit code."""
+    """A terminal's output, with and without its control sequences, and the exit code."""
 
     code: int
     raw: str
@@ -33,7 +33,7 @@ class Seen:
 
 
 def at_a_terminal(app: SmallApp, *arguments: str, answer: bytes | None = None, **environment: str) -> Seen:
-    """The command on a terminal of its own; the answer is typed when a question is there."""
+    """Run the command on a new terminal; type the answer once a `[y/N]` question appears."""
     terminal, inner = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, str(COMMAND), *arguments],
@@ -46,7 +46,7 @@ def at_a_terminal(app: SmallApp, *arguments: str, answer: bytes | None = None, *
     )
     os.close(inner)
     seen, deadline = b"", time.monotonic() + 120
-    with contextlib.suppress(OSError):  # what a terminal says when its last program has ended
+    with contextlib.suppress(OSError):  # reading from a terminal fails once its last program has ended
         while time.monotonic() < deadline:
             if select.select([terminal], [], [], 1)[0]:
                 seen += os.read(terminal, 65536)
@@ -61,7 +61,7 @@ def at_a_terminal(app: SmallApp, *arguments: str, answer: bytes | None = None, *
 
 
 def after_a_tab(typed: str, folder: Path, **environment: str) -> str:
-    """What zsh shows when Tab is pressed behind these words, up to the line as it is then, in angle brackets."""
+    """Return what zsh shows when Tab is pressed after these words, up to the resulting line in angle brackets."""
     child, terminal = pty.fork()
     if not child:
         os.chdir(folder)
@@ -77,6 +77,6 @@ def after_a_tab(typed: str, folder: Path, **environment: str) -> str:
 
 
 def take_terminal(handle: int) -> None:
-    """Ctrl-C goes to those for whom a terminal is the controlling one."""
+    """Make this the controlling terminal of the process, so that Ctrl-C reaches it."""
 
     fcntl.ioctl(handle, termios.TIOCSCTTY, 0)

@@ -1,8 +1,8 @@
-"""Run commands as processes of their own, without the time that an interpreter takes to start and to import everything.
+"""Run commands as separate processes, without the time that an interpreter takes to start and import everything.
 
 `run` is `subprocess.run` for the toolkit's command. Each command is forked from a process that has imported the
 program and done nothing else. It has its own arguments, environment, folder and streams, and ends as any process does.
-Where the environment sets something that an interpreter reads only at its start, a new interpreter is started.
+If the environment sets something that an interpreter reads only at its start, a new interpreter is started.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 BACKEND = Path(__file__).resolve().parent.parent / "backend"
 COMMAND = BACKEND / "backup_restore.py"
 
-# What an interpreter, the C library or the dynamic linker reads once, when a process starts.
+# Variables that an interpreter, the C library or the dynamic linker reads once, when a process starts.
 READ_AT_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "TZ", "COVERAGE", "ASAN_")
 BESIDE_OURS = (
     "alembic.autogenerate",
@@ -58,9 +58,9 @@ def run(
     program: str = "",
     strace: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run the toolkit's command, or the text of a program, to its end; return its exit code and what it printed.
+    """Run the toolkit's command, or the text of a program, to its end; return its exit code and its output.
 
-    With `strace`, its options, that follows the process from where it begins its work.
+    With `strace`, that program follows the process, with these options, from the beginning of its work.
     """
     typed = [sys.executable, *(("-c", program) if program else (str(COMMAND),)), *arguments]
     if not _is_as_warmed(env):
@@ -82,7 +82,7 @@ def run(
 
 def _text(stream: Any) -> str:
     stream.seek(0)
-    return str(stream.read().decode().replace("\r\n", "\n").replace("\r", "\n"))  # as text=True reads it
+    return str(stream.read().decode().replace("\r\n", "\n").replace("\r", "\n"))  # newlines as with text=True
 
 
 def _is_as_warmed(env: Mapping[str, str]) -> bool:
@@ -94,14 +94,13 @@ def _read_at_the_start(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def umask() -> int:
-    """Return the mask of this process."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def _fork(wanted: dict[str, Any], streams: list[int], timeout: float) -> int | None:
-    """Fork the command; return its exit code, negative for a signal, or None where it took too long and was killed."""
+    """Fork the command; return its exit code, negative for a signal, or None if it took too long and was killed."""
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
@@ -133,7 +132,7 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 @cache
 def _warm_process(_whose: int, _user: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """Start the process from which commands are forked; it ends with the one that started it."""
+    """Start the process from which commands are forked; it ends together with this process."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
@@ -142,17 +141,17 @@ def _warm_process(_whose: int, _user: int) -> tuple[socket.socket, subprocess.Po
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             cwd="/",
-            start_new_session=True,  # Ctrl-C ends the tests, and then this by itself
+            start_new_session=True,  # Ctrl-C ends the tests, and their end ends this process
         )
     return ours, process
 
 
-# In the process from which commands are forked.
+# The process from which commands are forked
 
 
 def _serve(connection: socket.socket) -> None:
     _import_everything()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for a command
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the processes that look after commands
     while True:
         started, handles = _next(connection)
         if not started:
@@ -173,23 +172,23 @@ def _next(connection: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def _look_after(connection: socket.socket, streams: list[int]) -> None:
-    """Start one command; send its process id, then, when it has ended, how."""
+    """Start one command; send its process id, then its exit status when it has ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     message = _receive(connection, LENGTH.unpack(_receive(connection, LENGTH.size))[0])
     wanted = json.loads(message.decode("utf-8", "surrogateescape"))
     if wanted["strace"]:
-        ctypes.CDLL(None).prctl(36, 1)  # strace, when it has lost its parent, becomes a child of this process
+        ctypes.CDLL(None).prctl(36, 1)  # strace becomes a child of this process when its parent has ended
     child = os.fork()
     if not child:
         connection.close()
         _become(wanted, streams)
     for stream in streams:
         os.close(stream)
-    with contextlib.suppress(OSError):  # the test may have gone
+    with contextlib.suppress(OSError):  # the test may have ended
         connection.sendall(LENGTH.pack(child))
         ended = os.waitpid(child, 0)[1]
         if wanted["strace"]:
-            _wait_for_all()  # then its file is complete
+            _wait_for_all()  # strace's file is complete then
         connection.sendall(LENGTH.pack(ended))
     os._exit(0)
 
@@ -213,18 +212,18 @@ def _become(wanted: dict[str, Any], streams: list[int]) -> None:
 
 
 class _Start(BaseException):
-    """Unwind the serving process, so that the command starts with an empty stack."""
+    """Unwinds the serving process, so that the command starts with an empty stack."""
 
 
 def _be_traced(options: list[str]) -> None:
-    """Go on when strace is there, which is a child of this process."""
-    ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)  # where the kernel asks who may trace it
+    """Start strace, a child of this process, and return once it has attached."""
+    ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)  # for kernels that restrict tracing
     typed = ["strace", "-f", *options, "-p", str(os.getpid())]
     out, said = os.open(os.devnull, os.O_WRONLY), os.pipe()
     actions = [(os.POSIX_SPAWN_DUP2, out, 1), (os.POSIX_SPAWN_DUP2, said[1], 2)]
     os.posix_spawnp("strace", typed, os.environ, file_actions=actions)
     os.close(said[1])
-    line = os.read(said[0], 4096)  # left open: strace ends when it cannot say that it has attached to another
+    line = os.read(said[0], 4096)  # stays open: strace ends if it cannot report that it has attached to another process
     assert b"attached" in line, line
     os.close(out)
 
@@ -238,7 +237,7 @@ def _import_everything() -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # or the first collection of each command copies all memory
+    gc.freeze()  # otherwise the first collection in each command copies all memory
 
 
 def _main() -> None:
@@ -248,7 +247,7 @@ def _main() -> None:
         text, options = start.args
     if options:
         _be_traced(options)
-    signal.signal(signal.SIGINT, signal.default_int_handler if text else signal.SIG_DFL)  # as backup_restore.py has it
+    signal.signal(signal.SIGINT, signal.default_int_handler if text else signal.SIG_DFL)  # as backup_restore.py sets it
     code = 0
     try:
         if text:
@@ -256,14 +255,14 @@ def _main() -> None:
         else:
             importlib.import_module("backup_restore").main()
     except SystemExit as ended:
-        if isinstance(ended.code, str):  # it is printed
+        if isinstance(ended.code, str):  # Python prints it
             raise
         code = ended.code or 0
     _end(code)
 
 
 def _end(code: int) -> None:
-    """End as an interpreter does, but leave its memory: to clear that of a forked one, all of it would be copied."""
+    """End as an interpreter does, but without freeing memory: in a forked process, that would copy all of it."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The toolkit's program, for tests that run its commands in a process of theirs."""
+"""The toolkit's program, for tests that run its commands in their own process."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ import backup_restore
 
 @cache
 def program() -> Any:
-    """The program, put together once: that takes longer than most commands."""
+    """Return the program, built once: that takes longer than most commands."""
     return get_command(backup_restore.app)
