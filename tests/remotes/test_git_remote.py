@@ -1,4 +1,4 @@
-"""The git remote: real repositories on disk, real pushes that lose a race, are refused, or are killed."""
+"""The git remote, on real repositories on disk, with real pushes that lose a race, are refused, or are killed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ HOSTILE = [
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What git itself says, without the configuration of whoever runs the tests."""
+    """Return git's output, without the git configuration of the user who runs the tests."""
     apart = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
     person = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com", "-c", "core.hooksPath=/dev/null")
     done = subprocess.run(
@@ -72,7 +72,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def bare(folder: Path) -> Path:
-    """A host's repository: bare, on disk, and able to send less than all."""
+    """Create a repository like a host's: bare, on disk, and able to serve partial clones."""
     folder.mkdir(parents=True)
     git(folder, "init", "--quiet", "--bare", "--initial-branch=main")
     git(folder, "config", "uploadpack.allowFilter", "true")
@@ -84,7 +84,7 @@ def settings_of(url: str, /, **changes: Any) -> GitTable:
 
 
 def make_git_remote(tmp_path: Path, settings: Settings | None = None, **changes: Any) -> GitRemote:
-    """A git remote of its own, on a real bare repository; for the tests of all remotes."""
+    """Return a git remote on its own real bare repository; also used by the tests of all remotes."""
     here = settings or Settings(app_dir=tmp_path, dir=tmp_path)
     host = tmp_path / "host.git"
     return GitRemote(here, "git", settings_of(str(host if host.exists() else bare(host)), **changes))
@@ -92,7 +92,7 @@ def make_git_remote(tmp_path: Path, settings: Settings | None = None, **changes:
 
 @dataclass
 class Place:
-    """A small app and a host, between which backups go."""
+    """A small app and a host that its backups are pushed to."""
 
     app: SmallApp
     host: Path
@@ -102,7 +102,7 @@ class Place:
         return GitRemote((app or self.app).settings, "git", settings_of(url or str(self.host), **changes))
 
     def backup(self, name: str, app: SmallApp | None = None, **order: Any) -> Backup:
-        """A backup, an hour after the one before it."""
+        """Make a backup dated one hour after the previous one."""
         self.hour += 1
         moment = NOON + timedelta(hours=self.hour)
         return create_backup((app or self.app).settings, BackupRequest(name, **order), silence, lambda: moment).backup
@@ -118,7 +118,7 @@ class Place:
         return backup
 
     def pull(self, name: str, app: SmallApp | None = None, **changes: Any) -> Path:
-        """The backup, pulled into the backups folder of an app."""
+        """Pull the backup into the backups folder of an app."""
         target = (app or self.app).backups / name
         target.mkdir(mode=0o700)
         self.remote(app=app, **changes).pull(name, target, silence)
@@ -128,7 +128,7 @@ class Place:
         return [one.name for one in self.remote().list()]
 
     def log(self) -> list[str]:
-        """The subjects on the branch, newest first."""
+        """Return the subjects of the branch's commits, newest first."""
         return git(self.host, "log", "--format=%s", "backup").splitlines()
 
     def tip(self) -> str:
@@ -145,7 +145,7 @@ def place(app: SmallApp, tmp_path: Path) -> Place:
 
 @pytest.fixture
 def other(tmp_path: Path, templates: Path) -> SmallApp:
-    """The new machine: the same app, with other data."""
+    """The same app on a new machine, with other data."""
     other = SmallApp.create(tmp_path / "new machine" / "app", templates)
     other.add_rows(7)
     other.write_upload("only here", b"x")
@@ -163,7 +163,7 @@ def is_sound(folder: Path, settings: Settings) -> bool:
     return not [*integrity.file_flaws(folder, metadata, integrity.Digests(lambda _count: None))]
 
 
-# There and back.
+# Round trips
 
 
 def test_a_backup_with_all_of_it_included_comes_back_byte_for_byte_on_a_new_machine(
@@ -335,12 +335,12 @@ def test_a_database_kept_raw_has_no_text_and_is_refused(place: Place) -> None:
         place.remote().push(backup.path, raw, silence)
 
 
-# SQL text that makes no database again.
+# SQL text that does not restore the database
 
 
 @dataclass(frozen=True)
 class Unloadable:
-    """What an app has in its database, and why SQLite alone does not take it from SQL text."""
+    """Database content that SQLite alone cannot restore from SQL text, and the reason."""
 
     made_by: str
     reason: str
@@ -374,7 +374,7 @@ each_unloadable = pytest.mark.parametrize("kind", UNLOADABLE.values(), ids=UNLOA
 
 
 def make_unloadable(database: Path, kind: Unloadable) -> None:
-    """The app does what it can do with the function and the collation that it alone has."""
+    """Change the database as an app does, with the function and the collation that only this app defines."""
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.create_function("own", 1, lambda value: value, deterministic=True)
         connection.create_collation("own", lambda one, two: (one > two) - (one < two))
@@ -427,7 +427,7 @@ def test_a_commit_that_holds_more_than_is_included_is_as_any_other(place: Place,
     assert place.names() == ["after", "own"]
     for number in range(3):
         place.pushed(f"n{number}", keep=2)
-    assert place.names() == ["n2", "n1"]  # four, and one more: the branch is made again from the newest two
+    assert place.names() == ["n2", "n1"]  # the fifth commit: the branch is built anew from the newest two
     newest = place.app.backups / "n2"
     assert (place.pull("n2", other) / "pats.db").read_bytes() == (newest / "pats.db").read_bytes()
     place.remote().verify(silence)
@@ -446,7 +446,7 @@ def test_where_the_file_is_included_the_text_need_not_be_loaded(
 def test_a_file_that_must_come_along_and_is_beyond_the_limit_is_refused_with_the_cause(place: Place) -> None:
     place.app.execute("CREATE TABLE big AS SELECT zeroblob(400000) AS content")
     place.app.execute("CREATE TABLE spare AS SELECT zeroblob(900000) AS content")
-    place.app.execute("DROP TABLE spare")  # its pages stay in the file, and are in no text
+    place.app.execute("DROP TABLE spare")  # its pages stay in the file, but no text contains them
     make_unloadable(place.app.database, UNLOADABLE["function in index"])
     backup = place.backup("own")
     expected = r"^dump.sql of own does not restore the database: No such function: own\. The git remote git takes files"
@@ -476,7 +476,7 @@ def test_a_text_that_makes_another_database_is_found_when_it_is_pushed(
     assert (place.pull("own", other) / "pats.db").read_bytes() == (backup.path / "pats.db").read_bytes()
 
 
-# The user's own repository.
+# The user's own repository
 
 
 @dataclass(frozen=True)
@@ -500,7 +500,7 @@ def picture(repository: Path) -> Picture:
 
 @pytest.fixture
 def repository(place: Place) -> Path:
-    """The app's folder as a repository with a remote, hooks that must not run, and a tree that is dirty."""
+    """The app's folder as a repository with a remote, hooks that must not run, and uncommitted changes."""
     folder = place.app.folder
     git(folder, "init", "--quiet", "--initial-branch=main")
     git(folder, "remote", "add", "origin", str(place.host))
@@ -582,7 +582,7 @@ def test_what_the_repository_alone_knows_of_its_host_holds(place: Place, reposit
     assert place.names() == ["one"]
 
 
-# Others, and hosts that do not want.
+# Other machines, and hosts that refuse
 
 
 def test_a_push_that_another_machine_overtook_has_both(
@@ -681,7 +681,7 @@ def test_a_host_that_hangs_is_left_at_the_deadline(place: Place, tmp_path: Path,
 
 
 def is_running(pid: int) -> bool:
-    """Whether that process goes on; one that has ended and that nobody asked for does not."""
+    """Return whether the process is running; a zombie is not."""
     try:
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
@@ -690,7 +690,7 @@ def is_running(pid: int) -> bool:
 
 
 def eventually(what: Callable[[], bool]) -> bool:
-    """Whether it comes true before long: a process that is killed takes a moment to end."""
+    """Return whether it becomes true within 10 seconds: a killed process takes a moment to end."""
     for _ in range(200):
         if what():
             return True
@@ -736,7 +736,7 @@ def answers(port: int) -> bool:
 
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Git's own server for the repositories in a folder, which takes pushes from everyone."""
+    """Serve the repositories in a folder by git's own server, which accepts pushes from everyone."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -757,7 +757,7 @@ def test_a_check_of_an_empty_host_changes_nothing(place: Place) -> None:
     place.remote().verify(silence)
 
 
-# Limits, and how much stays.
+# Limits and retention
 
 
 def test_a_file_beyond_the_limit_is_refused_before_anything_is_committed(place: Place) -> None:
@@ -862,7 +862,7 @@ def test_uploads_that_did_not_change_are_not_sent_again(place: Place) -> None:
     assert size() - before < 500_000
 
 
-# Damage, and sudden ends.
+# Damage and interruption
 
 
 def test_a_copy_that_is_not_as_it_was_is_not_taken(place: Place, other: SmallApp, tmp_path: Path) -> None:
@@ -1040,7 +1040,7 @@ def test_what_a_killed_run_left_is_cleared_but_not_what_is_in_use(place: Place) 
     assert place.litter() == []
 
 
-# Settings.
+# Settings
 
 
 @pytest.mark.parametrize(

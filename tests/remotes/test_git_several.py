@@ -1,4 +1,4 @@
-"""The git remote and an app that has several databases and trees; and the branches that hold one of each, as before."""
+"""The git remote for an app with several databases and trees, and for older branches that hold one of each."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ pytestmark = pytest.mark.needs("git")
 
 TEXT = ("dump", "metadata")
 PUSHED = "The copy of one in the git remote is damaged: "
-# A branch with one database and one folder, as it was written before an app could have several. The backups on it hold
-# the text, the text and the uploads, and all. `git clone --branch backup FILE` shows it.
+# A branch with one database and one folder, in the format from before an app could have several. Its three backups hold
+# the text, the text and the uploads, and everything. `git clone --branch backup FILE` shows them.
 OLDER = Path(__file__).with_name("one_database.bundle")
 
 
@@ -62,7 +62,7 @@ def place(several: SeveralApp, tmp_path: Path) -> Place:
 
 @pytest.fixture
 def other(tmp_path: Path, templates: Path) -> SeveralApp:
-    """The new machine: the same app, with other data in every part of it."""
+    """The same app on a new machine, with other data in every part."""
     other = extend(SmallApp.create(tmp_path / "new machine" / "app", templates))
     change_all(other)
     return other
@@ -73,7 +73,7 @@ def names_there(place: Place) -> list[str]:
 
 
 def reworked(place: Place, tmp_path: Path, change: Callable[[Path], object]) -> None:
-    """Somebody changes the newest commit on the host."""
+    """Change the newest commit on the host, as somebody else."""
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "--quiet", "--branch", "backup", str(place.host), str(clone))
     change(clone)
@@ -83,16 +83,16 @@ def reworked(place: Place, tmp_path: Path, change: Callable[[Path], object]) -> 
 
 
 def databases(app: SeveralApp) -> tuple[object, ...]:
-    """All rows of the databases that lie in no tree."""
+    """Return all rows of the databases that lie in no tree."""
     return app.contents().rows, app.values(app.cache), app.values(app.queue)
 
 
 def in_trees(app: SeveralApp) -> tuple[object, ...]:
-    """All that lies in its folders."""
+    """Return everything in the app's trees."""
     return app.contents().uploads, *app.everything()[3:]
 
 
-# There and back.
+# Round trips
 
 
 def test_all_of_it_comes_back_byte_for_byte_on_a_new_machine(
@@ -271,11 +271,11 @@ def test_what_is_removed_is_gone_and_history_is_bounded(place: Place, several: S
     place.remote().verify(silence)
 
 
-# By the commands, as a person types them.
+# The commands
 
 
 def to_git(app: SeveralApp, host: Path, *include: str) -> SeveralApp:
-    """The app, whose settings name that remote."""
+    """Add that remote to the app's settings."""
     parts = f"include = {json.dumps(include)}\n" if include else ""
     with (app.folder / "backup.toml").open("a") as toml:
         toml.write(f'\n[remotes.host]\ntype = "git"\nurl = "{host}"\n{parts}')
@@ -314,11 +314,11 @@ def test_push_verify_pull_restore_and_prune_by_the_commands(
     assert [one["name"] for one in listed] == ["one", second]
 
 
-# Damage, and sudden ends.
+# Damage and interruption
 
 
 def loose(place: Place, file: str) -> Path:
-    """Where the host keeps that file of the newest commit."""
+    """Return the path at which the host stores that file of the newest commit."""
     id_ = git(place.host, "rev-parse", f"backup:{file}").strip()
     return place.host / "objects" / id_[:2] / id_[2:]
 
@@ -408,7 +408,7 @@ def test_a_second_database_that_was_altered_here_is_not_pushed(place: Place) -> 
 
 
 def raw(metadata: Metadata, name: str) -> Metadata:
-    """The metadata, as if that database had been too broken to be read."""
+    """Return the metadata as if that database had been too broken to read."""
     found = tuple(
         replace(one, database=replace(one.database, raw=True)) if one.name == name and one.database else one
         for one in metadata.databases
@@ -459,11 +459,11 @@ def test_a_push_killed_anywhere_leaves_the_remote_whole_and_the_next_completes_i
     assert other.everything() == before
 
 
-# Branches that hold one database and one folder.
+# Branches that hold one database and one folder
 
 
 def shop(folder: Path) -> tuple[Settings, GitRemote]:
-    """An app whose older backups lie on a branch."""
+    """Return the settings and the remote of an app whose older backups lie on a branch."""
     (folder / "backups").mkdir(parents=True)
     app = Settings(
         app_dir=folder,
@@ -510,7 +510,7 @@ def test_a_backup_of_one_database_is_laid_out_there_to_the_letter_as_before(tmp_
 
 
 def commit(host: Path) -> tuple[dict[str, str], list[Any], str]:
-    """The newest commit but for whom files belong to, which is whoever pulled them; and how long that made the list."""
+    """Return the newest commit without what depends on who pulled: owners, and the size of the list that holds them."""
     files = dict(line.split("\t")[::-1] for line in git(host, "ls-tree", "-r", "backup").splitlines())
     del files["uploads.tree"]
     listing = [json.loads(line) for line in git(host, "show", "backup:uploads.tree").splitlines()]
@@ -519,7 +519,7 @@ def commit(host: Path) -> tuple[dict[str, str], list[Any], str]:
 
 
 def test_a_database_in_the_uploads_stays_behind_with_them(app: SmallApp, tmp_path: Path, templates: Path) -> None:
-    """As text it could not be pulled: its metadata named a database in uploads that were not there."""
+    """Pulled as text, its metadata would name a database in uploads that were not there."""
     with closing(sqlite3.connect(app.uploads / "vectors.sqlite3")) as live, live:
         live.execute("CREATE TABLE vectors (id INTEGER PRIMARY KEY)")
     place, other = Place(app, bare(tmp_path / "host.git")), SmallApp.create(tmp_path / "other" / "app", templates)

@@ -1,4 +1,4 @@
-"""Remotes: one contract that each kind keeps, and what people do with them."""
+"""The contract that every kind of remote keeps, and the commands that people run on remotes."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ PASSWORD = "correct horse"
 
 @dataclass
 class Place:
-    """A remote for one test: its table, and what a disaster does to it."""
+    """A remote for one test: its table, and how to lose it and bring it back."""
 
     table: Table
     lose: Callable[[], None]
-    """It can be reached no more."""
+    """Make it unreachable."""
     back: Callable[[], None]
-    """It is there again, with what it held."""
+    """Make it reachable again, with its content."""
 
 
 def mount(path: Path) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Takes the folder away, and brings it back."""
+    """Return functions that take the folder away, and bring it back."""
     aside = path.with_name(f"{path.name}-aside")
 
     def back() -> None:
@@ -88,7 +88,7 @@ def restic_place(folder: Path) -> Iterator[Place]:
 
 
 def rest_place(folder: Path) -> Iterator[Place]:
-    """restic over HTTP, through a real server that can be ended."""
+    """Provide restic over HTTP, through a real server behind a relay that can be cut."""
     put_repository(folder / "served", PASSWORD, folder.parent)
     with servers.rest(folder) as port, Line.to(port) as line:
         table = {"type": "restic", "repository": f"rest:http://127.0.0.1:{line.port}/", "password": PASSWORD}
@@ -96,7 +96,7 @@ def rest_place(folder: Path) -> Iterator[Place]:
 
 
 def s3_place(folder: Path) -> Iterator[Place]:
-    """restic on S3: a real server of its API."""
+    """Provide restic on a real server of the S3 API."""
     pytest.importorskip("moto.server")
     with servers.s3() as port, Line.to(port) as line:
         repository = f"s3:http://127.0.0.1:{line.port}/backups/pats"
@@ -105,7 +105,7 @@ def s3_place(folder: Path) -> Iterator[Place]:
 
 
 def sftp_place(folder: Path) -> Iterator[Place]:
-    """restic over SSH, through a real sshd."""
+    """Provide restic over SSH, through a real sshd."""
     with servers.ssh(folder / "sshd") as server, Line.to(server.port) as line, pytest.MonkeyPatch.context() as patch:
         known = server.keys_for(folder / "ssh")
         ssh_with(patch, folder / "bin", known, "HostKeyAlias", f"[127.0.0.1]:{server.port}")
@@ -116,7 +116,7 @@ def sftp_place(folder: Path) -> Iterator[Place]:
 
 
 def ssh_with(patch: pytest.MonkeyPatch, folder: Path, keys: Path, *option: str) -> None:
-    """From now on `ssh` is the real one with the keys in that folder, and not with those of whoever runs the tests."""
+    """Make `ssh` use the keys in that folder, and not those of the user who runs the tests."""
     settings = [("IdentityFile", keys / "id_ed25519"), ("UserKnownHostsFile", keys / "known_hosts"), option]
     folder.mkdir()
     (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in filter(None, settings)))
@@ -128,14 +128,14 @@ def ssh_with(patch: pytest.MonkeyPatch, folder: Path, keys: Path, *option: str) 
 def git_place(folder: Path) -> Iterator[Place]:
     path = folder / "host.git"
     subprocess.run(["git", "init", "--quiet", "--bare", str(path)], check=True)
-    # As the hosts do; one that cannot send less than all is in the tests of git.
+    # As hosts allow it. The tests of git cover a host that sends no partial clones.
     subprocess.run(["git", "-C", str(path), "config", "uploadpack.allowFilter", "true"], check=True)
     include = ["dump", "metadata", "database", "uploads"]
     person = {"user_name": "Backup", "user_email": "backup@example.com"}
     yield Place({"type": "git", "url": str(path), "include": include, **person}, *mount(path))
 
 
-# A new kind of remote is one line here: how a test gets one, and the tools that it needs.
+# A new kind of remote takes one line here: how a test gets one, and the tools that it needs.
 PLACES: dict[str, tuple[Callable[[Path], Iterator[Place]], tuple[str, ...]]] = {
     "folder": (folder_place, ()),
     "restic": (restic_place, ("restic",)),
@@ -144,7 +144,7 @@ PLACES: dict[str, tuple[Callable[[Path], Iterator[Place]], tuple[str, ...]]] = {
     "sftp": (sftp_place, ("restic", "ssh", "sshd")),
     "git": (git_place, ("git",)),
 }
-# What only a network can break, and the way of a backup there and back, are tried on these too.
+# Tests of failures that only a network has, and of round trips, run on these too.
 everywhere = pytest.mark.parametrize("place", PLACES, indirect=True)
 
 
@@ -161,7 +161,7 @@ def place(
 
 
 def with_remote(app: SmallApp, table: Table, **more: Any) -> Settings:
-    """The app's settings with one remote named `there`, ready for use."""
+    """Return the app's settings with one remote named `there`, ready for use."""
     settings = with_table(app, table, **more)
     prepare_remote(settings, "there")
     return settings
@@ -179,7 +179,7 @@ def with_table(app: SmallApp, table: Table, **more: Any) -> Settings:
 
 
 def made(app: SmallApp, name: str, days: int = 0, kind: Any = "manual") -> Path:
-    """A backup made so many days after noon."""
+    """Make a backup dated that many days after noon."""
     create_backup(app.settings, BackupRequest(name, kind=kind), clock=lambda: NOON + timedelta(days=days))
     return app.backups / name
 
@@ -195,7 +195,7 @@ def there(settings: Settings) -> list[str]:
 
 
 def everything(folder: Path) -> dict[str, object]:
-    """Every entry of the backup, and owners; of what it says of itself not the times."""
+    """Return every entry of the backup with its owner; of the files about the backup itself, without the times."""
     owners = {str(path.relative_to(folder)): path.lstat().st_uid for path in folder.rglob("*")}
     found = {
         name: (*facts[:2], *facts[3:]) if name in ("RESTORE.md", METADATA_FILE, CHECKSUM_FILE) else facts
@@ -204,7 +204,7 @@ def everything(folder: Path) -> dict[str, object]:
     return {"tree": found, "owners": owners}
 
 
-# The contract.
+# The contract
 
 
 def test_a_pushed_backup_is_listed_with_its_facts_newest_first(app: SmallApp, place: Place) -> None:
@@ -274,13 +274,13 @@ def test_another_backup_of_the_same_name_is_not_overwritten(app: SmallApp, place
 
 
 def renamed(app: SmallApp, folder: Path, name: str) -> Path:
-    """A backup that was made under another name, and has this one since it was imported."""
+    """Make a backup under another name and import it under this one."""
     moved(app, made(app, "before_move"), folder, name)
     return app.backups / name
 
 
 def moved(app: SmallApp, backup: Path, folder: Path, name: str | None = None) -> Backup:
-    """The backup exported, gone from here, and imported again."""
+    """Export the backup, delete it here, and import it again."""
     archive = folder / f"{backup.name}.tar"
     export_backup(app.settings, backup.name, archive)
     shutil.rmtree(backup)
@@ -445,7 +445,7 @@ def test_a_remote_lost_during_a_push_is_readable_when_it_is_back_and_the_next_pu
     settings = with_remote(app, place.table)
     made(app, "one")
     push(settings)
-    for number in range(100):  # for longer than the half second after which restic shows progress
+    for number in range(100):  # so that the push takes longer than the half second after which restic shows progress
         app.write_upload(f"many/{number}", os.urandom(400_000))
     source = made(app, "two", days=1)
     lost: list[object] = []
@@ -455,12 +455,12 @@ def test_a_remote_lost_during_a_push_is_readable_when_it_is_back_and_the_next_pu
             place.lose()
             lost.append(event)
 
-    # restic goes on trying for as long as it may show no progress.
+    # `stall` also limits how long restic goes on trying.
     impatient = with_table(app, place.table | ({"stall": 8} if "stall" in place.table else {}))
     (failed,) = push_backups(impatient, emit=losing)
     assert lost and (isinstance(failed.failure, RemoteFailed) or moment is Progress)
     if isinstance(settings.remotes["there"], ResticTable) and moment is Progress:
-        assert failed.failure is None or isinstance(failed.failure, RemoteAway)  # a network: worth another try
+        assert failed.failure is None or isinstance(failed.failure, RemoteAway)  # worth another try, as the network may recover
     place.back()
     assert set(there(settings)) <= {"one", "two"}
     push(settings)
@@ -489,7 +489,7 @@ def test_a_remote_that_was_not_made_ready_is_not_filled_by_accident(
 
 @pytest.fixture
 def orphans_come_here() -> Iterator[None]:
-    """Who loses its parent becomes a child of the tests: the dead are gone when we say so, whatever process 1 is."""
+    """Make orphaned processes children of the tests, so that `kill_all` can wait for them, whatever process 1 does."""
     become_reaper = 36
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(become_reaper, 1)
@@ -499,7 +499,7 @@ def orphans_come_here() -> Iterator[None]:
 
 
 def kill_all(leader: subprocess.Popen[bytes]) -> None:
-    """The process and those it started are dead and gone; restic respects the lock of one that is not."""
+    """Kill the process group and wait until all are gone: restic respects the lock of a live process."""
     os.killpg(leader.pid, signal.SIGKILL)
     leader.communicate()
     with contextlib.suppress(ChildProcessError):
@@ -549,7 +549,7 @@ def test_a_push_that_is_killed_leaves_the_remote_readable_and_the_next_completes
     assert everything(pull_backup(settings, "two", "there").backup.path) == before
 
 
-# Its own rules.
+# Retention on the remote
 
 
 def test_a_remote_keeps_what_its_own_rules_keep_and_gets_nothing_else_again(app: SmallApp, tmp_path: Path) -> None:
@@ -591,7 +591,7 @@ def days_later() -> Any:
 
 
 def five_days_there(app: SmallApp, table: dict[str, Any]) -> Settings:
-    """Five scheduled backups on the remote, whose rules keep the newest alone, and two good ones."""
+    """Push five scheduled backups to a remote that keeps only the newest and at least two good ones."""
     settings = with_remote(app, table, keep_last=1, min_keep=2)
     for day in range(5):
         app.add_rows(1)
@@ -614,7 +614,7 @@ def test_copies_that_verify_found_damaged_are_not_counted_on(app: SmallApp, tmp_
         verify_remote(settings, "there", clock=days_later)
     plan = plan_remote_prune(settings, "there", clock=days_later)
     kept = {one.backup.name: one.reasons for one in plan.verdicts if one.keep}
-    assert set(kept) == {"day4", "day3", "day2", "day1"}  # the newest two that are good, and what a person looks at
+    assert set(kept) == {"day4", "day3", "day2", "day1"}  # day4 and day1 are good, the others damaged
     assert "good 2 of 2" in kept["day1"] and "damaged: look at it, then delete it" in kept["day3"]
     assert [one.name for one in prune_remote(settings, "there", plan, clock=days_later).removed] == ["day0"]
     (state,) = look_at_remotes(settings).remotes
@@ -622,7 +622,7 @@ def test_copies_that_verify_found_damaged_are_not_counted_on(app: SmallApp, tmp_
     assert "The remote there holds something damaged: day2: " in said_by_status(settings)
     shutil.rmtree(nas / "day2")
     shutil.rmtree(nas / "day3")
-    assert push(settings) == ("day3",)  # the second good one again; day2 is let go by the rules there
+    assert push(settings) == ("day3",)  # the second good one is pushed again; the remote's rules would remove day2
     assert look_at_remotes(settings).remotes[0].flaws == () and "damaged" not in said_by_status(settings)
 
 
@@ -662,7 +662,7 @@ def test_a_repository_that_lost_a_pack_loses_no_snapshot_to_retention(app: Small
     repository = put_repository(tmp_path / "repository", PASSWORD, tmp_path)
     settings = five_days_there(app, {"type": "restic", "repository": str(repository), "password": PASSWORD})
     plan = plan_remote_prune(settings, "there", clock=days_later)
-    # Of content: for one of folders restic looks again and again, for most of a minute.
+    # A pack of file content: for a missing pack of folders, restic searches again and again for most of a minute.
     max(repository.glob("data/*/*"), key=lambda path: path.stat().st_size).unlink()
     done = prune_remote(settings, "there", plan, clock=days_later)
     assert not done.removed and "The remote there holds something damaged" in done.warnings[0]
@@ -671,7 +671,7 @@ def test_a_repository_that_lost_a_pack_loses_no_snapshot_to_retention(app: Small
 
 
 def another_machine(settings: Settings, folder: Path) -> Settings:
-    """The same app, by its id, on another machine: with backups of its own."""
+    """Return the settings of another machine: the same app, by its id, with its own backups."""
     (folder / "other").mkdir()
     return settings.model_copy(update={"dir": folder / "other"})
 
@@ -710,7 +710,7 @@ def test_a_new_machine_takes_what_is_there_for_its_own_only_by_force(app: SmallA
     create_backup(new, BackupRequest("new", kind="scheduled"), clock=lambda: NOON + timedelta(days=5))
     heard: list[Event] = []
     push_backups(new, emit=heard.append)
-    assert not [one for one in heard if isinstance(one, Warned)]  # what was there at first came from nobody else
+    assert not [one for one in heard if isinstance(one, Warned)]  # copies that were there first are not reported
     forced = plan_remote_prune(new, "there", clock=days_later, takes_all=True)
     assert [one.name for one in forced.removals] == ["day3", "day2", "day1", "day0"]
     prune_remote(new, "there", forced, force=True, clock=days_later)
@@ -718,7 +718,7 @@ def test_a_new_machine_takes_what_is_there_for_its_own_only_by_force(app: SmallA
 
 
 def test_a_lost_state_makes_nobody_of_what_is_there(app: SmallApp, tmp_path: Path) -> None:
-    """Nothing goes that is not here, and no push says that it came from elsewhere."""
+    """No copy that is missing here is removed, and no push warns that copies come from elsewhere."""
     nas = tmp_path / "nas"
     settings = five_days_in_a_folder(app, nas)
     shutil.rmtree(app.backups / ".state")
@@ -805,7 +805,7 @@ def test_a_copy_that_arrived_damaged_counts_no_more_until_it_is_fetched_whole(
         another.unlink()
         with pytest.raises(Damaged):
             verify_remote(settings, "there")
-        assert set(checks.recall(settings, "there").flaws) == {"second", checks.WHOLE}  # of `second` it knew nothing
+        assert set(checks.recall(settings, "there").flaws) == {"second", checks.WHOLE}  # the check said nothing of `second`
         another.write_bytes(lost)
         verify_remote(settings, "there")
     assert "The remote there holds something damaged" in said_by_status(settings)
@@ -829,11 +829,11 @@ def test_a_backup_of_the_database_alone_never_takes_the_place_of_a_whole_one_the
     push(settings)
     assert there(settings) == ["part", "whole"]
     for name in ("part", "whole"):
-        shutil.rmtree(app.backups / name)  # so that only the remote knows them
+        shutil.rmtree(app.backups / name)  # so that only the remote holds them
     assert not plan_remote_prune(settings, "there", clock=lambda: NOON + timedelta(days=2)).removals
 
 
-# The folder.
+# The folder remote
 
 
 def test_a_mark_that_is_no_file_is_not_waited_for(app: SmallApp, tmp_path: Path) -> None:
@@ -871,7 +871,7 @@ def test_unchanged_files_are_linked_in_a_folder_and_changed_ones_are_not(app: Sm
     made(app, "one")
     push(settings)
     before = (app.uploads / "2/letter.txt").stat().st_mtime_ns
-    os.utime(app.write_upload("2/letter.txt", b"Dear company 3\n"), ns=(before, before))  # of its size and time
+    os.utime(app.write_upload("2/letter.txt", b"Dear company 3\n"), ns=(before, before))  # same size and time
     made(app, "two", days=1)
     push(settings)
     one, two = (tmp_path / "nas" / name / "uploads" for name in ("one", "two"))
@@ -907,7 +907,7 @@ def test_a_backup_is_laid_out_from_a_remote_and_never_comes_into_the_backups_fol
     assert sorted(os.listdir(app.backups)) == before
     assert [name for name in os.listdir(tmp_path) if name.startswith(".draft")] == []
     assert (target / "data" / "pats.db").exists()
-    if place.table["type"] != "git":  # which keeps no modes and times
+    if place.table["type"] != "git":  # git keeps no modes and times
         assert everything(target / "uploads") == sealed
     lay_out_from(settings, "one", "there", tmp_path / "half", "database")
     assert not (tmp_path / "half" / "uploads").exists()
@@ -927,7 +927,7 @@ def test_what_rots_on_a_remote_is_not_laid_out(app: SmallApp, nas: Path, tmp_pat
     assert_refusal(
         app.command("restore", "one", "--remote", "nas"), 2, "--remote goes with --to", "pull one --remote nas"
     )
-    planned = app.command(*run[1], "--dry-run", check=0)  # nothing is fetched yet
+    planned = app.command(*run[1], "--dry-run", check=0)  # --dry-run fetches nothing
     assert "Restoring one from nas to" in planned.out and "Nothing live is touched" in planned.out
     at_once = ("restore", "--to", str(tmp_path / "look"), "--remote", "nas", "--dry-run", "--at")
     assert app.command(*at_once, "0 seconds ago", "--json", check=0).json["source"] == "one"
@@ -951,7 +951,7 @@ def test_what_rots_in_a_folder_is_found_by_verify_and_never_pulled(app: SmallApp
 
 
 def plant_in(app: SmallApp, copy: Path, plant: Callable[[Path], object]) -> None:
-    """Somebody has planted something in a backup on the remote, and sealed it again; here it is gone."""
+    """Plant something in a backup on the remote, as an attacker does who also seals it again; delete the local one."""
     plant(copy)
     metadata = json.loads((copy / METADATA_FILE).read_text())
     metadata["uploads"].pop("tree")
@@ -1050,7 +1050,7 @@ def test_a_copy_that_ends_at_any_file_is_completed_by_the_next(
     assert cut and everything(tmp_path / "nas/one") == everything(source)
 
 
-# restic.
+# restic
 
 
 @pytest.fixture
@@ -1097,7 +1097,7 @@ def test_a_wrong_password_is_said_in_a_sentence(app: SmallApp, repository: Setti
 
 @pytest.mark.needs("restic", "rclone")
 def test_a_repository_that_only_grows_takes_a_push_and_loses_nothing(app: SmallApp, tmp_path: Path) -> None:
-    """What an attacker with all keys of this machine cannot delete; see docs/security.md."""
+    """Someone with all keys of this machine cannot delete the copies; see docs/security.md."""
     put_repository(tmp_path / "served", PASSWORD, tmp_path)
     with servers.rest(tmp_path, "--append-only") as port:
         table = {"type": "restic", "repository": f"rest:http://127.0.0.1:{port}/", "password": PASSWORD}
@@ -1131,7 +1131,7 @@ def test_a_stale_lock_is_taken_away_and_one_in_use_is_waited_for(
 
 
 def locked(tmp_path: Path) -> subprocess.Popen[bytes]:
-    """A restic at work that holds a lock: it waits for the end of its input."""
+    """Start a restic that holds a lock, because it waits for the end of its input."""
     environment = {**os.environ, "RESTIC_PASSWORD": PASSWORD, "RESTIC_REPOSITORY": str(tmp_path / "repository")}
     child = subprocess.Popen(["restic", "backup", "--stdin"], env=environment, stdin=subprocess.PIPE)
     deadline = time.monotonic() + 30
@@ -1190,7 +1190,7 @@ def test_a_host_that_is_not_known_or_does_not_know_us_is_no_passing_trouble(
         keys = server.keys_for(tmp_path / "ssh")
         ssh_with(monkeypatch, tmp_path / "bin", keys)
         table = {"type": "restic", "repository": f"sftp://{server.address}//nowhere", "password": PASSWORD}
-        settings = with_table(app, table, retry_for=60)  # the last words of ssh may be lost now and then
+        settings = with_table(app, table, retry_for=60)  # ssh's last message is sometimes lost
         with pytest.raises(RemoteFailed, match="no repository of restic at"):
             list_remote(settings, "there")
         (keys / "known_hosts").write_text("")
@@ -1241,7 +1241,7 @@ def test_a_file_that_cannot_be_read_is_not_left_out_silently(
     assert there(repository) == []
 
 
-# Trying again.
+# Retries
 
 
 def test_a_passing_trouble_is_tried_again_with_longer_pauses_until_the_deadline() -> None:
@@ -1269,12 +1269,12 @@ def test_what_will_not_pass_is_not_tried_again() -> None:
     assert not pauses
 
 
-# The commands.
+# The commands
 
 
 @pytest.fixture
 def nas(app: SmallApp, tmp_path: Path) -> Path:
-    """A folder remote in `backup.toml`, made ready."""
+    """A folder remote in `backup.toml`, ready for use."""
     folder = tmp_path / "nas"
     folder.mkdir()
     (app.folder / "backup.toml").write_text(f'[remotes.nas]\ntype = "folder"\npath = "{folder}"\nretry_for = 0\n')
@@ -1335,7 +1335,7 @@ def test_remotes_says_how_far_behind_and_ends_with_it(app: SmallApp, nas: Path) 
     document = app.command("remotes", "--json", check=3).json
     assert document["remotes"][0]["behind"] == 1 and "a third copy" in document["lacking"]
     app.command("push", check=0)
-    document = app.command("remotes", "--json", check=0).json  # 3-2-1 is said; nothing is behind
+    document = app.command("remotes", "--json", check=0).json  # the 3-2-1 rule is not met, but nothing is behind
     assert document["copies"] == 3 and document["lacking"][-1] == "a copy in another place"
     text = (app.folder / "backup.toml").read_text()
     (app.folder / "backup.toml").write_text(text + "offsite = true\n")
@@ -1466,7 +1466,7 @@ def test_two_pushes_at_once_do_not_meet(app: SmallApp, tmp_path: Path) -> None:
     with listing_cache.one_at_a_time(settings.dir, "there", "push", 1, silence):
         (failed,) = push_backups(settings)
         assert failed.failure and failed.failure.code == 11
-        made(app, "two", days=1)  # backups go on meanwhile
+        made(app, "two", days=1)  # a push does not block backups
     assert push(settings) == ("two", "one")
 
 
@@ -1509,4 +1509,4 @@ def test_a_secret_of_no_remote_is_refused_and_that_of_one_is_shown_nowhere(app: 
         assert "sesame" not in result.out + result.err
     result = app.command("list", env={"BACKUP_REMOTE_FARAWAY_PASSWORD": "sesame"})
     assert_refusal(result, 2, "BACKUP_REMOTE_FARAWAY_PASSWORD", "far-away")
-    app.command("backup", "one", check=0)  # the file of the password is not there: there still are backups
+    app.command("backup", "one", check=0)  # backups work although the remote's password file is missing
