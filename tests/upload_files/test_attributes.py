@@ -1,4 +1,4 @@
-"""ACLs, extended attributes, capabilities and hard links of uploads: kept where the file systems can, else named."""
+"""ACLs, extended attributes, capabilities and hard links of uploads: kept if the file systems can, reported if not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Extras = dict[str, tuple[dict[str, bytes], str]]
 
 
 def acl(*entries: tuple[int, int, int]) -> bytes:
-    """An ACL as the kernel has it: each entry is a tag, permissions, and whose they are."""
+    """Return an ACL in the kernel's format: each entry is a tag, permissions, and a user or group id."""
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
@@ -40,7 +40,7 @@ FOR_NEW_FILES = acl((OWNER, 7, NOBODY), (USER, 7, 4712), (GROUP, 5, NOBODY), (MA
 
 
 def extras(root: Path) -> Extras:
-    """Of every file and folder: what attributes it has, and the first path that is another name of it."""
+    """Return the attributes of every file and folder, and the first path that is the same file."""
     firsts: dict[int, str] = {}
     found: Extras = {}
     for path in sorted(root.rglob("*")):
@@ -57,7 +57,7 @@ def attributes_of(path: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def rich(app: SmallApp) -> SmallApp:
-    """An app whose uploads have all there is."""
+    """An app whose uploads have every kind of attribute, and hard links."""
     if os.geteuid() != 0 or not hasattr(os, "setxattr"):
         pytest.skip("needs root, on Linux")
     letter, other = app.uploads / "1/letter.txt", app.uploads / "2/letter.txt"
@@ -99,7 +99,7 @@ def test_a_backup_has_them_all(rich: SmallApp) -> None:
 
 
 def lose_all(app: SmallApp) -> None:
-    """As a careless copy does: contents, modes and times are there, and nothing else."""
+    """Lose all attributes and hard links, as a careless copy does: it keeps contents, modes and times only."""
     for path in app.uploads.rglob("*"):
         if path.is_file() and not path.is_symlink():
             content, facts = path.read_bytes(), path.stat()
@@ -151,7 +151,7 @@ def a_name_more(app: SmallApp) -> None:
 
 
 def everything_for_new_files(app: SmallApp) -> None:
-    """New files take an ACL from their folder, those of the staging area too."""
+    """Make new files inherit an ACL from their folder, also in the staging area."""
     for path in (app.uploads, app.uploads / "1"):
         os.setxattr(path, DEFAULT, FOR_NEW_FILES)
     change_content(app)
@@ -187,7 +187,7 @@ def test_a_restore_brings_them_all_back_and_an_undo_takes_them_back(
 
 
 def test_the_group_gains_no_rights(rich: SmallApp) -> None:
-    """Of a file with an ACL the mode shows the mask where a group's rights would be."""
+    """The mode of a file with an ACL shows the mask in place of the group's rights."""
     letter = rich.uploads / "1/letter.txt"
     assert letter.stat().st_mode & 0o777 == 0o664
     back_up(rich, "one")
@@ -202,12 +202,12 @@ def test_a_test_restore_compares_them(rich: SmallApp) -> None:
     rich.command("verify", "one", "--test-restore", check=0)
 
 
-# Backups that share.
+# Backups that share files
 
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock's tick after which a change would show is over at once."""
+    """Shorten the clock tick that must pass before a change is sure to show."""
     monkeypatch.setattr(stamps, "_TICK", 0)
 
 
@@ -239,7 +239,7 @@ def test_a_file_whose_attributes_changed_is_not_linked(
 
 @pytest.mark.usefixtures("settled")
 def test_an_index_that_knows_nothing_of_attributes_is_not_trusted_for_them(rich: SmallApp) -> None:
-    """As an earlier version of the toolkit left it: with copies that have none."""
+    """An earlier version of the toolkit left such an index, with copies that have no attributes."""
     one = back_up(rich, "one")
     for path in (one / "uploads").rglob("*"):
         for name in os.listxattr(path, follow_symlinks=False):
@@ -250,7 +250,7 @@ def test_an_index_that_knows_nothing_of_attributes_is_not_trusted_for_them(rich:
 
 
 def forget_attributes(app: SmallApp, name: str) -> None:
-    """The index of that backup does not say that all attributes were kept."""
+    """Make the index of that backup no longer say that all attributes were kept."""
     import hashlib
 
     path = app.backups / ".state/index" / name
@@ -260,7 +260,7 @@ def forget_attributes(app: SmallApp, name: str) -> None:
 
 
 def test_names_that_are_files_of_their_own_now_are_so_in_the_backup_too(rich: SmallApp) -> None:
-    """With the same content and times as before, so that each could be linked to the same copy."""
+    """The content and times are the same as before, so that each name could be linked to the same copy."""
     back_up(rich, "one")
     other = rich.uploads / "1/name 2.txt"
     facts, content = other.stat(), other.read_bytes()
@@ -292,11 +292,11 @@ def test_a_restore_that_is_killed_among_hard_links_is_finished(rich: SmallApp) -
         assert extras(rich.uploads) == before
 
 
-# What cannot be kept.
+# What cannot be kept
 
 
 def without_attributes(app: SmallApp, *arguments: str) -> tuple[int, list[str]]:
-    """The command, on a file system that keeps no attributes: its exit code, and what it warned of."""
+    """Run the command on a file system without attributes; return its exit code and warnings."""
     refuse = ["-e", "trace=setxattr,fsetxattr,lsetxattr", "-e", "inject=setxattr,fsetxattr,lsetxattr:error=EOPNOTSUPP"]
     done = subprocess.run(
         ["strace", "-f", "-o", "/dev/null", *refuse, sys.executable, str(COMMAND), *arguments],
@@ -375,7 +375,7 @@ def test_a_backup_that_lost_them_on_its_way_takes_none_from_what_is_live(rich: S
 
 
 def test_names_that_another_program_made_one_file_of_in_the_backup_stay_apart(rich: SmallApp) -> None:
-    """As a program does that saves space among equal files."""
+    """A program that saves space by linking equal files does this."""
     rich.write_upload("equal one", b"the same content")
     rich.write_upload("equal two", b"the same content")
     folder = back_up(rich, "one") / "uploads"
@@ -399,7 +399,7 @@ def test_an_acl_that_an_admin_put_on_the_backups_does_not_go_live(rich: SmallApp
 
 
 def test_a_backup_of_an_earlier_version_leaves_them_as_they_are(rich: SmallApp) -> None:
-    """Its metadata do not say how many there were: nobody looked."""
+    """Its metadata do not say how many there were, because that version did not look."""
     folder = back_up(rich, "one")
     for path in (folder / "uploads").rglob("*"):
         for name in os.listxattr(path, follow_symlinks=False):
@@ -431,7 +431,7 @@ def test_a_backups_folder_that_gives_new_files_an_acl_gives_none_to_the_copies(r
     assert restore(rich, "one") == ()
 
 
-# On its way elsewhere.
+# Archives and remotes
 
 
 def test_an_archive_takes_them_along(rich: SmallApp) -> None:
@@ -539,7 +539,7 @@ def test_restic_keeps_them_itself(rich: SmallApp, tmp_path: Path) -> None:
     assert extras(rich.backups / "one/uploads") == extras(rich.uploads)
 
 
-# The doctor.
+# The doctor
 
 
 def test_doctor_says_what_the_file_systems_keep(rich: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`exclude`: what it means is in no backup, and no restore touches, removes or warns of it."""
+"""Uploads matched by `exclude` are in no backup, and no restore touches, removes or warns of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CACHE = {"BACKUP_EXCLUDE": "cache/; *.tmp; !keep.tmp"}
 
 @pytest.fixture
 def app(app: SmallApp) -> SmallApp:
-    """With a cache folder, and temporary files, of which one is to be kept."""
+    """An app with a cache folder and temporary files, one of which is to be kept."""
     for path in ("cache/thumb.png", "cache/deep/er.png", "1/draft.tmp", "1/keep.tmp"):
         app.write_upload(path, path.encode())
     return app
 
 
 def held(app: SmallApp, name: str) -> set[str]:
-    """The files of a backup."""
+    """Return the paths of the files in a backup."""
     return {path for path, facts in tree(app.backups / name / "uploads").items() if facts[0] == "file"}
 
 
@@ -145,14 +145,14 @@ def test_a_pattern_that_means_the_database_is_refused(app: SmallApp, pattern: st
 
 
 def test_patterns_in_metadata_that_are_none_are_damage(app: SmallApp) -> None:
-    """They are input, as all in a backup that came from elsewhere."""
+    """Patterns in metadata are input, like everything in a backup that came from elsewhere."""
     run_here(app, "backup", "good", check=0)
     file = app.backups / "good" / "backup_metadata.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"exclude": ["*a*a*a*b"]}))
     refused(app, "restore", "good", "--yes", code=12, names=str(file), hint="`list`")
 
 
-# Folders that a file in them marks.
+# Folders marked by a file in them
 
 MARKED = {"BACKUP_EXCLUDE_MARKED": ".nobackup; CACHEDIR.TAG"}
 SIGNED = b"Signature: 8a477f597d28d172789f06886806bc55\n# a cache\n"
@@ -160,7 +160,7 @@ SIGNED = b"Signature: 8a477f597d28d172789f06886806bc55\n# a cache\n"
 
 @pytest.fixture
 def marked(app: SmallApp) -> SmallApp:
-    """With folders that are marked, and some that only look so."""
+    """An app with marked folders, and some that only look marked."""
     for path, content in {
         "cache/.nobackup": b"",
         "tags/a/CACHEDIR.TAG": SIGNED,
@@ -172,7 +172,7 @@ def marked(app: SmallApp) -> SmallApp:
     }.items():
         app.write_upload(path, content)
     (app.uploads / "tags" / "d" / ".nobackup").symlink_to("kept.png")
-    (app.uploads / ".nobackup").write_bytes(b"")  # of the uploads themselves it says nothing
+    (app.uploads / ".nobackup").write_bytes(b"")  # a mark in the uploads folder itself has no effect
     return app
 
 
@@ -180,7 +180,7 @@ LEFT_OUT = ("cache", "tags/a")
 
 
 def outside(app: SmallApp, folder: str = "") -> dict[str, tuple[str, int, int, bytes]]:
-    """What is in none of the marked folders."""
+    """Return the entries outside the marked folders."""
     top = app.backups / folder / "uploads" if folder else app.uploads
     return {path: facts for path, facts in tree(top).items() if not f"{path}/".startswith(("cache/", "tags/a/"))}
 

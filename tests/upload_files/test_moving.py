@@ -1,4 +1,4 @@
-"""Uploads that are moved, renamed, replaced or deleted while the backup runs."""
+"""Backups of uploads that are moved, renamed, replaced or deleted meanwhile."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Act = Callable[[], object]
 
 @contextmanager
 def meanwhile(name: str, act: Act) -> Iterator[list[str]]:
-    """The act happens once: before the backup copies a file of that name, or copies what it listed of such a folder."""
+    """Perform the act once: before the backup copies a file of that name, or the listed content of such a folder."""
     done: list[str] = []
     listening = True
 
     def hear(event: str, values: tuple[object, ...]) -> None:
         if listening and not done and event in ("open", "os.mkdir") and values[0] == name:
             if event == "open" and "." not in name:
-                return  # a folder that is only counted
+                return  # the folder is only counted
             done.append(name)
             act()
 
@@ -39,7 +39,7 @@ def meanwhile(name: str, act: Act) -> Iterator[list[str]]:
 
 
 def back_up(app: SmallApp, before: str, act: Act, name: str = "one") -> tuple[dict[str, object], tuple[str, ...]]:
-    """The uploads in a backup during which that happened, and its warnings; it is sound."""
+    """Back up while that happens; check that the backup is sound, and return its uploads and warnings."""
     with meanwhile(before, act) as done:
         created = create_backup(app.settings, BackupRequest(name))
     assert done, f"nothing called {before} was opened"
@@ -95,14 +95,14 @@ def test_a_file_that_is_moved_to_where_it_is_yet_to_be_copied_is_there_and_no_wa
 
 
 def test_a_file_that_is_moved_deeper_before_it_is_copied_is_there_and_no_warning(inbox: SmallApp) -> None:
-    """Its new place was copied after its old one was listed, and before that came up."""
+    """The new place is copied after the old one was listed, and before the old one's turn."""
     found, warnings = back_up(inbox, "first.txt", move(inbox, "inbox/x.txt", "inbox/folder/x.txt"))
     assert "inbox/folder/x.txt" in found
     assert warnings == ()
 
 
 def test_a_file_that_gets_its_name_while_what_came_is_copied_is_there_and_no_warning(inbox: SmallApp) -> None:
-    """As the reference app writes: a draft, which came and was renamed when all else was in the backup."""
+    """As the reference app writes: a draft appears, and is renamed when everything else is in the backup."""
 
     def come() -> None:
         inbox.write_upload("archive/.a-came", b"came")
@@ -115,7 +115,7 @@ def test_a_file_that_gets_its_name_while_what_came_is_copied_is_there_and_no_war
 
 
 def test_a_file_that_is_renamed_over_another_one_is_no_warning(inbox: SmallApp) -> None:
-    """As programs write: into a new file, which takes the old one's name."""
+    """As programs write: into a new file that replaces the old one by its name."""
     found, warnings = back_up(inbox, "first.txt", move(inbox, "inbox/x.txt", "inbox/first.txt"))
     kept = found["inbox/first.txt"]
     assert isinstance(kept, tuple) and kept[3] == b"the one that is moved"
@@ -145,7 +145,7 @@ def test_a_file_that_became_a_link_meanwhile_is_in_the_backup_as_that(inbox: Sma
 
 
 def test_a_file_that_came_late_is_linked_by_the_backup_after_the_next(inbox: SmallApp) -> None:
-    """It is in no index, so the next backup copies it once more."""
+    """The file is in no index, so the next backup copies it once more."""
     back_up(inbox, "archive", move(inbox, "inbox/x.txt", "archive/x.txt"))
     for name in ("two", "three"):
         create_backup(inbox.settings, BackupRequest(name))

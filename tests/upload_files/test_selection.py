@@ -1,4 +1,4 @@
-"""What lies in the uploads folder and is no upload: the database, wherever it is met, and the backups themselves."""
+"""Entries in the uploads folder that are no uploads: the database, by whatever path, and the backups."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Place = Callable[[SmallApp, Path], None]
 
 
 def in_the_folder(app: SmallApp, _mounts: Path) -> None:
-    """The database lies among the uploads: one folder for all."""
+    """Put the database among the uploads: one folder for both."""
     move_database(app, app.uploads)
 
 
 def below_it(app: SmallApp, _mounts: Path) -> None:
-    """The database lies in a folder of its own in the uploads."""
+    """Put the database in its own folder in the uploads."""
     (app.uploads / "1" / "db").mkdir()
     move_database(app, app.uploads / "1" / "db")
 
 
 def through_a_link(app: SmallApp, mounts: Path) -> None:
-    """The uploads are named by a link to a folder in which the database lies too."""
+    """Make the uploads a link to a folder that also holds the database."""
     real = mounts / "real"
     shutil.copytree(app.uploads, real, symlinks=True)
     shutil.rmtree(app.uploads)
@@ -44,19 +44,19 @@ def through_a_link(app: SmallApp, mounts: Path) -> None:
 
 
 def through_a_second_mount(app: SmallApp, mounts: Path) -> None:
-    """The database's folder is mounted once more inside the uploads."""
+    """Mount the database's folder once more inside the uploads."""
     (app.uploads / "1" / "again").mkdir()
     mount(app.database.parent, app.uploads / "1" / "again")
 
 
 def as_a_mounted_file(app: SmallApp, mounts: Path) -> None:
-    """The database alone is mounted once more inside the uploads."""
+    """Mount the database alone once more inside the uploads."""
     (app.uploads / "again.db").touch()
     mount(app.database, app.uploads / "again.db")
 
 
 def as_a_hard_link(app: SmallApp, mounts: Path) -> None:
-    """The database has a second name in the uploads."""
+    """Give the database a second name in the uploads."""
     os.link(app.database, app.uploads / "again.db")
 
 
@@ -78,7 +78,7 @@ def mount(source: Path, target: Path) -> None:
 
 @pytest.fixture
 def mounts(app: SmallApp, tmp_path: Path) -> Iterator[Path]:
-    """A scratch folder; what was mounted in the app is unmounted in the end."""
+    """A scratch folder; mounts inside the app are unmounted at the end."""
     folder = tmp_path / "mounts"
     folder.mkdir()
     yield folder
@@ -90,7 +90,7 @@ def mounts(app: SmallApp, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(params=PLACES, ids=lambda place: place.__name__)
 def together(app: SmallApp, mounts: Path, request: pytest.FixtureRequest) -> SmallApp:
-    """An app whose database is met in the uploads folder, in one of these ways."""
+    """An app whose database also appears in the uploads folder, in one of these ways."""
     place: Place = request.param
     place(app, mounts)
     return app
@@ -105,7 +105,7 @@ def restore(app: SmallApp, name: str = "one", only: Part | None = None) -> tuple
 
 
 def uploads_of(app: SmallApp) -> dict[str, object]:
-    """The uploads without the database and what lies beside it, and without the times of folders."""
+    """Return the uploads without the database and its sidecars, and without the times of folders."""
     found = tree(app.uploads.resolve())
     names = {"pats.db", "pats.db-wal", "pats.db-shm", "again.db"}
     kept = {path: entry for path, entry in found.items() if Path(path).name not in names}
@@ -181,7 +181,7 @@ def test_the_second_backup_links_what_is_unchanged(together: SmallApp) -> None:
 
 
 def test_a_database_that_an_earlier_version_took_for_an_upload_is_not_put_over_the_live_one(app: SmallApp) -> None:
-    """Such a backup holds the file twice, and a `-wal` beside it."""
+    """Such a backup holds the file twice, with a `-wal` beside the second."""
     in_the_folder(app, app.folder)
     folder = back_up(app)
     for path in app.uploads.glob("pats.db*"):

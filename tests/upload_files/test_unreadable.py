@@ -1,4 +1,4 @@
-"""One file's trouble is one warning with its path: the backup and the restore go on with all the others."""
+"""An error on one file causes one warning with its path; the backup and the restore go on with all other files."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from small_app import COMMAND, Result, SmallApp, clean_environment
 
 
 def bound_by_modes(app: SmallApp, *arguments: str) -> Result:
-    """The command, run by a user whom modes bind."""
+    """Run the command as a user to whom file modes apply."""
     return run(app, [*without_privileges(), sys.executable, str(COMMAND), *arguments])
 
 
 def with_failing_reads(app: SmallApp, path: Path, *arguments: str, call: str = "read") -> Result:
-    """The command, while the disk gives an error wherever that file is read, or that folder listed."""
+    """Run the command while each read of that file, or listing of that folder, fails with an I/O error."""
     fail = ["-P", str(path), "-e", f"trace={call}", "-e", f"inject={call}:error=EIO"]
     return run(app, ["strace", "-f", "-o", "/dev/null", *fail, sys.executable, str(COMMAND), *arguments])
 
@@ -135,7 +135,7 @@ def test_a_bad_sector_under_a_file_that_an_earlier_backup_has_costs_nothing(app:
 
 
 def settled(app: SmallApp) -> None:
-    """Nothing was changed so lately that a change might not show."""
+    """Wait until the clock has ticked since the last change, so that a later change is sure to show."""
     newest = max(path.lstat().st_ctime for path in app.uploads.rglob("*"))
     subprocess.run(["sleep", str(max(0, newest + 2.1 - time.time()))], check=True)
 
@@ -168,7 +168,7 @@ def test_an_error_of_the_disk_in_the_backups_folder_has_the_path_in_it(app: Smal
 def test_an_uploads_folder_that_goes_away_meanwhile_is_no_backup_of_nothing(
     app: SmallApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a mount that is lost: what cannot be read then is not one file."""
+    """As when a mount is lost: then more than one file cannot be read."""
     real = archiver._copy_file
 
     def lose_it(*arguments: object) -> None:
