@@ -460,7 +460,7 @@ def test_a_remote_lost_during_a_push_is_readable_when_it_is_back_and_the_next_pu
     (failed,) = push_backups(impatient, emit=losing)
     assert lost and (isinstance(failed.failure, RemoteFailed) or moment is Progress)
     if isinstance(settings.remotes["there"], ResticTable) and moment is Progress:
-        assert failed.failure is None or isinstance(failed.failure, RemoteAway)  # worth another try, as the network may recover
+        assert failed.failure is None or isinstance(failed.failure, RemoteAway)  # the network may recover
     place.back()
     assert set(there(settings)) <= {"one", "two"}
     push(settings)
@@ -805,7 +805,7 @@ def test_a_copy_that_arrived_damaged_counts_no_more_until_it_is_fetched_whole(
         another.unlink()
         with pytest.raises(Damaged):
             verify_remote(settings, "there")
-        assert set(checks.recall(settings, "there").flaws) == {"second", checks.WHOLE}  # the check said nothing of `second`
+        assert set(checks.recall(settings, "there").flaws) == {"second", checks.WHOLE}  # it did not read `second`
         another.write_bytes(lost)
         verify_remote(settings, "there")
     assert "The remote there holds something damaged" in said_by_status(settings)
