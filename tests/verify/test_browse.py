@@ -1,4 +1,4 @@
-"""Looking inside a backup: nothing in it or beside it changes, nothing leads out of it, and what is shown is true."""
+"""Browsing a backup changes nothing in it or beside it, never leads out of it, and shows its true content."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def texts(page: rows.RowPage, column: str) -> list[str]:
 
 
 def hand_made(app: SmallApp, name: str = "by_hand") -> Path:
-    """A backup that nobody sealed: the folder may hold anything."""
+    """Make a backup without a seal; its folder may hold anything."""
     folder = app.backups / name
     (folder / "uploads").mkdir(parents=True)
     (folder / "backup_metadata.json").write_text(
@@ -41,11 +41,11 @@ def hand_made(app: SmallApp, name: str = "by_hand") -> Path:
 
 
 def looked_at(app: SmallApp) -> Picture:
-    """All there is, but what every reader of a WAL database writes: its mark in the shared memory."""
+    """Return a picture of everything but the -shm files, in which every reader of a WAL database leaves a mark."""
     return {path: facts for path, facts in picture(app).items() if not path.endswith("-shm")}
 
 
-# Uploads.
+# Uploads
 
 
 def test_a_folder_is_told_with_its_folders_first_and_links_as_links(app: SmallApp) -> None:
@@ -93,7 +93,7 @@ def test_what_is_not_there_is_named(app: SmallApp) -> None:
         browse.look_into(app.settings, "rows_only")
 
 
-# Tables.
+# Tables
 
 
 def test_tables_are_told_with_their_rows_as_they_were_kept(app: SmallApp) -> None:
@@ -183,7 +183,7 @@ def test_a_table_that_is_not_there_and_a_database_that_is_none_are_named(app: Sm
         browse.read_page(app.settings, "by_hand", "companies", 5)
 
 
-# Compared with the live rows.
+# Comparison with the live rows
 
 
 def test_rows_that_came_went_and_changed_are_told(app: SmallApp) -> None:
@@ -246,7 +246,7 @@ def test_a_comparison_ends_when_its_time_is_over_and_says_so(app: SmallApp) -> N
         " (WITH RECURSIVE c(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM c LIMIT 20000) SELECT value FROM c)"
     )
     back_up(app)
-    app.execute("UPDATE many SET n = 20001 WHERE n = 20000")  # at its end, where it does not come
+    app.execute("UPDATE many SET n = 20001 WHERE n = 20000")  # the last row, which it does not reach in no time
     assert browse.compare_table(app.settings, "kept", "many").count("gone") == 1
     found = browse.compare_table(app.settings, "kept", "many", seconds=0)
     assert (found.is_cut, found.is_late, found.differences) == (True, True, ())
@@ -279,7 +279,7 @@ def test_a_database_in_wal_mode_that_somebody_put_there_gets_nothing_beside_it(a
     assert browse.read_page(app.settings, "by_hand", "companies", 5).rows
     assert not browse.compare_table(app.settings, "by_hand", "companies").differences
     assert sorted(os.listdir(folder)) == ["backup_metadata.json", "pats.db", "uploads"]
-    assert folder.stat().st_mtime_ns == before  # nor was there anything for a moment
+    assert folder.stat().st_mtime_ns == before  # nor was anything there for a moment
 
 
 def test_looking_and_comparing_change_nothing_and_stop_no_writer(app: SmallApp) -> None:

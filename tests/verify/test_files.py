@@ -1,4 +1,4 @@
-"""`files`: what is listed of a backup's uploads, and how the live ones stand to it."""
+"""`files` lists the uploads of a backup, and how the live ones compare with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def back_up(app: SmallApp, name: str = "good") -> None:
 
 
 def listed(app: SmallApp, *patterns: str, name: str = "good") -> dict[str, str]:
-    """How each live file stands, by path."""
+    """Return how the live file compares, by path."""
     return {one["path"]: one["live"] for one in run_here(app, "files", name, *patterns, "--json", check=0).json}
 
 

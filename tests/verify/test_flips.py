@@ -1,6 +1,6 @@
-"""One wrong byte, anywhere: every command has an answer for it, and every other backup is still judged.
+"""One wrong byte anywhere: every command ends with a result or one of our errors, and other backups are judged right.
 
-A sample (see `chance`); `BACKUP_TESTS_SHARE=100` asks for 5,000 flips of each kind.
+The flips are a sample (see `chance`); `BACKUP_TESTS_SHARE=100` asks for 5,000 of each kind.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from small_app import NOON, SmallApp
 
 FLIPS = chance.share(50)
 TABLES = ("notes", "keyed", "companies")
-LONGEST = 30  # seconds that one action may take before it counts as hanging
+LONGEST = 30  # seconds; an action that takes longer counts as hanging
 HEADER = 100
 
 
 def fill(app: SmallApp) -> None:
-    """Small pages, so that the schema is a good part of the file, and something of each kind in it."""
+    """Fill the database with objects of every kind; small pages make the schema a good part of the file."""
     with contextlib.closing(app.connect()) as live, live:
         live.execute("PRAGMA journal_mode=DELETE")
         live.executescript(
@@ -66,7 +66,7 @@ def fill(app: SmallApp) -> None:
 
 @dataclass(frozen=True)
 class Flip:
-    """One byte of a file that is another than it was."""
+    """A byte to put at one place of a file."""
 
     file: str
     place: int
@@ -77,7 +77,7 @@ class Flip:
 
 
 def flips(file: str, content: bytes, count: int) -> Iterator[Flip]:
-    """At random; one in ten in the header of the database, and half of them of one bit."""
+    """Yield random flips: one in ten in the first 100 bytes, half of them of one bit."""
     choice = chance.chance(file)
     for _ in range(count):
         place = choice.randrange(HEADER if choice.random() < 0.1 else len(content))
@@ -87,7 +87,7 @@ def flips(file: str, content: bytes, count: int) -> Iterator[Flip]:
 
 @contextlib.contextmanager
 def limited(what: object) -> Iterator[None]:
-    """Whatever takes too long fails, with the flip and the seed in the message."""
+    """Fail the block if it takes too long, with the flip and the seed in the message."""
 
     def fail(_number: int, _frame: object) -> None:
         raise AssertionError(f"{what} took more than {LONGEST} s; {chance.SEED}={chance.seed()}")
@@ -102,7 +102,7 @@ def limited(what: object) -> Iterator[None]:
 
 
 def answer(flip: Flip, act: Callable[[], object]) -> int:
-    """The exit code that a command would have; anything that is no error of ours fails the test."""
+    """Return the exit code that a command would have; fail the test on an error that is not ours."""
     try:
         with limited(flip):
             act()
@@ -114,7 +114,7 @@ def answer(flip: Flip, act: Callable[[], object]) -> int:
 
 
 def judged(flip: Flip, settings: Settings) -> dict[str, bool]:
-    """Whether each of two backups is damaged, as `verify --all` says."""
+    """Return whether each of the two backups is damaged, as `verify --all` finds."""
     done: list[Verified] = []
     assert answer(flip, lambda: done.extend(verify_backups(settings, store.all_backups(settings)))) == 0
     assert len(done) == 2, flip
@@ -123,7 +123,7 @@ def judged(flip: Flip, settings: Settings) -> dict[str, bool]:
 
 @pytest.fixture
 def backed_up(app: SmallApp) -> SmallApp:
-    """An app and its backup `good`."""
+    """An app with the backup `good`."""
     fill(app)
     create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
     print(f"{chance.SEED}={chance.seed()}")
@@ -131,7 +131,7 @@ def backed_up(app: SmallApp) -> SmallApp:
 
 
 def make_by_hand(app: SmallApp) -> Path:
-    """A backup that has no checksums: what is wrong with its database only SQLite can tell."""
+    """Make a backup without checksums: only SQLite can tell what is wrong with its database."""
     folder = app.backups / "hand"
     folder.mkdir()
     shutil.copy(app.database, folder)
@@ -159,7 +159,7 @@ def test_a_flip_in_the_database_of_a_backup_has_an_answer_and_the_others_are_jud
             lambda: [browse.read_page(settings, "hand", table, 5) for table in TABLES],
             lambda: [browse.compare_table(settings, "hand", table, seconds=5) for table in TABLES],
         ):
-            # 1: a column whose name is no UTF-8; 10: a table of another name; 14: another revision
+            # 1: a column's name is not UTF-8; 10: a table has another name; 14: another revision
             assert answer(flip, look) in (0, 1, 10, 12, 14), flip
         assert answer(flip, lambda: verify_file(settings, sealed)) == 0
         assert answer(flip, lambda: export_to(settings, "hand", io.BytesIO(), "hand.tar", Recipients())) in (0, 12), (
@@ -181,11 +181,11 @@ def test_a_flip_in_a_sealed_backup_is_found_and_has_an_answer(backed_up: SmallAp
             lambda: examine(settings),
         ):
             assert answer(flip, look) == 0, flip
-        assert answer(flip, lambda: plan_restore(settings, "sealed")) in (0, 2, 12), flip  # 2: another app's, it says
+        assert answer(flip, lambda: plan_restore(settings, "sealed")) in (0, 2, 12), flip  # 2: another app's metadata
 
 
 def assert_told(settings: Settings) -> None:
-    """A backup is made, and whatever a full check finds in it was said."""
+    """Make a backup, and assert that it reports whatever a full check finds in it."""
     told: list[object] = []
     made = create_backup(settings, BackupRequest("flipped"), told.append)
     with contextlib.closing(sqlite3.connect(made.backup.path / settings.database.name)) as copied:
@@ -293,7 +293,7 @@ def test_a_byte_that_is_no_utf8_in_the_schema_is_damage_like_any_other(backed_up
 
 
 def test_a_row_that_breaks_a_check_is_backed_up_and_comes_back(app: SmallApp) -> None:
-    """The proof of a restore, which may write, called such a database unsound: no backup of it could be restored."""
+    """The check after a restore may write. It once found such a database unsound, so no backup of it was restorable."""
     with contextlib.closing(app.connect()) as live, live:
         live.execute("CREATE TABLE checked (number INTEGER CHECK (number > 0))")
         live.execute("PRAGMA ignore_check_constraints=ON")
@@ -306,7 +306,7 @@ def test_a_row_that_breaks_a_check_is_backed_up_and_comes_back(app: SmallApp) ->
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_a_schema_that_only_a_reader_can_read_is_damage(app: SmallApp, mode: str) -> None:
-    """SQLite reads no CHECK constraint where it may not write, and there it finds nothing wrong."""
+    """SQLite reads no CHECK constraint if it may not write, and then finds nothing wrong."""
     app.execute("CREATE TABLE checked (number INTEGER CHECK (number > 0))")
     app.execute("PRAGMA journal_mode=DELETE")
     create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
@@ -317,7 +317,7 @@ def test_a_schema_that_only_a_reader_can_read_is_damage(app: SmallApp, mode: str
     refused = run_here(app, "restore", "hand", "--force", check=12)
     assert "no such column" in refused.err and app.contents() == before
     if mode == "wal":
-        app.use_and_crash()  # with a WAL the live database is opened read-only
+        app.use_and_crash()  # with a WAL, the live database is opened read-only
         with contextlib.closing(app.connect()) as live:
             live.execute("PRAGMA wal_checkpoint")
             content = app.database.read_bytes()

@@ -1,4 +1,4 @@
-"""A test restore: the real restore, the code's migrations, the user's test; all of it in a scratch folder."""
+"""A test restore runs the real restore, the code's migrations and the user's test, all in a scratch folder."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_an_app_without_migrations_is_proven_too(app: SmallApp) -> None:
     assert prove(app).took
 
 
-# The user's own test.
+# The user's own test
 
 
 def test_the_users_test_is_told_of_the_copy_in_every_usual_way_and_of_nothing_live(
@@ -178,7 +178,7 @@ def test_a_test_that_hangs_is_ended_with_all_that_it_started(app: SmallApp, tmp_
     os.mkfifo(fifo)
     failed = prove(app, command=f"(cat {fifo}; touch {tmp_path}/went_on) & sleep 100", timeout=1)
     assert isinstance(failed.failure, NotProven) and "did not end within 1 s" in failed.failure.message
-    with pytest.raises(OSError, match="No such device"):  # nobody reads from it any more
+    with pytest.raises(OSError, match="No such device"):  # no process reads from it any more
         os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
     assert drafts(app) == []
 
@@ -190,7 +190,7 @@ def test_a_good_test_after_a_bad_one_makes_it_proven_again(app: SmallApp) -> Non
     assert found.state == "proven" and not found.not_proven
 
 
-# Where the scratch folder is, and that it is left alone.
+# The scratch folder
 
 
 def test_a_command_that_runs_meanwhile_leaves_the_scratch_folder_alone(app: SmallApp, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_folder_without_room_tells_nothing_of_the_backup(app: SmallApp) -> Non
 
 @contextlib.contextmanager
 def _little_room(app: SmallApp) -> Any:
-    """The backups folder with its content on a disk that has little room left."""
+    """Use a copy of the backups folder on a disk that has little room left."""
     if os.geteuid() != 0 or not shutil.which("mount"):
         pytest.skip("needs root and mount: run the tests as root")
     from crash.lab import mount, unmount
@@ -307,7 +307,7 @@ def test_a_scratch_folder_in_live_data_or_in_a_backup_is_refused(
 
 
 def test_a_backups_folder_in_the_databases_own_folder_is_a_place_for_it(app: SmallApp) -> None:
-    """An app with its database at the top of its folder has everything beside it."""
+    """If the database is at the top of the app's folder, the backups folder is in the database's folder."""
     shutil.move(app.database, app.folder / "pats.db")
     app.database = app.folder / "pats.db"
     make(app)

@@ -1,4 +1,4 @@
-"""`rows`: rows of a backup, and how live ones differ; whatever the condition is, nothing changes and it ends."""
+"""`rows` shows rows of a backup, and how live ones differ; no condition changes anything or runs without end."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_what_is_no_condition_is_refused_and_changes_nothing(
         return
     done = run_here(backed_up, "rows", "good", "companies", "--where", where, *options)
     if where == "1) OR (1":
-        assert done.code == 0  # an expression all the same
+        assert done.code == 0  # it makes a valid expression
         return
     assert done.code == 2, done
     assert backed_up.contents() == before
@@ -218,7 +218,7 @@ def test_numbers_of_another_kind_differ_and_names_in_capitals_do_not(app: SmallA
 
 
 def test_rows_whose_key_is_null_are_told_apart(backed_up: SmallApp) -> None:
-    """SQLite allows any number of them where the key is no INTEGER PRIMARY KEY."""
+    """SQLite allows any number of them, unless the key is an INTEGER PRIMARY KEY."""
     backed_up.execute("CREATE TABLE codes (code TEXT PRIMARY KEY, what)")
     backed_up.execute("INSERT INTO codes VALUES (NULL, 'one'), (NULL, 'two'), ('x', 'three')")
     create_backup(backed_up.settings, BackupRequest("nulls"))

@@ -1,4 +1,4 @@
-"""Whatever is altered in a backup is found and named; what was found is kept beside it, and inherited by none."""
+"""`verify` finds and names every change in a backup. Its result is stored beside it; no other backup inherits it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def files(backup: Path) -> list[Path]:
     return sorted(path for path in backup.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-# Whatever is altered is found.
+# Changes to a sealed backup
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterato
 
 @contextlib.contextmanager
 def kept(backup: Path) -> Iterator[None]:
-    """The backup is as it was when the block ends."""
+    """Put the backup back as it was at the end of the block."""
     copy = backup.parent.parent / "kept"
     shutil.copytree(backup, copy, symlinks=True)
     try:
@@ -97,7 +97,7 @@ def test_any_flipped_bit_is_found_and_the_file_is_named(sealed: SmallApp, name: 
 
 
 def chosen_bits(bits: int, wanted: int) -> list[int]:
-    """That many of them, spread over the file and over the eight places in a byte; the first and the last byte."""
+    """Return bits spread over the file and over the places in a byte, and all of the first and the last byte."""
     wanted = wanted if chance.is_thorough() else chance.share(wanted) // 4
     stride = max(1, bits // wanted) | 1
     return sorted({*range(0, bits, stride), *range(min(8, bits)), *range(max(0, bits - 8), bits)})
@@ -196,7 +196,7 @@ def test_what_was_swapped_added_lost_or_became_something_else_is_found(sealed: S
         act(backup)
         found = check(sealed)
         assert any(told in text for text in texts(found)), texts(found)
-        with pytest.raises(Damaged):  # a restore asks the same
+        with pytest.raises(Damaged):  # a restore makes the same check
             plan_restore(sealed.settings, "one")
     for stray in ("letter.txt", ".elsewhere"):
         if (sealed.backups / stray).is_dir():
@@ -281,7 +281,7 @@ def test_a_database_that_is_sound_and_another_one_is_found_with_checksums_that_f
 
 
 def reseal(backup: Path) -> None:
-    """Checksums of what is there now, as someone who means harm would write them, or a disk would before us."""
+    """Write checksums of the present content, as an attacker would, or as if a disk had altered it before the seal."""
     from backupkit.repository.manifest import ChecksumWriter
 
     (backup / "SHA256SUMS").unlink()
@@ -303,7 +303,7 @@ def test_an_index_that_does_not_fit_its_table_is_found_though_every_checksum_fit
     make(app)
     verified = check(app)
     assert not verified.flaws and any("does not match its table" in text for text in verified.warnings)
-    assert store.read(app.settings, "one").state == "checked"  # as it was written, with every row
+    assert store.read(app.settings, "one").state == "checked"  # it is as it was written, with every row
 
 
 @pytest.mark.parametrize("name", ["", "pats.db", "backup_metadata.json", "SHA256SUMS", "RESTORE.md"])
@@ -316,7 +316,7 @@ def test_what_others_may_write_to_is_warned_of_and_is_no_damage(app: SmallApp, n
     run_here(app, "restore", "one", "--force", check=0)
 
 
-# What was found is kept.
+# Stored results
 
 
 def test_damage_stays_in_the_list_until_a_verify_finds_none(app: SmallApp) -> None:
@@ -329,7 +329,7 @@ def test_damage_stays_in_the_list_until_a_verify_finds_none(app: SmallApp) -> No
     assert "letter.txt is not as it was written" in app.command("list", check=0).out
     letter.write_bytes(content)
     assert store.read(app.settings, "one").state == "damaged"
-    assert "letter.txt" in app.command("restore", "one", "--force", check=0).err  # it looks for itself
+    assert "letter.txt" in app.command("restore", "one", "--force", check=0).err  # the restore checks for itself
     app.command("verify", "one", check=0)
     assert store.read(app.settings, "one").state == "checked"
 
@@ -351,11 +351,11 @@ def test_another_backup_of_that_name_inherits_nothing(app: SmallApp) -> None:
     check(app, test_restore=True)
     assert store.read(app.settings, "one").state == "proven"
     run_here(app, "delete", "one", "--yes", check=0)
-    make(app)  # of the very same moment, as far as the clock knows
+    make(app)  # with the same time of creation
     assert store.read(app.settings, "one").state == "checked"
     check(app, test_restore=True)
     shutil.rmtree(app.backups / "one")
-    shutil.copytree(make(app, "two", 1), app.backups / "one")  # by hand, past the toolkit
+    shutil.copytree(make(app, "two", 1), app.backups / "one")  # copied by hand, without the toolkit
     assert store.read(app.settings, "one").proven_at is None
 
 
@@ -404,11 +404,11 @@ def test_two_who_write_a_record_at_once_leave_a_whole_one(app: SmallApp) -> None
     assert len(found.flaws) == int(found.flaws[0].path)
 
 
-# Backups of other kinds, and plain files.
+# Other kinds of backups, and plain files
 
 
 def by_hand(app: SmallApp, **changes: Any) -> Path:
-    """A backup as the user's documents have it: copies, and seven fields."""
+    """Make a backup as the user's documents describe it: copies, and seven fields."""
     one = make(app)
     folder = app.backups / "by_hand"
     shutil.copytree(one / "uploads", folder / "uploads", symlinks=True)
@@ -464,7 +464,7 @@ def test_a_backup_without_its_checksums_or_of_a_later_format_is_damaged(app: Sma
 
 
 def raw_safety_copy(app: SmallApp) -> str:
-    """The safety copy of a restore over a database that cannot be read."""
+    """Return the name of the safety copy of a restore over an unreadable database."""
     create_backup(app.settings, BackupRequest("good"))
     app.database.write_bytes(b"no database" * 1000)
     return restore_backup(app.settings, plan_restore(app.settings, "good")).safety
@@ -554,7 +554,7 @@ def test_a_backup_elsewhere_is_checked_where_it_lies_and_nothing_is_written(app:
     assert not (app.backups / ".state" / "proofs").exists()
 
 
-# What happens meanwhile, and what cannot be read.
+# Changes during a check, and unreadable files
 
 
 def removing(backup: Path, when: type[Event]) -> Callable[[Event], None]:  # type: ignore[valid-type]
@@ -628,7 +628,7 @@ def test_an_interrupt_ends_it_at_once_and_leaves_no_record(app: SmallApp) -> Non
     assert not (app.backups / ".state" / "proofs").exists()
 
 
-# Files that backups share.
+# Files that backups share
 
 _opened: list[str] | None = None
 
@@ -645,7 +645,7 @@ def _audited() -> None:
 
 @contextlib.contextmanager
 def reads() -> Iterator[list[str]]:
-    """Every path that is opened within the block, by Python or by SQLite."""
+    """Record every path that Python or SQLite opens within the block."""
     global _opened
     _opened = found = []
     try:
@@ -655,7 +655,7 @@ def reads() -> Iterator[list[str]]:
 
 
 def share(app: SmallApp, names: list[str]) -> None:
-    """Equal files of these backups are one file each."""
+    """Make the backups share the database and the uploads of the first one."""
     first = app.backups / names[0]
     for name in names[1:]:
         for path in [first / "pats.db", *files(first / "uploads")]:
@@ -668,14 +668,14 @@ def share(app: SmallApp, names: list[str]) -> None:
 def test_a_file_that_backups_share_is_read_once(app: SmallApp) -> None:
     for hours, name in enumerate(("one", "two", "three")):
         make(app, name, hours)
-        shutil.rmtree(app.backups / ".state")  # so that nothing is shared yet
+        shutil.rmtree(app.backups / ".state")  # so that they share nothing yet
     with reads() as apart:
         verify_backups(app.settings, store.all_backups(app.settings))
     share(app, ["one", "two", "three"])
     with reads() as shared:
         done = verify_backups(app.settings, store.all_backups(app.settings))
     assert not any(one.flaws or one.failure for one in done)
-    for name, times in (("letter.txt", 6), ("pats.db", 6)):  # of the database its header too
+    for name, times in (("letter.txt", 6), ("pats.db", 6)):  # the header of the database is read too
         assert sum(path.endswith(name) for path in apart) == times
         assert sum(path.endswith(name) for path in shared) == times // 3
     assert sum("pats.db?" in path for path in shared) == sum("pats.db?" in path for path in apart) // 3 == 1
@@ -708,7 +708,7 @@ def test_what_is_remembered_of_shared_files_is_bounded_and_never_of_another_file
     assert shared.of((tmp_path / "0").stat(), lambda: 7) == 7
 
 
-# Which backup, and how it ends.
+# Which backup is checked, and the exit codes
 
 
 def test_the_latest_is_meant_where_none_is_named(app: SmallApp) -> None:
