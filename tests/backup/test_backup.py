@@ -1,4 +1,4 @@
-"""A backup is one moment of the database and every upload that moment refers to, complete and checked."""
+"""A backup holds one moment of the database and every upload that this moment refers to, complete and checked."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_sealed_database_is_one_file_that_leaves_nothing_beside_it_when_it_i
     app.use_and_crash()
     back_up(app)
     sealed = app.backups / "first" / "pats.db"
-    assert sealed.read_bytes()[18:20] == b"\x01\x01"  # rollback-journal header
+    assert sealed.read_bytes()[18:20] == b"\x01\x01"  # the header of a database with a rollback journal
     with closing(sqlite3.connect(f"{sealed.as_uri()}?mode=ro", uri=True)) as opened:
         assert opened.execute("SELECT count(*) FROM companies").fetchone()[0] > 0
     assert sorted(path.name for path in sealed.parent.iterdir()) == [
@@ -231,7 +231,7 @@ def test_a_file_that_changes_while_it_is_copied_is_taken_again(app: SmallApp, mo
 
 
 def test_a_file_that_will_not_hold_still_is_reported(app: SmallApp) -> None:
-    path = app.write_upload("restless", b"0" * 20_000_000)  # large enough to be written to while it is copied
+    path = app.write_upload("restless", b"0" * 20_000_000)  # so large that it is written to while it is copied
     heard: list[Event] = []
     with disturbing("file = open(path, 'r+b', buffering=0)\nwhile True: file.write(b'1'); file.seek(0)", path):
         created = create_backup(app.settings, BackupRequest("first"), heard.append)
@@ -249,7 +249,7 @@ def test_files_that_come_and_go_meanwhile_do_no_harm(app: SmallApp) -> None:
 
 @contextmanager
 def disturbing(code: str, path: Path) -> Iterator[None]:
-    """Another process runs the code on the path from before the block begins until it ends."""
+    """Run the code on the path in another process during the whole block."""
     script = f"import os, sys\npath = sys.argv[1]\nprint(flush=True)\n{code}"
     with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as child:
         assert child.stdout and child.stdout.readline()

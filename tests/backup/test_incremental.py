@@ -1,4 +1,4 @@
-"""A backup costs what changed, and needs no other; a restore touches what differs. Nothing here measures time."""
+"""A backup costs what changed, and needs no other; a restore touches only what differs. Nothing here measures time."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def inode(path: Path) -> int:
 
 
 def settle(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock's tick after which a change would show is over at once."""
+    """Shorten the clock tick that must pass before a change is sure to show."""
     monkeypatch.setattr(stamps, "_TICK", 0)
 
 
 @contextmanager
 def opened_files() -> Iterator[set[str]]:
-    """Every path that Python opens in the block."""
+    """Record every path that Python opens in the block."""
     found: set[str] = set()
     listening = True
 
@@ -68,7 +68,7 @@ def opened_files() -> Iterator[set[str]]:
 
 
 def change_unseen(path: Path, content: bytes) -> None:
-    """Other content under the same size and time of change."""
+    """Change the content but keep the size and the modification time."""
     before = path.stat()
     assert len(content) == before.st_size
     path.write_bytes(content)
@@ -121,7 +121,7 @@ def test_an_unchanged_file_is_not_even_opened(app: SmallApp, monkeypatch: pytest
     app.write_upload("2/letter.txt", b"Changed\n")
     with opened_files() as opened:
         back_up(app, "two")
-    # Names below uploads are opened relative to their folder: both letters have one, and one of them was changed.
+    # Uploads are opened by name, relative to their folder. Both letters have the same name; one of them was changed.
     assert sum(Path(path).name == "letter.txt" for path in opened) == 1
     with opened_files() as opened:
         plan_restore(app.settings, "one")
@@ -191,13 +191,13 @@ def test_what_a_backup_adds_grows_when_the_one_it_shared_with_is_gone(app: Small
     assert adds(app) == {"three": whole}
 
 
-# The database.
+# The database
 
 
 def test_a_database_that_was_written_to_is_copied(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(app, monkeypatch)
     one = back_up(app, "one").path
-    app.use_and_crash(rows=1)  # into the -wal alone
+    app.use_and_crash(rows=1)  # only into the -wal
     two = back_up(app, "two").path
     assert inode(one / "pats.db") != inode(two / "pats.db")
     assert rows(two) == rows(one) + 1
@@ -256,7 +256,7 @@ def test_where_blocks_can_be_shared_a_backup_of_a_large_upload_takes_no_room(app
 
 @contextmanager
 def xfs(folder: Path) -> Iterator[Path]:
-    """A small file system that can share blocks."""
+    """Mount a small file system that can share blocks."""
     image, place = folder / "image", folder / "xfs"
     place.mkdir()
     with open(image, "wb") as file:
@@ -270,7 +270,7 @@ def xfs(folder: Path) -> Iterator[Path]:
         subprocess.run(["umount", place], check=True)
 
 
-# What is not linked from.
+# Files that are not linked from
 
 
 def test_nothing_is_linked_from_a_sealed_file_that_was_tampered_with(
@@ -360,7 +360,7 @@ def test_two_apps_that_share_a_folder_break_no_sharing_of_the_other(app: SmallAp
     assert inode(back_up(app, "two").path / LETTER) == inode(one / LETTER)
 
 
-# Restores.
+# Restores
 
 
 def test_a_restore_leaves_alone_what_is_the_same(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,7 +417,7 @@ def test_an_equal_tree_is_found_equal_without_an_index_too(app: SmallApp) -> Non
     assert (app.uploads / "2/letter.txt").stat() == kept
 
 
-# Any size.
+# Large trees
 
 
 def test_lines_backwards_are_the_lines_backwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,7 +430,7 @@ def test_lines_backwards_are_the_lines_backwards(tmp_path: Path, monkeypatch: py
 
 
 def peak(app: SmallApp, *arguments: str) -> int:
-    """Peak memory of a command, in kilobytes."""
+    """Return the peak memory of a command, in kilobytes."""
     script = "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], stdout=2); " + (
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(done.returncode)"
     )
@@ -459,8 +459,8 @@ def test_memory_stays_flat_on_a_large_tree(app: SmallApp) -> None:
     assert max(large) - max(small) < 15_000 * (resource.getpagesize() // 4096)
 
 
-# Files that are written through mmap: their times change when a clean page is first written to, and not again until it
-# was written back.
+# Files written through mmap: the first write to a clean page changes their times, and no later write does so until the
+# page was written back.
 
 MAPPED = """
 import mmap, sys
@@ -474,7 +474,7 @@ with open(sys.argv[1], "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
 
 @contextmanager
 def mapping(path: Path) -> Iterator[Callable[[str], None]]:
-    """A process that has the file mapped, and writes the first letter into it when it is told one."""
+    """Run a process that has the file mapped; yield a function that makes it write a letter at the file's start."""
     with subprocess.Popen([sys.executable, "-c", MAPPED, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin and child.stdout and child.stdout.readline()
 
@@ -490,7 +490,7 @@ def mapping(path: Path) -> Iterator[Callable[[str], None]]:
 
 @pytest.fixture
 def on_its_own_disk(app: SmallApp, tmp_path: Path) -> Iterator[SmallApp]:
-    """The uploads are on another file system than the backups, which is synced by nobody else."""
+    """The app with its uploads on a different file system than the backups, which no other process syncs."""
     with xfs(tmp_path) as disk_of_its_own:
         shutil.move(app.uploads, disk_of_its_own / "uploads")
         app.uploads.symlink_to(disk_of_its_own / "uploads")
@@ -524,7 +524,7 @@ def test_what_is_written_through_mmap_while_it_is_copied_is_not_taken_for_settle
             if event == "open" and values[0] == "letter.txt" and not written:
                 written.append("letter.txt")
                 write("1")
-                time.sleep(0.02)  # when the copy is written down, more than a tick has passed
+                time.sleep(0.02)  # more than a tick passes before the copy is recorded
 
         sys.addaudithook(hear)
         back_up(app, "one")

@@ -1,4 +1,4 @@
-"""A plain database: single-file backups, made and put back through SQLite, from inside the program that uses it."""
+"""Single-file backups of a plain database, made and restored through SQLite, inside the program that uses it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Program:
         return sorted(path.name for path in self.backups.glob("backup_*.db")) if self.backups.is_dir() else []
 
     def litter(self) -> list[Path]:
-        """What is neither the program's nor a finished backup nor the toolkit's lock and record."""
+        """Return the files that are neither the program's, nor finished backups, nor the toolkit's lock and record."""
         known = {"backups", "settings.json", ".lock", ".state", "databases.json"}
         known |= {self.database.name + end for end in ("", "-wal", "-shm", "-journal")}
         found = [path for path in self.database.parent.rglob("*") if path.name not in known]
@@ -87,7 +87,7 @@ def program(tmp_path: Path) -> Program:
     return Program(tmp_path / "my program")
 
 
-# A backup.
+# Backups
 
 
 def test_a_backup_is_one_sound_file_named_after_the_moment_in_the_zone(program: Program) -> None:
@@ -132,7 +132,7 @@ def test_an_option_that_the_form_does_not_have_is_the_callers_mistake(program: P
         create_backup_now(max_backups=3)
 
 
-# The list, and the last one.
+# The list of backups, and the last one
 
 
 def test_the_list_is_newest_first_with_all_that_a_menu_shows(program: Program) -> None:
@@ -199,7 +199,7 @@ def test_the_last_backup_is_shown_as_the_disk_has_it_where_the_settings_are_lost
     assert program.plain().get_last_backup_display() == "04/03/2026 09:30"
 
 
-# The program's settings.
+# The program's settings
 
 
 def test_the_other_keys_of_the_settings_stay(program: Program) -> None:
@@ -234,11 +234,11 @@ def test_settings_that_cannot_be_read_stay_as_they_are_and_the_backup_counts(
     assert len(program.names()) == 1
 
 
-# Once a day.
+# One a day
 
 
 def test_there_is_one_a_day_in_the_zone(program: Program) -> None:
-    program.now = datetime(2026, 3, 4, 22, 59, tzinfo=UTC)  # a minute to midnight in Berlin
+    program.now = datetime(2026, 3, 4, 22, 59, tzinfo=UTC)  # one minute before midnight in Berlin
     assert program.plain().create_backup_if_needed()
     assert program.plain().create_backup_if_needed() is None
     program.now += timedelta(minutes=1)
@@ -338,7 +338,7 @@ def started(code: str, *arguments: Path | str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code, *arguments], text=True, env=environment, **pipes)
 
 
-# How many stay.
+# Retention
 
 
 def test_the_newest_twenty_stay(program: Program) -> None:
@@ -357,7 +357,7 @@ def test_the_one_just_made_stays_though_the_clock_was_set_back(program: Program)
     program.now = MORNING - timedelta(days=300)
     made = program.plain(max_backups=3).create_backup_now()
     assert made and made.exists()
-    assert len(program.names()) == 4  # what is dated later stays, and takes no other's place
+    assert len(program.names()) == 4  # backups dated later stay, and do not count against the limit
 
 
 def test_five_days_with_the_clock_in_2035_cost_no_later_backup_its_place(program: Program) -> None:
@@ -402,7 +402,7 @@ def test_an_old_backup_that_cannot_be_removed_does_not_make_the_new_one_fail(
     assert "an old one could not be removed" in caplog.text
 
 
-# Failures.
+# Failures
 
 
 def lose(program: Program) -> None:
@@ -488,12 +488,12 @@ def test_settings_that_may_not_be_written_do_not_make_the_backup_fail(tmp_path: 
 
 
 def called(program: Program, call: str, *before: str) -> subprocess.CompletedProcess[str]:
-    """What a process of its own gets from that function, for this database."""
+    """Call that function of the toolkit for this database in a separate process."""
     return ran(f"import sys, backupkit; print(backupkit.{call}(sys.argv[1]))", program, *before)
 
 
 def ran(code: str, program: Program, *before: str) -> subprocess.CompletedProcess[str]:
-    """What a process of its own says of this database."""
+    """Run the code in a separate process, with this database as its argument."""
     return subprocess.run(
         [*before, sys.executable, "-c", code, program.database],
         env={**clean_environment(), "PYTHONPATH": str(BACKEND)},
@@ -534,7 +534,7 @@ def test_what_a_killed_run_left_is_cleared_by_the_next(program: Program) -> None
     assert program.litter() == [program.database.parent / ".draft-another.db"]
 
 
-# Back again.
+# Restores
 
 
 def test_a_restore_brings_the_content_back_and_keeps_what_was_there_beside_it(program: Program) -> None:
@@ -665,12 +665,12 @@ def test_a_restore_onto_a_locked_database_is_false_and_changes_nothing(program: 
     assert program.notes() == ["first", "second"]
 
 
-# Two databases in one folder.
+# Two databases in one folder
 
 
 @pytest.fixture
 def contacts(program: Program) -> Program:
-    """A second database beside the first, with tables of its own; backups and settings are shared."""
+    """A second database beside the first, with tables of its own; they share the backups and settings."""
     return Program(program.database.parent, name="contacts.db", table="contacts")
 
 
@@ -768,7 +768,7 @@ def test_a_folder_behind_a_link_and_a_name_of_any_bytes_are_recorded(tmp_path: P
     assert program.names() == [second.name]
 
 
-# Renamed and moved.
+# Renamed and moved databases
 
 
 def test_backups_of_a_name_that_is_gone_are_not_those_of_the_new_name(program: Program, contacts: Program) -> None:
@@ -814,7 +814,7 @@ def test_two_databases_of_one_name_share_a_folder(tmp_path: Path) -> None:
     only = made(here, backups=kept)
     assert there.plain(backups=kept).create_backup_if_needed()
     assert [entry["path"] for entry in here.plain(backups=kept).list_backups()] == [only]
-    here.database.unlink()  # lost: its backups are what is left of it
+    here.database.unlink()  # lost: only its backups are left
     there.now += timedelta(days=1)
     for _ in range(3):
         made(there, backups=kept, max_backups=1)
@@ -822,11 +822,11 @@ def test_two_databases_of_one_name_share_a_folder(tmp_path: Path) -> None:
     assert len(list(kept.glob("backup_*.db"))) == 2
 
 
-# Not recorded.
+# Backups without a record
 
 
 def copied_in(program: Program, *names: str) -> list[Path]:
-    """Backups of an older version of this toolkit, or brought in by hand."""
+    """Return backups as an older version of this toolkit made them, or as copied in by hand: without a record."""
     found = made(program)
     program.record.unlink()
     return [Path(shutil.copy(found, program.backups / name)) for name in names] + [found]
@@ -864,7 +864,7 @@ def test_what_is_not_recorded_is_judged_by_its_tables_where_another_database_has
     assert contacts.notes() == ["first"]
 
 
-# A record that cannot be used.
+# Unusable records
 
 
 def link(record: Path) -> None:
@@ -909,7 +909,7 @@ def test_a_record_that_cannot_be_read_fails_no_backup_and_loses_none(
     for _ in range(3):
         made(program, max_backups=1)
     assert only.exists() and len(program.names()) == 4
-    assert len(program.listed()) == 4  # nobody knows better
+    assert len(program.listed()) == 4  # without the record, nothing tells them apart
     assert caplog.text.count("The database of this backup could not be recorded") == 3
     assert facts(program.record) == before
     assert contacts.plain().restore_backup(only) is True
@@ -950,7 +950,7 @@ def test_a_record_that_cannot_be_written_fails_no_backup(
     assert only.exists() and len(program.names()) == 4
 
 
-# At once.
+# Concurrent calls
 
 
 def test_threads_of_two_databases_that_ask_at_once_make_one_of_each(program: Program, contacts: Program) -> None:
@@ -1025,7 +1025,7 @@ def test_processes_of_two_databases_at_once_keep_the_newest_of_each(program: Pro
     assert all(contacts.notes(program.backups / name) == ["first"] for name in contacts.listed())
 
 
-# Killed.
+# Killed processes
 
 KILLED = """
 import os, sys
@@ -1093,7 +1093,7 @@ def test_killed_at_any_change_of_a_file_each_backup_is_of_its_own_database(tmp_p
     assert point > 10
 
 
-# Inside the program's own process.
+# Inside the program's own process
 
 IS_LOCKED = """
 import sqlite3, sys
@@ -1148,7 +1148,7 @@ def test_the_programs_own_locks_outlive_every_call(tmp_path: Path, mode: str, lo
 
 
 def test_no_call_opens_the_live_files_but_through_sqlite(program: Program) -> None:
-    """A second handle, closed again, would drop the locks of every connection of the process."""
+    """Closing a second handle would drop the locks of every connection in the process."""
     code = """
 import os, sys
 from backupkit import PlainDatabase

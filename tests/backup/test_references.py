@@ -1,4 +1,4 @@
-"""`references`: rows that name uploads that are not there, and uploads that no row names, in one backup."""
+"""`references`: in each backup, rows that name missing uploads and uploads that no row names are reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def configure(app: SmallApp, text: str = SETTING) -> None:
 
 @pytest.fixture
 def app(app: SmallApp) -> SmallApp:
-    """Two rows and their files; and a link that no row names."""
+    """The app with this setting, two rows and their files, and a link that no row names."""
     configure(app)
     return app
 
@@ -84,9 +84,9 @@ def test_verify_looks_at_the_backup_s_own_moment_with_the_settings_of_now(app: S
     run_here(app, "backup", "old", check=0)
     assert sealed(app, "old") is None
     configure(app)
-    (app.uploads / "1" / "letter.txt").unlink()  # live, and no matter here
+    (app.uploads / "1" / "letter.txt").unlink()  # a live change, which does not matter here
     app.execute("DELETE FROM documents")
-    assert "each of 2 rows finds its file" not in run_here(app, "verify", "old", check=0).out  # `latest` has no row
+    assert "each of 2 rows finds its file" not in run_here(app, "verify", "old", check=0).out  # no row names `latest`
     found = run_here(app, "verify", "old", "--json", check=0).json
     assert counts(found["references"]) == [(2, 0, 0)] and found["references"]["unnamed"] == 1
 
@@ -97,7 +97,7 @@ def test_null_and_empty_name_nothing_and_what_leads_out_is_counted_apart(app: Sm
     for value in [*values, 7, "nul\0", "2"]:
         app.execute("INSERT INTO names VALUES (?)", (value,))
     app.write_upload("7", b"")
-    configure(app, '[references]\nnames.path = "uploads/{value}"\n')  # without quotes, as TOML allows
+    configure(app, '[references]\nnames.path = "uploads/{value}"\n')  # TOML allows this without quotes
     run_here(app, "backup", "good", check=0)
     found = sealed(app, "good")
     assert counts(found) == [(10, 1, 5)] and found["columns"][0]["examples"] == ["2/x"]
@@ -132,7 +132,7 @@ def test_a_table_or_column_that_is_not_there_is_a_warning_and_no_failure(
     assert "Warning: references: " in done.err and names in done.err
     found = sealed(app, "good")
     assert found["columns"][0]["missing"] == 0 and names in found["columns"][1]["error"]
-    assert found["unnamed"] is None  # what that column names is not known
+    assert found["unnamed"] is None  # unknown, because it depends on that column
     assert names in run_here(app, "verify", "good", check=3).err
 
 

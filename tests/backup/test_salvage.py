@@ -1,4 +1,4 @@
-"""`salvage`: what is left of a broken database is a backup like any other, and what to restore is said."""
+"""`salvage` makes an ordinary backup of what is left of a broken database, and says what to restore."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LATER = 50
 
 @pytest.fixture
 def broken(app: SmallApp) -> SmallApp:
-    """A live database with rows that no backup has, and one page of companies that is nothing but zeros."""
+    """A live database with rows that no backup has, and one page of companies overwritten by zeros."""
     app.add_rows(ROWS)
     create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
     app.add_rows(LATER)
@@ -32,7 +32,7 @@ def broken(app: SmallApp) -> SmallApp:
 
 
 def page_with(app: SmallApp, text: bytes) -> int:
-    """Where the first leaf page of a table with that text begins."""
+    """Return the offset of the first leaf page of a table that contains the text."""
     with contextlib.closing(app.connect()) as live:
         live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     data = app.database.read_bytes()
@@ -147,7 +147,7 @@ def test_the_raw_files_in_a_safety_copy_can_be_salvaged_later(broken: SmallApp) 
     done = broken.command("salvage", safety.name, "--json", check=3).json
     assert next(one for one in done["tables"] if one["name"] == "companies")["new"] == LATER
     broken.command("restore", done["backup"]["backup_name"], "--force")
-    assert (broken.uploads / "new.txt").read_bytes() == b"of today"  # the uploads that belong to it
+    assert (broken.uploads / "new.txt").read_bytes() == b"of today"  # the uploads of the safety copy
 
 
 def test_a_file_anywhere_is_read_without_its_uploads(broken: SmallApp, tmp_path: Path) -> None:
@@ -234,13 +234,13 @@ def test_what_was_salvaged_is_kept_and_stands_in_for_no_backup(broken: SmallApp)
     assert "salvaged from a broken database" in store.latest(settings).passed_over
     made = store.all_backups(settings)[0]
     assert made.kind == "salvaged" and made.unusual == ()
-    assert broken.command("backup", "--if-needed").code == 13  # it is no backup of today
+    assert broken.command("backup", "--if-needed").code == 13  # it does not count as today's backup
     verdicts = broken.command("prune", "--dry-run", "--json").json["verdicts"]
     assert "salvaged" in verdicts[0]["reasons"] and verdicts[0]["keep"]
 
 
 def test_it_reads_while_the_app_has_the_database_open(broken: SmallApp) -> None:
-    """The app's transaction goes on, and what it has not committed is not taken."""
+    """The app's transaction goes on, and its uncommitted changes are not salvaged."""
     with contextlib.closing(broken.connect()) as live:
         live.execute("BEGIN IMMEDIATE")
         live.execute("UPDATE alembic_version SET version_num = 'under way'")
