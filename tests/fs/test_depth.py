@@ -1,6 +1,6 @@
-"""Folders in folders in folders: no walk costs a frame of Python or an open file for each, and no path has to fit.
+"""Deeply nested folders: no walk takes a frame of Python or an open file per level, and no path has to fit PATH_MAX.
 
-A path may have 4,096 bytes at most (PATH_MAX), a tree any depth: what lies deeper is reached folder by folder.
+A path may have 4,096 bytes at most (PATH_MAX), a tree any depth: deeper entries are reached folder by folder.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from backupkit.fs import tree
 from small_app import SmallApp
 
 DEEP = 1_100
+"""Levels below the uploads: more than Python has frames, a process has open files, or a path has room for."""
 NAME = "folder"
-"""Levels below the uploads: more than Python's frames, than a process's open files, than a path has room for."""
 
 
 @contextmanager
 def deepest(root: Path, levels: int, name: str, make: bool = False) -> Iterator[int]:
-    """The innermost of so many nested folders below the root, open."""
+    """Open the innermost of that many nested folders below the root."""
     handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     for _ in range(levels):
         if make:
@@ -37,7 +37,7 @@ def deepest(root: Path, levels: int, name: str, make: bool = False) -> Iterator[
 
 
 def dig(root: Path, levels: int, name: str = NAME) -> None:
-    """Nested folders, with a file and a link in the innermost one."""
+    """Create nested folders, with a file and a link in the innermost one."""
     with deepest(root, levels, name, make=True) as inner:
         write(inner, b"deep")
         os.symlink("letter.txt", "link", dir_fd=inner)
@@ -49,7 +49,7 @@ def write(folder: int, content: bytes) -> None:
 
 
 def read(root: Path, levels: int, name: str = NAME) -> tuple[bytes, str, int]:
-    """The file in the innermost folder, where the link beside it points, and the file's mode."""
+    """Return the content of the innermost file, the target of the link beside it, and the file's mode."""
     with deepest(root, levels, name) as inner, open(os.open("letter.txt", os.O_RDONLY, dir_fd=inner), "rb") as file:
         mode = os.fstat(file.fileno()).st_mode & 0o777
         return file.read(), os.readlink("link", dir_fd=inner), mode
@@ -57,7 +57,7 @@ def read(root: Path, levels: int, name: str = NAME) -> tuple[bytes, str, int]:
 
 @pytest.fixture
 def deep(app: SmallApp) -> int:
-    """How many folders there are in one another, in the uploads of the app."""
+    """The number of nested folders in the uploads of the app."""
     dig(app.uploads, DEEP)
     return DEEP
 
@@ -136,13 +136,13 @@ def test_a_deep_backup_travels_to_a_folder_and_back(app: SmallApp, deep: int, tm
 
 
 def remove(folder: Path) -> None:
-    """By a program that knows how: Python's own gives up."""
+    """Remove the folder with `rm`: Python's own function fails on such a tree."""
     os.system(f"rm -rf '{folder}'")
 
 
 @pytest.fixture(autouse=True)
 def tidy(tmp_path: Path) -> Iterator[None]:
-    """Pytest itself cannot remove such a tree."""
+    """Remove the test's folders afterwards, since pytest cannot remove such a tree."""
     yield
     for path in tmp_path.iterdir():
         remove(path)

@@ -1,4 +1,4 @@
-"""Names in open folders: what is removed, renamed and given attributes is what is there, never where a link leads."""
+"""Names in open folders: entries are removed, renamed and given attributes themselves, and links are never followed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_folders_without_any_permission_are_removed(folder: Path) -> None:
 
 
 def as_ordinary_user(script: str, folder: Path) -> None:
-    """Run as whoever runs the tests, without what root may do beyond that."""
+    """Run the script as the user of the tests, without root's privileges."""
     code = f"import sys; from pathlib import Path; from backupkit.fs import descriptors, disk\n{script}"
     command = [*without_privileges(), sys.executable, "-c", code, folder]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(BACKEND)})
@@ -91,7 +91,7 @@ def test_folders_swapped_for_links_while_a_tree_is_removed_lead_nowhere(tmp_path
             for _ in range(150):
                 for number in range(8):
                     (root / f"{number}").mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(OSError):  # something came while it was removed
+                with contextlib.suppress(OSError):  # a folder appeared during the removal
                     disk.remove_tree(root)
                 remove_for_sure(root)
         finally:
@@ -106,7 +106,7 @@ def remove_for_sure(root: Path) -> None:
             disk.remove_tree(root)
 
 
-# Folders become links to the outside and go, as fast as they can.
+# Replaces folders by links to the outside and back, as fast as it can.
 SWAP = """
 import contextlib, os, sys
 root, outside = sys.argv[1:]
@@ -131,7 +131,7 @@ def test_nothing_is_renamed_onto_something(folder: Path) -> None:
 def test_where_the_file_system_cannot_do_that_it_is_looked_at_first(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(descriptors, "_libc", object())  # a system without that call
+    monkeypatch.setattr(descriptors, "_libc", object())  # simulates a system without that call
     test_nothing_is_renamed_onto_something(folder)
 
 

@@ -1,4 +1,4 @@
-"""Which file system a path is on, as the kernel tells it; and where a database in WAL mode should not be."""
+"""The kernel's table tells which file system a path is on; a warning names file systems that are bad for WAL mode."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WINDOWS = rb"""
 120 82 0:62 / /mnt/c rw,noatime - 9p C:\134 rw,dirsync,aname=drvfs;path=C:\;uid=1000,access=client,msize=65536
 """.strip()
 
-# A server: nested, hidden and repeated mounts, odd names, optional fields, a line that is none.
+# A server: nested, hidden and repeated mounts, odd names, optional fields, an invalid line.
 SERVER = rb"""
 27 1 254:0 / / rw,relatime shared:1 master:2 - ext4 /dev/vda rw
 30 27 0:40 / /srv rw,relatime - nfs4 10.0.0.1:/export rw,vers=4.2
@@ -46,7 +46,7 @@ nonsense
 38 27 0:45 / /srv-too rw - fuseblk /dev/sdd1 rw
 """.strip()
 
-# In a chroot, or a namespace of its own, the parent of the root is out of sight.
+# In a chroot or another namespace, the parent of the root mount is not listed.
 ALONE = b"700 699 0:50 / / rw - tmpfs tmpfs rw\n701 700 0:51 / /data rw - nfs server:/d rw"
 
 CASES = [
@@ -55,7 +55,7 @@ CASES = [
     (DESKTOP, "/app/uploads", "fakeowner"),
     (DESKTOP, "/app", "overlay"),
     (DESKTOP, "/app/database", "overlay"),
-    (DESKTOP, "/app/data/kept", "virtiofs"),  # mounted before /app/data was, which hides it
+    (DESKTOP, "/app/data/kept", "virtiofs"),  # hidden by /app/data, which was mounted later
     (DESKTOP, "/app/data/inner/x", "ext4"),
     (WINDOWS, "/mnt/c/Users/ann", "9p"),
     (WINDOWS, "/home/ann", "ext4"),
@@ -105,7 +105,7 @@ def test_without_proc_nothing_is_claimed() -> None:
     assert mounts.parse(b"\nnonsense\n1 2 3\n") == []
 
 
-# What the doctor and the start of a container make of it.
+# Warnings of the doctor and at the start of a container
 
 
 def with_database_on(app: SmallApp, monkeypatch: pytest.MonkeyPatch, kind: str) -> list[Finding]:
@@ -135,7 +135,7 @@ def test_without_wal_mode_or_on_a_disk_of_this_kernel_there_is_no_warning(
     assert not with_database_on(app, monkeypatch, "nfs4")
 
 
-# The bug of SQLite's.
+# SQLite versions with the WAL bug
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What lies where a file of ours belongs is read only if it is a plain file of a size that we write."""
+"""The toolkit reads its own files only if they are plain files of a size that it writes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ READING = [
 
 @pytest.fixture
 def backed_up(app: SmallApp) -> SmallApp:
-    """An app with two backups; `strange` is what the tests change."""
+    """An app with two backups; the tests change `strange`."""
     for name in ("good", "strange"):
         create_backup(app.settings, BackupRequest(name), clock=lambda: NOON)
     run_here(app, "verify", "--all", check=0)
@@ -99,7 +99,7 @@ def test_a_device_is_never_opened(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may make a device")
     device = tmp_path / "device"
-    os.mknod(device, 0o020600, os.makedev(10, 130))  # a watchdog: opened, it would restart the machine
+    os.mknod(device, 0o020600, os.makedev(10, 130))  # a watchdog: to open it would restart the machine
     with pytest.raises(OSError, match="no plain file"):
         disk.open_plain(device, GIGABYTE)
 

@@ -1,4 +1,4 @@
-"""The toolkit's own folders among the backups: no link in their place is followed, and nobody else's state is taken."""
+"""The toolkit's own folders among the backups: links in their place are not followed, nor is foreign state used."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def app(templates: Path) -> Iterator[SmallApp]:
 
 @pytest.fixture
 def victim(app: SmallApp) -> Path:
-    """A folder outside, with a file of every name that the toolkit gives to its own."""
+    """A folder outside, with files of the names that the toolkit gives to its own."""
     folder = app.folder.parent / "victim"
     for name in ("a", "b", "seed", "history.jsonl", ".lock", "sizes.json", "last_restore", ".draft-x/precious"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def picture(folder: Path) -> dict[str, tuple[int, int, int, bytes]]:
 
 
 def use_all_of_it(app: SmallApp) -> None:
-    """What reads and writes every part of the state; each is refused or done, and none is a bug."""
+    """Read and write every part of the state; each act is done or refused with an error of ours."""
     settings = app.settings.model_copy(update={"keep_last": 1, "keep_daily": 0, "keep_weekly": 0, "keep_monthly": 0})
     acts = (
         lambda: create_backup(settings, BackupRequest("c"), clock=lambda: NOON),
@@ -185,7 +185,7 @@ def test_state_that_root_left_is_named_with_its_chown(app: SmallApp) -> None:
 
 @root_only
 def test_state_that_cannot_be_entered_keeps_no_app_from_starting(app: SmallApp) -> None:
-    """The container's start asks whether a restore is unfinished; what else could be cleared away is not its matter."""
+    """The container's start only asks whether a restore is unfinished; other cleaning up is not its task."""
     create_backup(app.settings, BackupRequest("good"))
     give(USER, app.database.parent, app.uploads, app.backups)
     give(0, app.backups / STATE)
@@ -211,7 +211,7 @@ def test_the_doctor_says_that_root_does_not_work_in_a_backups_folder_of_another_
 
 @root_only
 def test_a_swapping_user_gains_nothing_from_roots_state(app: SmallApp, victim: Path) -> None:
-    """He owns the backups folder, and puts links in the place of each of its folders as fast as he can."""
+    """The user owns the backups folder, and keeps replacing its folders by links as fast as possible."""
     create_backup(app.settings, BackupRequest("a"), clock=lambda: NOON)
     give(USER, app.backups)
     before = picture(victim)
@@ -282,6 +282,4 @@ def test_root_says_who_can_lead_it_astray_on_the_way_to_the_backups(app: SmallAp
         with pytest.raises(Refused, match=re.escape(f"Root does not work in {folder}: {why}")) as refused:
             trust.require_roots(folder)
         assert hint in refused.value.hint
-    trust.require_roots(
-        shared / "of ours"
-    )  # what lies in it cannot be renamed without rights in it that are its group's
+    trust.require_roots(shared / "of ours")  # a group may have rights in a folder on the way

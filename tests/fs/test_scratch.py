@@ -1,4 +1,4 @@
-"""Temporary folders: gone with their block, and those of a killed run with the next command."""
+"""Temporary folders are removed at the end of their block, and those of a killed run by the next command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOLD = "from backupkit.fs import scratch\nwith scratch.folder() as it:\n    prin
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders are made."""
+    """The folder in which temporary folders are made."""
     place = tmp_path / "temporary"
     place.mkdir()
     monkeypatch.setenv("TMPDIR", str(place))
@@ -25,7 +25,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def held() -> tuple[subprocess.Popen[str], Path]:
-    """A process that uses a folder, and that folder with a file in it."""
+    """Return a process that uses a temporary folder, and that folder with a file in it."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD], cwd=BACKEND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
