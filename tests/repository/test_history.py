@@ -1,4 +1,4 @@
-"""The history: every operation, well or badly ended, killed, or under way; and no accident to the file matters."""
+"""The history records every operation, also a failed, killed or running one; damage to its file stops nothing."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def commands(app: SmallApp) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def kept(app: SmallApp) -> Path:
-    """The file, with two operations in it."""
+    """The history file, with two operations in it."""
     create_backup(app.settings, BackupRequest("one"))
     create_backup(app.settings, BackupRequest("two"))
     return history.path_of(app.backups)
 
 
-# What is in it.
+# Content
 
 
 def test_a_backup_is_in_the_history_with_all_that_is_known_of_it(app: SmallApp) -> None:
@@ -191,7 +191,7 @@ def test_a_command_says_that_it_was_one(app: SmallApp) -> None:
     assert operations(app)[0].who.user == "anna"
 
 
-# Whoever listens is told.
+# Listeners
 
 
 def test_the_end_is_told_after_the_lock_is_free(app: SmallApp) -> None:
@@ -209,7 +209,7 @@ def test_the_end_is_told_after_the_lock_is_free(app: SmallApp) -> None:
     assert [one for one, _ in reversed(heard)] == operations(app)
 
 
-# Killed, under way.
+# Killed and running operations
 
 
 def test_a_killed_run_is_seen_as_interrupted_and_one_under_way_as_running(app: SmallApp) -> None:
@@ -253,7 +253,7 @@ def test_what_a_killed_run_left_is_cleared_and_that_is_in_it(app: SmallApp) -> N
     assert (one.command, one.backups) == ("clean-up", (".draft-one",))
 
 
-# The file.
+# The file
 
 
 @pytest.mark.parametrize("limit", [10_000_000, 100_000], ids=["one file", "turned over all the time"])
@@ -407,7 +407,7 @@ def test_a_history_that_cannot_be_written_is_a_warning_said_once_and_fails_no_ba
 
 
 def written(folder: Path) -> dict[str, bytes]:
-    """What the files there hold, whether by a link or not."""
+    """Return the content of the files in the folder, links followed."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "last_restore"}
 
 
@@ -441,12 +441,12 @@ def test_a_clock_that_goes_back_changes_no_order(app: SmallApp) -> None:
     assert [one.backups for one in operations(app)] == [("b2",), ("b1",), ("b0",)]
 
 
-# The command.
+# The command
 
 
 @pytest.fixture
 def varied(app: SmallApp) -> Iterator[SmallApp]:
-    """A failure a month ago, a success five days ago, a refusal today."""
+    """An app whose history has an old failure and a new success."""
     app.command("backup", "one", check=0)
     entries = [json.loads(line) for line in history.path_of(app.backups).read_text().splitlines()]
     moments = {"old": (NOON - timedelta(days=3000), "failure"), "new": (None, "success")}
@@ -487,7 +487,7 @@ def test_the_table_has_one_line_for_an_operation_whatever_its_error(app: SmallAp
     assert len(out.splitlines()) == 2 and "\x1b" not in out
 
 
-# The log.
+# The log
 
 
 def test_two_processes_turn_the_log_over_and_lose_no_line(app: SmallApp, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Hooks: the user's commands before and after a backup or a restore; what they are told, and what stops on them."""
+"""Hooks: the user's commands before and after a backup or a restore, what they are told, and what they can stop."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def python(script: Path) -> str:
 
 @pytest.fixture
 def telling(app: SmallApp) -> SmallApp:
-    """An app whose every hook writes down what it is told."""
+    """An app whose hooks all record what they are told."""
     (app.folder / "tell.py").write_text(TELL)
     configure(app, *(f"{hook} = {python(app.folder / 'tell.py')}" for hook in HOOKS))
     return app
 
 
 def told(app: SmallApp) -> list[tuple[str, ...]]:
-    """What the hooks were told since the last look."""
+    """Return what the hooks were told since the last call."""
     file = app.folder / "told.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
     file.unlink(missing_ok=True)
@@ -57,7 +57,7 @@ def told(app: SmallApp) -> list[tuple[str, ...]]:
 def test_the_hooks_of_a_backup_are_told_what_is_made_and_what_came_of_it(telling: SmallApp) -> None:
     done = run_here(telling, "backup", "one", "--json", check=0)
     assert told(telling) == [BEFORE, AFTER]
-    assert done.json["backup_name"] == "one"  # and nothing else is on stdout
+    assert done.json["backup_name"] == "one"  # stdout has nothing else
     run_here(telling, "backup", check=0)
     (_, _, asked, *_), (_, _, made, *_) = told(telling)
     assert (asked, made.startswith("backup_")) == ("", True)
@@ -107,7 +107,7 @@ def test_what_changes_nothing_live_runs_no_hook(telling: SmallApp) -> None:
         ("restore", "good", "--dry-run"),
         ("restore", "good", "--to", str(telling.folder.parent / "look")),
         ("verify", "good", "--test-restore"),
-        ("restore", "good"),  # refused: nobody is there to ask
+        ("restore", "good"),  # refused: nobody can answer the question
         ("backup", "good"),  # the name is taken
         ("backup", "../x"),
         ("prune",),
@@ -123,7 +123,7 @@ def test_the_scheduler_and_a_call_from_python_run_them_too(telling: SmallApp) ->
     assert [hook for hook, *_ in told(telling)] == ["before_backup", "after_backup"]
 
 
-# A hook that fails.
+# Failing hooks
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_restore_that_failed_tells_on_error(telling: SmallApp) -> None:
     assert telling.rows("documents") == before
 
 
-# Where a hook comes from.
+# Sources of hooks
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -270,7 +270,7 @@ def test_what_is_no_command_is_refused(app: SmallApp, text: str) -> None:
     assert_refusal(run_here(app, "backup"), 2, "before_backup in", "config")
 
 
-# What it leaves, and what becomes of it.
+# Output and processes of hooks
 
 
 def test_what_a_hook_says_is_in_the_log_without_secrets_and_nowhere_else(app: SmallApp) -> None:
@@ -342,7 +342,7 @@ def test_ctrl_c_ends_the_hook_with_its_group_and_leaves_nothing(app: SmallApp) -
 
 
 def is_gone(pid: int) -> bool:
-    """Whether the process has ended; its corpse may wait for whoever inherits it."""
+    """Return whether the process ends within 10 seconds; a zombie counts as ended."""
     until = time.monotonic() + 10
     while time.monotonic() < until:
         try:
@@ -410,6 +410,6 @@ def test_killed_while_a_hook_runs_the_data_is_old_before_and_new_after_and_the_n
     assert app.contents() == now
     killed("after_restore", "restore", "one", "--yes")
     assert app.contents() == old
-    app.command("undo", "--yes", check=0)  # it is whole: there is nothing to recover, and the safety copy is known
+    app.command("undo", "--yes", check=0)  # the restore is complete: no recovery is due, and undo finds the safety copy
     assert app.contents() == now
     assert not [path for path in app.backups.iterdir() if path.name.startswith((".draft", ".journal"))]

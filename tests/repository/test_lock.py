@@ -1,4 +1,4 @@
-"""One writing run at a time, across processes; the lock ends with its holder, and reading never waits for it."""
+"""Only one process writes at a time. The lock ends with its holder, and reading never waits for it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_killed_holder_frees_the_lock(app: SmallApp) -> None:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         assert not lock.is_held(app.backups)
-        assert (app.backups / ".lock").stat().st_size > 0  # it is still signed by the dead
+        assert (app.backups / ".lock").stat().st_size > 0  # the killed process's signature is still there
         create_backup(app.settings, BackupRequest("one"))
     assert (app.backups / "one" / "pats.db").is_file()
 
@@ -103,7 +103,7 @@ def test_two_threads_do_not_hold_it_together(app: SmallApp) -> None:
 
 
 def test_a_worker_forked_meanwhile_does_not_keep_the_lock(app: SmallApp) -> None:
-    """Servers fork: a worker may live for days."""
+    """A server's forked worker may live for days."""
     forking = """
 reading, writing = os.pipe()
 with lock.claimed([Path(sys.argv[2])], 0):
@@ -160,7 +160,7 @@ def test_a_lock_file_that_somebody_removes_lets_no_second_run_in(app: SmallApp, 
 
 def test_who_waited_for_a_lock_file_that_was_removed_takes_the_one_that_is_there(app: SmallApp) -> None:
     first = os.open(app.backups / ".lock", os.O_RDWR | os.O_CREAT)
-    fcntl.flock(first, fcntl.LOCK_EX)  # as an earlier version locks: the file alone
+    fcntl.flock(first, fcntl.LOCK_EX)  # as an earlier version does, which locks only the file
     entered = threading.Event()
 
     def wait() -> None:
@@ -173,7 +173,7 @@ def test_who_waited_for_a_lock_file_that_was_removed_takes_the_one_that_is_there
     (app.backups / ".lock").unlink()
     second = os.open(app.backups / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(second, fcntl.LOCK_EX)
-    os.close(first)  # the one that is waited for is free now, and is not the lock any more
+    os.close(first)  # now free, but no longer the lock
     assert not entered.wait(0.5)
     os.close(second)
     thread.join(20)

@@ -1,4 +1,4 @@
-"""The seal of a backup: metadata that are checked before they are believed, checksums that `sha256sum` understands."""
+"""The seal of a backup: metadata are checked before they are believed, and `sha256sum` understands the checksums."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def sealed(app: SmallApp, name: str = "one", **order: Any) -> Path:
     return create_backup(app.settings, BackupRequest(name, **order), clock=lambda: NOON).backup.path
 
 
-# Checksums.
+# Checksums
 
 
 def test_sha256sum_understands_every_name(app: SmallApp) -> None:
@@ -62,7 +62,7 @@ def test_sha256sum_understands_every_name(app: SmallApp) -> None:
     assert checked.stderr == b""
     lines = (backup / "SHA256SUMS").read_bytes().splitlines()
     files = [path for path in backup.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert len(lines) == len(files) - 1  # every file but itself
+    assert len(lines) == len(files) - 1  # every file but SHA256SUMS itself
 
 
 def test_sha256sum_sees_a_flipped_byte_in_a_file_with_a_strange_name(app: SmallApp) -> None:
@@ -131,7 +131,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield tmp_path_factory.mktemp("sums")
 
 
-# Reading it without this toolkit.
+# Reading a backup without this toolkit
 
 
 @pytest.mark.parametrize("python", [[sys.executable], [sys.executable, "-I", "-S"]])
@@ -169,7 +169,7 @@ def test_bytes_that_are_no_text_do_not_make_a_damaged_backup(app: SmallApp, text
     assert "caf" in found["note"] or text != "caf\udce9"
 
 
-# Metadata from elsewhere.
+# Metadata from elsewhere
 
 SEVEN = {
     "backup_name": "by_hand",
@@ -183,7 +183,7 @@ SEVEN = {
 
 
 def by_hand(app: SmallApp, **changes: Any) -> Path:
-    """A backup as the user's documents have it: copies, and seven fields."""
+    """Make a backup as the user's documents describe it: copies, and seven fields."""
     backup = app.backups / "by_hand"
     sealed(app, "one")
     backup.mkdir()
@@ -237,11 +237,11 @@ def test_a_field_that_is_missing_is_made_up_from_the_others(app: SmallApp) -> No
 def test_what_was_read_before_is_read_again_when_it_has_changed(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
     backup, zone = by_hand(app), ZoneInfo("UTC")
     written = backup / "backup_metadata.json"
-    for database in ("old.db", "new.db"):  # of one length, as soon after each other as can be
+    for database in ("old.db", "new.db"):  # equally long, written as close together as possible
         written.write_text(json.dumps(SEVEN | {"database_file": database}))
         assert manifest.read_metadata(backup, zone).database_file == database
     later = time.time_ns() + 3 * 10**9
-    monkeypatch.setattr(stamps.time, "time_ns", lambda: later)  # what is older than a tick of the clock is kept
+    monkeypatch.setattr(stamps.time, "time_ns", lambda: later)  # what is older than a tick of the clock is cached
     first = manifest.read_metadata(backup, zone)
     assert manifest.read_metadata(backup, zone) is first
     facts = written.stat()
@@ -253,7 +253,7 @@ def test_what_was_read_before_is_read_again_when_it_has_changed(app: SmallApp, m
         manifest.read_metadata(backup, zone)
 
 
-# Whatever they say, every command goes on.
+# Any metadata: every command goes on
 
 JSON = st.recursive(
     st.none()
@@ -296,7 +296,7 @@ CHANGES = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module")
 def strange(tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterator[SmallApp]:
-    """An app with one hand-made backup, whose metadata are replaced again and again."""
+    """An app with one hand-made backup, whose metadata the tests replace again and again."""
     app = SmallApp.create(tmp_path_factory.mktemp("strange") / "app", templates)
     by_hand(app)
     shutil.rmtree(app.backups / "one")

@@ -1,4 +1,4 @@
-"""A backups folder on a disk of its own: nothing is written while that disk is not mounted."""
+"""A backups folder on a separate disk: nothing is written while that disk is not mounted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WANTED = {"BACKUP_SEPARATE_DISK": "true"}
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own."""
+    """The mount point of a separate disk."""
     place = tmp_path / "disk"
     place.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "none", place], capture_output=True).returncode:
@@ -61,7 +61,7 @@ def test_what_writes_to_a_read_only_disk_says_that_it_is_one(app: SmallApp, disk
             done = app.command(*command)
             said = " ".join(done.err.split())
             assert done.code == 1 and "mounted read-only" in said and "another user" not in said, said
-        # What only reads the backups works, and says that the history does not have it.
+        # Commands that only read the backups work, and warn that the history does not record them.
         elsewhere = str(app.folder.parent / "elsewhere")
         for command in (["verify", "first"], ["restore", "first", "--to", elsewhere]):
             done = app.command(*command)

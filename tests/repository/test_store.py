@@ -1,4 +1,4 @@
-"""The backups folder: what is in it, newest first; what the marks beside it say; what in it is nobody's business."""
+"""The backups folder: its backups are listed newest first, marks beside them apply, and other entries are ignored."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_latest_is_never_one_that_cannot_be_read(app: SmallApp) -> None:
 
 
 def other_app(app: SmallApp, app_id: str = "another") -> Settings:
-    """The settings of an app that shares this one's backups folder."""
+    """Return the settings of another app that shares this one's backups folder."""
     return app.settings.model_copy(update={"app_id": app_id})
 
 
