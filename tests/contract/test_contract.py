@@ -1,4 +1,4 @@
-"""The command line's contract: what each command prints and where, and the fields that other programs rely on."""
+"""The contract of the command line: what each command prints and where, and the fields that other programs rely on."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 
 @pytest.fixture
 def used(app: SmallApp) -> SmallApp:
-    """An app with a backup, a dump, and a restore that can be taken back."""
+    """An app with a backup, a dump, and a restore that can be undone."""
     create_backup(app.settings, BackupRequest("good"))
     run_here(app, "dump", "text.sql", check=0)
     run_here(app, "restore", "good", "--force", check=0)
     return app
 
 
-# What is printed where.
+# Output streams
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -182,7 +182,7 @@ def test_without_a_command_the_help_is_shown(app: SmallApp) -> None:
     assert "restore-dump" in result.out + result.err and "Traceback" not in result.err
 
 
-# The fields.
+# Fields
 
 
 def test_every_field_of_the_contract_is_there_with_its_type(app: SmallApp) -> None:
@@ -275,7 +275,7 @@ def test_a_folder_whose_name_is_no_text_stops_nothing(app: SmallApp) -> None:
 
 
 def environment_of(folder: Path) -> dict[str, str]:
-    """What cron gives a program: streams that are buffered, and strict about what they can write."""
+    """Return an environment like cron's: streams are buffered, and strict about characters they cannot encode."""
     kept = {name: value for name, value in clean_environment().items() if name != "PYTHONUNBUFFERED"}
     return kept | {"BACKUP_APP_DIR": os.fspath(folder), "PYTHONIOENCODING": "utf-8:strict"}
 
@@ -288,7 +288,7 @@ def run_raw(folder: Path, *arguments: str, **options: Any) -> subprocess.Complet
     )
 
 
-# Streams that are not there.
+# Missing streams
 
 
 def test_a_reader_that_stops_early_gets_no_traceback(app: SmallApp) -> None:
@@ -345,7 +345,7 @@ def test_a_closed_stdin_is_no_terminal(app: SmallApp) -> None:
     assert done.returncode == 2 and "terminal" in done.stderr and "Traceback" not in done.stderr
 
 
-# What a command means.
+# The meaning of commands
 
 
 def test_the_time_zone_is_in_the_name_the_stamp_and_the_time(app: SmallApp) -> None:

@@ -1,7 +1,7 @@
-"""The contract with the world outside is frozen: documents, metadata, settings, commands, files, log, metrics, codes.
+"""The contract with other programs is frozen: documents, metadata, settings, commands, files, log, metrics, exit codes.
 
 A small app goes through a story by the real commands. The keys and types of what they print and write are compared
-with the golden files in `tests/contract/`; `tests/golden.py` says how they are written anew.
+with the golden files in `tests/contract/`; `tests/golden.py` says how to rewrite them.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ from refusals import run_here
 from several import change_all, extend
 from small_app import DOCUMENTS, HEAD, MERGED, NOON, SmallApp
 
-pytestmark = pytest.mark.xdist_group("golden")  # one process lives through the story
+pytestmark = pytest.mark.xdist_group("golden")  # one process runs the story
 Compare = Callable[[str, Any], None]
 SCHEMAS = json.loads((REFERENCE / "schemas" / "documents.json").read_text())
-OF_SEVERAL = {"databases", "databases_gap_ms", "trees", "others"}  # only where an app has more than one
+OF_SEVERAL = {"databases", "databases_gap_ms", "trees", "others"}  # present only if an app has more than one
 WORDS = (
     *(
         backup.Kind,
@@ -96,19 +96,19 @@ WORDS = (
 
 @dataclass
 class Story:
-    """What was printed and written while a small app lived through it all."""
+    """Everything printed and written while a small app goes through the story."""
 
     app: SmallApp
     documents: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
-    """By its name in the schema: what `--json` printed each time."""
+    """By the document's name in the schema: every output of `--json`."""
     commands: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     """By the same name: the commands that print it, in order."""
     files: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
-    """By path: what was in it each time."""
+    """By path: every content seen."""
     metrics: str = ""
 
     def types(self, document: str, typed: str, *values: str, code: int | None = 0, **env: str) -> Any:
-        """Run the command with `--json`, for a document of that name; words in capitals stand for the values."""
+        """Run the command with `--json`, for a document of that name; `values` replace the words in capitals."""
         rest = iter(values)
         arguments = [next(rest) if word.isupper() else word for word in typed.split()]
         result = run_here(self.app, *arguments, "--json", env=env, check=code)
@@ -117,7 +117,7 @@ class Story:
         return result.json
 
     def looks(self) -> None:
-        """Remember every file of the toolkit's own that is there now."""
+        """Record the toolkit's own files that exist now."""
         for top in (self.app.backups, self.app.database.parent, self.app.uploads, self.app.folder.parent / "disk"):
             for path in sorted(top.rglob("*")):
                 if path.is_file() and (name := _name_of(*path.relative_to(top).parts)):
@@ -125,7 +125,7 @@ class Story:
 
 
 def _name_of(first: str, *rest: str) -> str:
-    """The path of a file of the toolkit's own, without the names of backups; empty for any other file."""
+    """Return the path of one of the toolkit's own files without names of backups; empty for any other file."""
     if first == ".rewind":
         return ".rewind/NAME/NUMBER-TIME.point"
     if first.startswith("."):
@@ -139,7 +139,7 @@ def _name_of(first: str, *rest: str) -> str:
 
 
 def _form(path: str, contents: list[bytes]) -> Any:
-    """What is in a file of the toolkit's own: keys and types of JSON, or lines without what is other in each run."""
+    """Return the form of one of the toolkit's own files: JSON's keys and types, or lines without what varies."""
     try:
         texts = [one.decode() for one in contents]
     except UnicodeDecodeError:
@@ -150,7 +150,7 @@ def _form(path: str, contents: list[bytes]) -> Any:
         if path.endswith(".jsonl"):
             return [golden.shape(*(json.loads(line) for text in texts for line in text.splitlines()))]
         values = [json.loads(text) for text in texts]
-        if path.endswith("/sizes.json"):  # by the names of backups
+        if path.endswith("/sizes.json"):  # its keys are names of backups
             return {"*": golden.shape(*(one for value in values for one in value.values()))}
         return golden.shape(*values)
     except ValueError:
@@ -166,7 +166,7 @@ def _line(line: str) -> str:
 
 
 def _steady(text: str) -> str:
-    """The text without what is another one in each run."""
+    """Return the text with placeholders for what varies in each run."""
     volatile = (
         (r"\d{8}_\d{6}(_\d+)?", "TIME"),
         (r"\b[0-9a-f]{32,64}\b", "HEX"),
@@ -238,7 +238,7 @@ def _checks_them(story: Story) -> None:
     broken.write_bytes((story.app.backups / "one" / "pats.db").read_bytes()[:-4096])
     story.types("verified_file", "verify FILE", str(broken), code=12)
     story.types("created", "backup NAME", "damaged")
-    (story.app.backups / "damaged" / "uploads" / "1" / "letter.txt").unlink()  # the others share it
+    (story.app.backups / "damaged" / "uploads" / "1" / "letter.txt").unlink()  # other backups share this file
     story.types("verified", "verify NAME", "damaged", code=12)
     story.types("verified_backups", "verify --all", code=12)
 
@@ -286,7 +286,7 @@ def _migrates(story: Story) -> None:
     story.types("plan", "restore NAME --dry-run", "old")
     story.types("plan", "restore NAME --migrate --dry-run", "old")
     story.types("migrated", "migrate")
-    story.looks()  # what is pinned until the next backup
+    story.looks()  # while something is pinned until the next backup
     story.types("migrated", "migrate")
     story.types("restored", "restore NAME --yes", "old")
     story.types("migrated", "migrate")
@@ -314,7 +314,7 @@ def _carries_away(story: Story) -> None:
 
 def _asks(story: Story) -> None:
     story.types("run", "run", code=None)
-    (auto,) = (one for one in story.app.backups.glob("auto_*"))  # others share files with it: they are counted again
+    (auto,) = (one for one in story.app.backups.glob("auto_*"))  # others share its files: sizes are counted again
     story.types("backup", "delete NAME --yes", auto.name)
     story.types("backup", "pin NAME", "old")
     story.types("backup", "unpin NAME", "old")
@@ -373,7 +373,7 @@ def _rewinds(story: Story) -> None:
 
 @pytest.fixture
 def same(request: pytest.FixtureRequest) -> Compare:
-    """Compare with a golden file, or write it."""
+    """Return a function that compares with a golden file, or writes it."""
     return lambda name, found: golden.compare(name, found, request.config.getoption("--write-golden"))
 
 
@@ -393,7 +393,7 @@ def test_every_document_is_as_its_published_schema_says(story: Story) -> None:
 
 
 def _refuse_flaws(document: str, printed: Any) -> None:
-    """It is as its schema says, with every key that it must have and no other."""
+    """Assert that it follows its schema, with every required key and no unknown one."""
     schema = {"$ref": f"#/$defs/{document}", "$defs": SCHEMAS["$defs"]}
     tight = {**schema, "unevaluatedProperties": False, "$defs": _nothing_more(SCHEMAS["$defs"])}
     flaw = best_match(_errors(schema, printed)) or best_match(_errors(tight, printed))
@@ -405,7 +405,7 @@ def _errors(schema: dict[str, Any], value: Any) -> Iterator[ValidationError]:
 
 
 def _nothing_more(definitions: dict[str, Any]) -> dict[str, Any]:
-    """The same, with no room for keys that are not in them; but for those that others take up and add to."""
+    """Return the same definitions, closed to unknown keys, except for those that others extend."""
     bases = {base["$ref"].rpartition("/")[2] for one in definitions.values() for base in one.get("allOf", ())}
     tight = {"unevaluatedProperties": False}
     return {
@@ -468,7 +468,7 @@ def test_every_file_has_the_same_name_and_form(story: Story, same: Compare) -> N
     same("files", {path: _form(path, contents) for path, contents in sorted(story.files.items())})
 
 
-# What is written is read back: the key of a field that got another name must be known when it is read.
+# Round trips: a reader must know every key that is written, also after a field was renamed.
 
 _FACTS = DatabaseFacts(1, "1" * 64, 2, "wal", "UTF-16le", 3, 4, {"one": 5}, 6, ("seven",), "3.8.9", 0o640, True)
 _GIT = GitFacts("abc1234", "abc", "main", "a subject", True, "v1")
@@ -548,17 +548,17 @@ def test_a_journal_is_read_as_it_was_written(app: SmallApp) -> None:
 
 
 def _no_default(value: Any) -> None:
-    """No field has its default, with which one that is not read would look as if it had been."""
+    """Assert that no field has its default value, since a field that is not read would have it too."""
     for one in dataclasses.fields(value):
         assert getattr(value, one.name) != one.default or one.name == "backup_version", one.name
 
 
-# What needs no story.
+# Tests without the story
 
 
 def test_the_commands_and_their_options_are_the_same(same: Compare) -> None:
     found = dict(_commands(get_command(backup_restore.app)))
-    known = json.loads((golden.FOLDER / "commands.json").read_text())  # in its order: that of the help is no contract
+    known = json.loads((golden.FOLDER / "commands.json").read_text())  # in the file's order: the help's is no contract
     same("commands", {name: found[name] for name in sorted(found, key=[*known, *found].index)})
 
 
@@ -570,7 +570,7 @@ def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _parameter(one: Any) -> str:
-    """How it is typed: `[x]` may be left out, `x…` may be given several times."""
+    """Return how it is typed: `[x]` may be left out, `x…` may be repeated."""
     if one.param_type_name == "argument":
         return one.name.upper() if one.required else f"[{one.name.upper()}]"
     value = "" if one.is_flag else f" {value_form(one)}"
