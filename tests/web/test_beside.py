@@ -1,4 +1,4 @@
-"""A copy beside the live data, made from the pages: planned, refused as the command refuses, and looked at on disk."""
+"""Copies beside the live data, made from the pages: planned, refused as by the command, and checked on disk."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def rows_of(file: Path, table: str = "companies") -> list[tuple[Any, ...]]:
 
 
 def everything_below(folder: Path) -> list[Path]:
-    """All that is there but for what SQLite keeps beside a database that is open."""
+    """Return every path in the folder but the files that SQLite keeps beside an open database."""
     return sorted(path for path in folder.rglob("*") if not path.name.endswith(("-wal", "-shm")))
 
 
 def plan_of(browser: Browser, **form: str) -> tuple[str, str]:
-    """The words of the plan, and where it is agreed to."""
+    """Return the text of the plan, and the address that confirms it."""
     page = browser.done("/restore/beside", **form)
     (go,) = re.findall(r'action="[^"]*(/restore/beside/\d+)"', page.text)
     return page.words, go
@@ -77,7 +77,7 @@ def test_a_copy_is_planned_and_made_and_nothing_live_changes(app: SmallApp, owne
     (made, *_) = history.read(app.backups).operations
     assert made.command == "restore" and "laid out in" in made.note and "owner" in str(made.who)
     again = owner.ask("GET", f"{owner.base}{go}")
-    assert again.code == 303 and "/job/" in again.headers["Location"]  # a second click leads to what was done
+    assert again.code == 303 and "/job/" in again.headers["Location"]  # a second click leads to the finished job
     assert "BACKUP_DATABASE=" in owner.ask("GET", again.headers["Location"]).words
 
 
@@ -274,7 +274,7 @@ def test_a_copy_is_made_on_a_screen_and_on_a_phone(app: SmallApp, served: Served
         until(lambda: says("New folder"))
         driver.find_element("name", "to").send_keys(str(app.uploads / "look"))
         press("Show the plan of the copy")
-        until(lambda: says("in live data"))  # refused, and the form is as it was
+        until(lambda: says("in live data"))  # refused, and the form keeps its values
         entry = driver.find_element("name", "to")
         assert entry.get_property("value") == str(app.uploads / "look")
         assert driver.execute_script("return document.documentElement.scrollWidth") <= width

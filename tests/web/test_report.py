@@ -1,4 +1,4 @@
-"""The report: a real browser opens it, its numbers are those of `status`, and nothing in a name does any harm."""
+"""The report opens in a real browser, shows the numbers of `status`, and treats hostile names as text."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ HOSTILE = [
 ]
 
 
-# What is in a page, without a browser.
+# Content, without a browser
 
 
 class Read(HTMLParser):
-    """A page as a strict reader sees it: every element is closed, and the text is the text."""
+    """A page as a strict parser reads it: every element is closed, and text is text."""
 
     VOID = frozenset({"meta", "link", "br", "hr", "img"})
 
@@ -102,7 +102,7 @@ class Read(HTMLParser):
 
 
 def flat(document: dict[str, Any]) -> dict[str, str]:
-    """The numbers of `status --json` by name, as a page spells them; what is not known is left out."""
+    """Return the numbers of `status --json` by name, as a page shows them; without unknown ones."""
     beside = ("level", "exit_code", "sentence", "reasons", "lacking", "remotes")
     plain = {name: value for name, value in document.items() if name not in beside}
     counts = {f"{name}.{key}": n for name in ("by_kind", "by_state") for key, n in plain.pop(name).items()}
@@ -114,7 +114,7 @@ def spelled(value: object) -> str:
 
 
 def lived_in(app: SmallApp) -> datetime:
-    """Backups of a week with all that can be said of them; and the moment after."""
+    """Make a week's backups in various states; return the moment after the last one."""
     now = datetime.now(UTC)
     for age in (6, 5, 3, 1):
         moment = now - age * DAY
@@ -207,7 +207,7 @@ def refuse(settings: Settings) -> list[Backup]:
     raise OSError(5, "Input/output error", str(settings.dir))
 
 
-# Nothing in it is markup that is not ours.
+# No markup but our own
 
 
 def test_whatever_is_in_a_name_is_text(app: SmallApp) -> None:
@@ -220,7 +220,7 @@ def test_whatever_is_in_a_name_is_text(app: SmallApp) -> None:
 
 
 def hostile_report(settings: Settings, texts: list[str]) -> Report:
-    """Texts of strangers wherever one can come in."""
+    """Return a report with these texts wherever a stranger's text can appear."""
     backups = [backup(f"b{n}", NOON - n * HOUR, text) for n, text in enumerate(texts)]
     backups += [replace(one, flaws=(Flaw("x", text),)) for one, text in zip(backups, texts, strict=True)]
     backups += [
@@ -252,7 +252,7 @@ def test_the_page_runs_nothing_and_names_no_other_place(app: SmallApp) -> None:
     assert policy and policy.startswith("default-src 'none'; style-src 'sha256-") and "unsafe" not in policy
 
 
-# How large it is.
+# Size
 
 
 def test_a_thousand_backups_are_a_small_page_that_says_what_it_leaves_out(app: SmallApp) -> None:
@@ -282,7 +282,7 @@ def test_every_curve_stays_in_its_frame(points: list[tuple[int, int]]) -> None:
         assert all(0 <= x <= 520 and 0 <= y <= 180 for x, y in places)
 
 
-# Where it goes.
+# Output
 
 
 def test_it_goes_to_stdout_or_into_a_file_and_takes_the_place_of_an_earlier_one(app: SmallApp) -> None:
@@ -354,7 +354,7 @@ def test_as_json_it_says_the_same(app: SmallApp) -> None:
     assert told["test_restores"][0]["backups"] == ["day_3"] and told["next_runs"]
 
 
-# In a browser.
+# In a browser
 
 IN_A_BROWSER = pytest.mark.needs("chromium", "chromedriver")
 
@@ -369,7 +369,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Path, str, list[str]]]:
-    """A folder that is served, its address, and the paths that were asked for."""
+    """A served folder, its address, and the requested paths."""
     asked: list[str] = []
 
     class Handler(SimpleHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The pages for a browser: who is let in, what each attack comes to, and that data are backed up and got back."""
+"""The pages for a browser: who is let in, that attacks fail, and that data are backed up and restored."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ class Answer:
 
     @property
     def words(self) -> str:
-        """What a person reads."""
+        """The text that a person reads."""
         return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", self.text)))
 
 
 @dataclass
 class Browser:
-    """Just enough of one: it keeps the cookie of one session, and says where its requests come from."""
+    """A minimal browser: it keeps the cookie of one session, and sends the origin of its requests."""
 
     port: int
     base: str = ""
@@ -107,10 +107,10 @@ class Browser:
         return answer
 
     def done(self, asked: str, /, **form: str) -> Answer:
-        """What is asked for is done: the page of the job when it has ended."""
+        """Send the form, wait until its job has ended, and return the job's page."""
         place = self.post(asked, None, **form).headers["Location"]
         assert "/job/" in place, place
-        assert b'"state": "' in self.ask("GET", f"{place}/events").body  # which ends with the job
+        assert b'"state": "' in self.ask("GET", f"{place}/events").body  # the stream of events ends with the job
         answer = self.ask("GET", place)
         return self.ask("GET", answer.headers["Location"]) if answer.code == 303 else answer
 
@@ -171,12 +171,12 @@ def until(condition: Callable[[], object]) -> Any:
     return found
 
 
-# The door.
+# Access
 
 
 def test_without_a_password_the_link_lets_one_browser_in_once(served: Served) -> None:
     first, second = served.browser(), served.browser()
-    assert "Come in" in first.get(f"/?token={served.token}").words  # asking for the page uses nothing up
+    assert "Come in" in first.get(f"/?token={served.token}").words  # a GET does not use up the link
     given = first.come_in(token=served.token).headers["Set-Cookie"]
     assert "HttpOnly" in given and "SameSite=Strict" in given and f"Path={first.base}/" in given
     assert first.get("/").code == 200
@@ -198,7 +198,7 @@ def test_a_stranger_gets_the_door_and_nothing_else(app: SmallApp, served: Served
 
 
 def test_who_was_sent_the_cookie_on_another_port_knows_no_path_to_use_it_on(served: Served, owner: Browser) -> None:
-    """A browser would send a cookie to every port of the host; this one only to paths that nobody else knows."""
+    """A browser sends a cookie to every port of the host, but this one only to paths that nobody else knows."""
     other = served.browser(cookie=owner.cookie)
     for path in ("/", "/backups", "/guessed/backups", "/static/page.js"):
         assert owner.base.strip("/") not in other.get(path).text
@@ -243,7 +243,7 @@ def test_each_page_forbids_the_browser_all_that_it_does_not_need(owner: Browser)
     assert re.findall(r"(?:https?|wss?)://[^\"'/]*", answer.text) == []
 
 
-# Passwords, sessions, accounts.
+# Passwords, sessions, accounts
 
 
 def test_a_password_is_set_and_opens_and_is_never_kept_or_printed(app: SmallApp) -> None:
@@ -257,10 +257,10 @@ def test_a_password_is_set_and_opens_and_is_never_kept_or_printed(app: SmallApp)
         assert browser.come_in(password="another one").code == 403
         assert browser.come_in(password=PASSWORD).code == 303
         assert browser.get("/").code == 200
-    with serving(app, "--port", str(browser.port)):  # a session lasts longer than the server
+    with serving(app, "--port", str(browser.port)):  # a session outlives the server
         assert browser.get("/").code == 200
     app.command("web", "--set-password", input=f"{PASSWORD} 2\n", check=0)
-    with serving(app, "--port", str(browser.port)):  # and ends with another password
+    with serving(app, "--port", str(browser.port)):  # and ends when the password changes
         assert browser.get("/").code == 303
 
 
@@ -319,7 +319,7 @@ def test_what_stalls_holds_no_lock_leaves_no_file_and_keeps_no_server_from_endin
             '--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
         )
         for request in (
-            f"GET {browser.base}/download/kept HTTP/1.1\r\n{address}\r\n",  # whose answer nobody reads
+            f"GET {browser.base}/download/kept HTTP/1.1\r\n{address}\r\n",  # the client does not read the answer
             f"POST {browser.base}/upload HTTP/1.1\r\n{address}Content-Type: multipart/form-data; boundary=x\r\n"
             f"Content-Length: 1000000\r\n\r\n{parts}{'x' * 300_000}",
         ):
@@ -345,7 +345,7 @@ def test_a_browser_that_was_let_in_before_waits_for_its_own_guesses_alone(app: S
     with pytest.raises(Refused, match="in 2 seconds"):
         access.sign_in(PASSWORD, f"{mark}x")
     assert access.sign_in(PASSWORD, mark)
-    assert Access(app.settings).is_mark(mark, "owner")  # longer than the server
+    assert Access(app.settings).is_mark(mark, "owner")  # marks outlive the server
     for _ in range(5):
         access.sign_in("guessed", mark)
     with pytest.raises(Refused, match="in 2 seconds"):
@@ -402,7 +402,7 @@ def test_guessing_is_slowed_down_and_a_right_password_is_not_let_by_meanwhile(ap
         access.sign_in(PASSWORD)
     now[0] += 4.1
     assert access.sign_in(PASSWORD)
-    assert access.sign_in("guessed") is None  # counted from the beginning again
+    assert access.sign_in("guessed") is None  # the count starts again
     assert access.sign_in(PASSWORD)
 
 
@@ -420,7 +420,7 @@ def test_whoever_has_the_viewers_password_waits_between_guesses_of_the_owners(ap
     for attempt in ("guessed", PASSWORD):
         with pytest.raises(Refused, match="in 2 seconds"):
             access.sign_in(attempt)
-    assert access.sign_in("only looks on")  # the viewer needs not wait for that
+    assert access.sign_in("only looks on")  # the viewer does not have to wait
     now[0] += 2.1
     assert access.sign_in("guessed") is None
     with pytest.raises(Refused, match="in 4 seconds"):
@@ -470,11 +470,11 @@ def test_an_account_that_only_looks_changes_nothing_and_takes_nothing_with_it(ap
             assert answer.code == 400 and "only looks" in answer.text, path
         for path in ("/", "/backups", "/backup/kept", "/history", "/settings", "/schedule"):
             assert viewer.get(path).code == 200
-        viewer.post("/sign-out", every="1")  # which ends its own alone
+        viewer.post("/sign-out", every="1")  # ends only the viewer's session
     assert sorted(path.name for path in app.backups.iterdir()) == before
 
 
-# What is done.
+# Actions
 
 
 def test_a_backup_is_made_and_the_history_says_by_whom(app: SmallApp, owner: Browser) -> None:
@@ -534,7 +534,7 @@ def test_the_data_of_a_time_between_two_backups_are_got_back(app: SmallApp) -> N
         assert "Done" in browser.done(go, typed=name).words
         offered = re.findall(r'<option value="([^"]+)">', browser.get("/restore").text)
         plan = browser.done("/restore/plan", name="base", moment=html.unescape(offered[-1]))
-        assert "Restoring base will change" in plan.words  # the first of all is the backup itself
+        assert "Restoring base will change" in plan.words  # the earliest moment is the backup itself
     assert {path.name for path in (app.uploads / "at").iterdir()} == {"119", "90"}
     assert len(app.rows("companies")) == len(rows) - 3
 
@@ -623,12 +623,12 @@ def test_each_of_several_databases_is_looked_into(app: SmallApp) -> None:
 
 
 def boxes(page: Answer) -> list[str]:
-    """The names of the boxes by which rows are ticked, in the order of the rows."""
+    """Return the names of the checkboxes of rows, in the order of the rows."""
     return [html.unescape(one) for one in re.findall(r'form="rescue" name="([^"]+)"', page.text)]
 
 
 def where_agreed(page: Answer) -> str:
-    """Where the plan of a rescue is agreed to."""
+    """Return the address that confirms the plan of a rescue."""
     return str(re.findall(r'action="[^"]*(/rescue/plan/\d+)"', page.text)[0])
 
 
@@ -840,7 +840,7 @@ def test_two_people_restore_at_once_and_the_data_are_those_of_one_backup(app: Sm
 
 
 def planned(browser: Browser, name: str) -> str:
-    """Where the plan of a restore is agreed to."""
+    """Return the address that confirms the plan of a restore."""
     return str(re.findall(r'action="[^"]*(/restore/plan/\d+)"', browser.done("/restore/plan", name=name).text)[0])
 
 
@@ -948,7 +948,7 @@ def test_what_went_live_is_not_said_to_be_cancelled(app: SmallApp, owner: Browse
     assert "Done" in said and "Undo this restore" in said
 
 
-# Attacks.
+# Attacks
 
 
 @pytest.mark.parametrize(
@@ -1140,7 +1140,7 @@ def test_what_status_says_to_type_is_a_button_where_a_page_can_do_it(app: SmallA
 
 
 def test_the_pages_read_each_backup_once_and_no_upload(app: SmallApp) -> None:
-    """Of a thousand backups a page is there in time; `opened` is what the server opens of the backups for each page."""
+    """Pages stay fast with a thousand backups; `opened` holds the paths in the backups folder that each page opens."""
     for number in range(12):
         create_backup(app.settings, BackupRequest(f"kept{number}"))
     with subprocess.Popen(
@@ -1152,7 +1152,7 @@ def test_the_pages_read_each_backup_once_and_no_upload(app: SmallApp) -> None:
     assert opened and set(opened) == {"", "backups", "restore", "schedule", "history", "settings"}
     for place, paths in opened.items():
         read = [path for path in paths if path.endswith("/backup_metadata.json")]
-        assert len(read) == len(set(read)) == (12 if place == "" else 0), place  # the first page has read them all
+        assert len(read) == len(set(read)) == (12 if place == "" else 0), place  # the first page has read all of them
         assert not [path for path in paths if "/uploads/" in path], place
 
 
@@ -1186,7 +1186,7 @@ print(json.dumps(opened))
 """
 
 
-# In a real browser.
+# In a real browser
 
 
 @pytest.fixture
@@ -1238,7 +1238,7 @@ def enter(driver: Any, served: Served) -> str:
 
 
 def text_of(driver: Any) -> str:
-    """What is to be read; nothing while one page gives way to another."""
+    """Return the visible text; empty while one page replaces another."""
     from selenium.common.exceptions import WebDriverException
 
     with contextlib.suppress(WebDriverException):
@@ -1257,7 +1257,7 @@ def says_in(driver: Any, text: str) -> bool:
 
 
 def found_by_axe(driver: Any) -> list[tuple[str, list[str]]]:
-    """What axe finds on the page: each rule, and the first elements that break it."""
+    """Return axe's findings on the page: each rule, and the first elements that break it."""
     driver.execute_script(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
     found = driver.execute_async_script(AXE)["violations"]
     return [(one["id"], [node["html"][:120] for node in one["nodes"]][:3]) for one in found]
@@ -1291,7 +1291,7 @@ def test_who_has_only_the_page_on_a_phone_backs_up_and_gets_lost_data_back(
     press("Restore")
     until(lambda: says("✓ Done"))
     assert app.contents() == before
-    driver.get(f"http://127.0.0.1:{served.port}/")  # who types the address alone is led back in
+    driver.get(f"http://127.0.0.1:{served.port}/")  # the bare address leads a signed-in browser back in
     until(lambda: says("Get data back"))
     assert console(driver) == []
     asked = {urlsplit(one).netloc for one in requests(driver) if one.startswith("http")}
