@@ -1,4 +1,4 @@
-"""The terminal interface, driven by keys on real data; what it did is looked for on disk."""
+"""The terminal interface, driven by keys on real data; the tests check its results on disk."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SMALL = (80, 24)
 
 
 class Person:
-    """Somebody at the interface: presses keys, waits for what is to come, reads what is there."""
+    """A simulated person at the interface: presses keys, waits for what should appear, reads the screen."""
 
     def __init__(self, pilot: Pilot[None], window: BackupApp) -> None:
         self.pilot, self.window = pilot, window
@@ -60,13 +60,13 @@ class Person:
         await self.pilot.press(*keys)
 
     async def clicks(self, selector: str) -> None:
-        """As soon as it is there."""
+        """Click the widget as soon as it is visible."""
         screen = self.window.screen
         await self.until(lambda: screen.query(selector) and screen.query_one(selector).region.area)
         await self.pilot.click(selector)
 
     async def types(self, text: str) -> None:
-        """Into the field that has the keyboard, instead of what is in it."""
+        """Replace the content of the focused field."""
         field = self.window.screen.focused
         assert isinstance(field, Input)
         field.value = text
@@ -83,7 +83,7 @@ class Person:
         await self.until(lambda: text in self.reads())
 
     async def until_ended(self) -> Ended[Any]:
-        """The work that is shown has ended; how."""
+        """Wait until the work on the screen has ended; return how it ended."""
         await self.until(lambda: isinstance(self.window.screen, WorkScreen) and self.window.screen.ended)
         assert isinstance(self.window.screen, WorkScreen) and self.window.screen.ended
         return self.window.screen.ended
@@ -93,7 +93,7 @@ class Person:
         await self.until(lambda: len(self.window.screen_stack) == 1)
 
     def reads(self) -> str:
-        """All that the screen in front says, cut nowhere."""
+        """Return all texts of the front screen, untruncated."""
         screen, said = self.window.screen, [str(self.window.screen.query("*").first().border_title)]
         said += [str(one.render()) for one in screen.query(Static) if one.display]
         said += [str(one.render()) for one in screen.query(Button)]
@@ -105,7 +105,7 @@ class Person:
         return self.window.query_one(BackupsPage)
 
     def column(self, title: str) -> list[str]:
-        """What is in that column of the table in view."""
+        """Return the cells of that column of the table in view."""
         table = self.window.page.query_one(DataTable)
         return [str(table.get_cell(key, title)) for key in table.rows]
 
@@ -117,7 +117,7 @@ Play = Callable[[Person], Awaitable[None]]
 
 
 def at(app: SmallApp, place: str, play: Play, settings: Settings | None = None, size: tuple[int, int] = SMALL) -> None:
-    """The interface opened at that place, and played with."""
+    """Open the interface at that place, and run `play` with a person at it."""
 
     async def run() -> None:
         window = BackupApp(settings or app.settings, place=place)
@@ -138,7 +138,7 @@ def on_disk(app: SmallApp) -> set[str]:
     return {one.name for one in store.all_backups(app.settings)}
 
 
-# The window.
+# The window
 
 
 @pytest.mark.parametrize("size", [SMALL, (120, 40)], ids=lambda size: f"{size[0]}x{size[1]}")
@@ -183,7 +183,7 @@ def test_without_a_terminal_it_is_refused_in_one_line(app: SmallApp) -> None:
 
 
 def read_in_time(terminal: int) -> bytes:
-    """What was drawn since."""
+    """Return what was drawn since the last call."""
     assert select.select([terminal], [], [], DEADLINE)[0], "nothing more was drawn"
     return os.read(terminal, 65536)
 
@@ -204,16 +204,16 @@ def test_in_a_real_terminal_it_opens_and_ends(app: SmallApp, how: str) -> None:
     while b"at risk" not in drawn:
         drawn += read_in_time(terminal)
     os.write(terminal, b"q") if how == "q" else process.send_signal(signal.Signals[how])
-    with contextlib.suppress(OSError):  # the end of a terminal
+    with contextlib.suppress(OSError):  # reading fails at the end of the terminal
         while chunk := read_in_time(terminal):
             drawn += chunk
     assert process.wait(DEADLINE) == 0, drawn[-3000:].decode(errors="replace")
-    assert b"\x1b[?1049l" in drawn  # the terminal shows again what it showed before
+    assert b"\x1b[?1049l" in drawn  # the terminal's earlier content is shown again
     os.close(terminal)
 
 
 def test_it_ends_when_its_terminal_vanishes_while_it_draws(app: SmallApp) -> None:
-    """What is drawn goes through a short queue, which was left full: whoever drew waited for ever."""
+    """Drawing goes through a short queue. The queue was left full, so that the drawing thread waited without end."""
     terminal, ours = pty.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 200, 0, 0))
     process = subprocess.Popen(
@@ -228,7 +228,7 @@ def test_it_ends_when_its_terminal_vanishes_while_it_draws(app: SmallApp) -> Non
     drawn = b""
     while b"at risk" not in drawn:
         drawn += read_in_time(terminal)
-    os.write(terminal, b"231" * 6)  # all is drawn anew
+    os.write(terminal, b"231" * 6)  # everything is drawn anew
     os.close(terminal)
     assert process.wait(DEADLINE) == 0
 
@@ -244,7 +244,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_type(app: SmallApp, monke
     assert caught.value.hint == "pip install 'backupkit[ui]'"
 
 
-# Overview.
+# Overview
 
 
 def test_the_overview_says_what_the_status_says(app: SmallApp) -> None:
@@ -302,7 +302,7 @@ def test_a_run_at_work_elsewhere_is_named(app: SmallApp) -> None:
     at(app, "overview", play)
 
 
-# Backups.
+# Backups
 
 
 def test_the_table_has_what_list_has(app: SmallApp) -> None:
@@ -325,7 +325,7 @@ def test_the_table_has_what_list_has(app: SmallApp) -> None:
         await person.until(lambda: isinstance(person.window.screen, Message))
         for line in render.details(app.settings, store.find(app.settings, "one")):
             assert line in person.reads()
-        assert "rows one TABLE`" in person.reads()  # what to type to look inside
+        assert "rows one TABLE`" in person.reads()  # the command that looks inside
 
     at(app, "backups", play)
 
@@ -382,7 +382,7 @@ def test_one_that_cannot_be_read_is_in_the_table_too(app: SmallApp) -> None:
         await person.presses("slash", *"damaged")
         await person.until(lambda: person.column("Name") == ["two"])
         assert person.column("State") == ["✗ damaged"] and "backup_metadata.json" in person.text("#summary")
-        await person.presses("enter", "enter")  # to the table, and into it
+        await person.presses("enter", "enter")  # to the table, then to the backup
         await person.until(lambda: isinstance(person.window.screen, Message))
         assert "damaged" in person.reads()
 
@@ -432,7 +432,7 @@ def test_an_error_is_the_sentence_and_the_hint_of_the_command(app: SmallApp) -> 
         assert message in person.reads() and f"Next: {hint}" in person.reads()
         await person.presses("escape")
         await person.until(lambda: len(person.window.screen_stack) == 2 and isinstance(person.window.screen, Form))
-        assert person.reads().count("taken") == 1  # what was typed is there still
+        assert person.reads().count("taken") == 1  # the field keeps what was typed
         await person.closes()
         assert person.column("Name") == ["taken"]
 
@@ -483,7 +483,7 @@ def test_a_pinned_backup_is_not_deleted_and_an_unpinned_one_only_after_a_yes(app
         await person.until(lambda: person.column("State") == ["✓ checked"] * 2)
         await person.presses("D")
         await person.until_it_says("for ever?")
-        await person.presses("enter")  # the safe answer has the keyboard
+        await person.presses("enter")  # the safe answer has the focus
         await person.until(lambda: len(person.window.screen_stack) == 1)
         assert on_disk(app) == {"one", "two"}
         await person.presses("D")
@@ -495,7 +495,7 @@ def test_a_pinned_backup_is_not_deleted_and_an_unpinned_one_only_after_a_yes(app
     assert on_disk(app) == {"two"}
 
 
-# Long work.
+# Long work
 
 
 def test_while_a_verb_waits_the_interface_answers_and_the_wait_can_be_cancelled(app: SmallApp) -> None:
@@ -507,7 +507,7 @@ def test_while_a_verb_waits_the_interface_answers_and_the_wait_can_be_cancelled(
             await person.until_it_says("Back up now")
             await person.presses("enter", "enter")
             await person.until_it_says("for somebody's backup")
-            await person.presses("3")  # not of the dialog: nothing happens, and the loop goes on
+            await person.presses("3")  # a key that the dialog does not use: nothing happens, and the loop goes on
             person.window.action_go("history")
             await person.until(lambda: isinstance(person.window.page, HistoryPage))
             await person.presses("q")
@@ -538,7 +538,7 @@ def test_a_backup_cancelled_at_any_event_leaves_nothing_and_harms_nothing(app: S
 
 
 def cancelled_at(number: int, act: Callable[[EventListener], Any]) -> Ended[Any]:
-    """The work, cancelled by a person as it tells its event of that number."""
+    """Run the work, cancelled by a person at its event of that number."""
     heard = 0
 
     def counting(emit: EventListener) -> Any:
@@ -607,7 +607,7 @@ def test_progress_warnings_and_choices_are_shown(app: SmallApp) -> None:
 
     def act(emit: EventListener) -> str:
         emit(Step("Copying", 2_000_000))
-        time.sleep(2.1)  # for as long nothing is said of the end
+        time.sleep(2.1)  # the remaining time is shown only after two seconds
         emit(Progress(1_500_000))
         emit(Warned("A socket was skipped."))
         assert go_on.wait(DEADLINE)
@@ -633,7 +633,7 @@ def test_progress_warnings_and_choices_are_shown(app: SmallApp) -> None:
     at(app, "overview", play)
 
 
-# History.
+# History
 
 
 def test_the_history_has_what_the_command_has_and_one_in_full(app: SmallApp) -> None:
@@ -653,7 +653,7 @@ def test_the_history_has_what_the_command_has_and_one_in_full(app: SmallApp) -> 
     at(app, "history", play)
 
 
-# A great many backups.
+# Many backups
 
 OPENED = """
 import asyncio, json, os, sys

@@ -1,4 +1,4 @@
-"""A restore at the window: the plan first, the name typed, the proof after; and what is on disk is what it says."""
+"""Restores at the window: the plan, the typed name, the check afterwards; the disk must hold what the window says."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from small_app import HEAD, REMINDERS, SALARY, Contents, SmallApp
 
 @pytest.fixture
 def before(app: SmallApp) -> Contents:
-    """What was there when the backup `kept` was made; since then rows and files came, changed and went."""
+    """The content when the backup `kept` was made; afterwards rows and files were added, changed and removed."""
     create_backup(app.settings, BackupRequest("kept", note="as it was"))
     contents = app.contents()
     app.add_rows(4)
@@ -35,7 +35,7 @@ def before(app: SmallApp) -> Contents:
 
 
 async def restored(person: Person, name: str = "kept") -> None:
-    """From the list, with the backup chosen, to the proof."""
+    """Restore the chosen backup from the list, and wait for the success."""
     await person.press("R")
     await person.sees(f"Restoring {name} will change")
     await person.types(name)
@@ -155,7 +155,7 @@ def test_another_schema_is_refused_in_the_words_of_the_command_line_with_its_way
         await person.press("R")
         await person.sees("Another schema", sentence, hint)
         assert app.revisions() == {HEAD}
-        await person.press("enter")  # the safe answer has the keyboard
+        await person.press("enter")  # the safe answer has the focus
         await person.until(lambda: len(person.window.screen_stack) == 1)
         await person.press("R")
         await person.click("#yes")
@@ -246,11 +246,11 @@ def test_a_restore_cancelled_at_any_event_changed_nothing(app: SmallApp, before:
         assert not list(app.folder.rglob(".backupkit-staging"))
         state = cancelled_at(number, app)
     assert (state, app.contents() == before) == ("done", True)
-    assert number > 5  # events of the safety copy, of staging; then there is only forward
+    assert number > 5  # cancelled during the safety copy and the staging; afterwards a restore only goes forward
 
 
 def cancelled_at(number: int, app: SmallApp) -> str:
-    """How a restore ended that a person cancelled when it told its event of that number."""
+    """Cancel a restore, as a person does, at its event of that number; return how it ended."""
     task, heard = restoring(app.settings, plan_restore(app.settings, "kept"), utc_now), 0
 
     def counting(emit: EventListener) -> Restored:
