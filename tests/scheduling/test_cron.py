@@ -1,4 +1,4 @@
-"""Expressions of cron, as crontab(5) reads them."""
+"""Cron expressions are read as crontab(5) describes them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def came(text: str, since: datetime, days: int) -> Iterator[datetime]:
 
 
 def days(text: str) -> str:
-    """The days of a week on which it comes, as letters."""
+    """Return the weekdays on which it comes, as letters."""
     found = {one.date() for one in came(text, MONDAY, 7)}
     return "".join(letter if day.date() in found else "-" for letter, day in zip("MTWTFSS", WEEK, strict=True))
 

@@ -1,4 +1,4 @@
-"""`run`: what is to be done regularly, in order; a step that fails ends no other, but those that need it."""
+"""`run` does the regular steps in order; a step that fails stops only those that need it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fails(error: Exception) -> Act:
 
 
 def ran(**acts: Act) -> dict[str, StepResult]:
-    """The four steps as they depend on each other; those that are not named succeed."""
+    """Run the four steps with their real dependencies; those that are not named succeed."""
     needs = {"backup": (), "verify": ("backup",), "prune": ("backup", "verify"), "push": ()}
     steps = [RunStep(name, acts.get(name, says()), wanted) for name, wanted in needs.items()]
     return {result.name: result for result in run_steps(steps)}
@@ -133,7 +133,7 @@ def test_a_backup_of_today_is_enough_where_one_is_enough(app: SmallApp) -> None:
     assert [one.name for one in store.all_backups(app.settings)] == ["today"]
 
 
-# The command.
+# The command
 
 
 def test_run_makes_a_backup_and_says_what_became_of_each_step(app: SmallApp) -> None:

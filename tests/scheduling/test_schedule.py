@@ -1,4 +1,4 @@
-"""The scheduler: a year of it by a clock that is moved, and the process itself, which is told things by signals."""
+"""The scheduler: a year of it with a simulated clock, and the real process, controlled by signals."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from refusals import run_here
 from small_app import BACKEND, COMMAND, NOON, SmallApp, clean_environment
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-LAST_BACKUP = {"BACKUP_BACKUP_ON_SHUTDOWN": "true", "BACKUP_SHUTDOWN_TIMEOUT": "60"}  # of a busy machine too
+LAST_BACKUP = {"BACKUP_BACKUP_ON_SHUTDOWN": "true", "BACKUP_SHUTDOWN_TIMEOUT": "60"}  # long enough for a busy machine
 
 
-# A clock that is moved: the real scheduler, and backups that are a page of metadata each.
+# A simulated clock: the real scheduler, and backups that consist of metadata only
 
 
 class World:
-    """The time, and a scheduler that lives in it; `made` are the moments of its backups."""
+    """The time, and a scheduler in it; `made` holds the moments of its backups."""
 
     def __init__(self, app: SmallApp, now: datetime, **changed: object) -> None:
         self.app, self.now = app, now
@@ -52,7 +52,7 @@ class World:
         self.start()
 
     def start(self) -> None:
-        """The machine comes up."""
+        """Start the scheduler, as after a boot."""
         self.daemon = daemon.Daemon(self.settings, lambda: self.settings, lambda: self.now, self.wait)
         self.daemon.begin()
 
@@ -94,7 +94,7 @@ class World:
 
 @pytest.fixture
 def world(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
-    """`world(now, SETTING=value …)`."""
+    """Return the function `world(now, setting=value …)` that starts a `World`."""
     worlds: list[World] = []
 
     monkeypatch.setattr(daemon, "TICK", 6 * 3600)
@@ -152,7 +152,7 @@ def test_a_year_of_power_failures_has_each_missed_backup_once_as_soon_as_the_mac
 
 
 def slots(place: ZoneInfo, since: datetime, until: datetime) -> list[datetime]:
-    """Every 02:00 in between; Berlin has it each day."""
+    """Return each day's 02:00 in between; if the clock skips it, 03:00, when the run comes instead."""
     first = since.astimezone(place).date()
     days = (first + timedelta(number) for number in range((until - since).days + 2))
     found = (datetime(day.year, day.month, day.day, 2, tzinfo=place).astimezone(UTC) for day in days)
@@ -171,7 +171,7 @@ def test_a_clock_that_is_set_back_or_forward_neither_doubles_nor_stops_the_backu
     here.now += 40 * HOUR
     here.until(here.now + timedelta(seconds=1))
     assert len(here.made) == made + 1
-    here.now -= 20 * DAY  # and what was made meanwhile is dated in the future
+    here.now -= 20 * DAY  # backups made meanwhile are now dated in the future
     here.daemon.turn()
     here.until(here.now + 3 * DAY)
     assert len(here.made) >= made + 3
@@ -188,7 +188,7 @@ def test_test_restores_come_each_week_and_one_that_fails_is_not_repeated_before_
     assert len(here.tested) == 4
 
 
-# Errors, and what is remembered of them.
+# Errors, and the memory of them
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_scheduler_that_starts_again_remembers_what_failed_before(world: Calla
         scheduler.end()
     away.rename(app.database)
     failed = datetime.now(UTC)
-    here = world(failed + timedelta(minutes=1), backup_time=f"{failed + 12 * HOUR:%H:%M}")  # far from this test's hour
+    here = world(failed + timedelta(minutes=1), backup_time=f"{failed + 12 * HOUR:%H:%M}")  # not near this test's time
     here.until(failed + timedelta(minutes=14))
     assert here.made == []
     here.until(failed + timedelta(minutes=16))
@@ -236,7 +236,7 @@ def test_a_failed_run_is_told_and_pinged_like_one_of_cron(app: SmallApp) -> None
         assert "There is no database" in service.messages[0]["message"]
 
 
-# Settings.
+# Settings
 
 
 def test_changed_settings_are_in_force_at_once(world: Callable[..., World]) -> None:
@@ -266,7 +266,7 @@ def test_an_invalid_file_is_said_once_and_the_last_good_settings_go_on(
     assert capsys.readouterr().err.count("is not a time of day") == 1
 
 
-# The process itself.
+# The real process
 
 KILLED_RESTORE = """
 import os, sys
@@ -297,7 +297,7 @@ sys.exit(Daemon(load(), load, lambda: datetime.now().astimezone() + AHEAD).serve
 
 
 class Process:
-    """A scheduler that runs; what it says goes to a file."""
+    """A running scheduler; its output goes to a file."""
 
     def __init__(self, child: subprocess.Popen[bytes], log: Path) -> None:
         self.child, self._log = child, log
@@ -317,7 +317,7 @@ class Process:
 
 @contextlib.contextmanager
 def running(app: SmallApp, *command: str, **changed: str) -> Iterator[Process]:
-    """A scheduler for this app; killed, if it still lives, when the block ends."""
+    """Run a scheduler for this app; kill it at the end of the block if it is still running."""
     log = app.folder / "said"
     environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "BACKUP_TEST_SCHEDULE": "", **changed}
     with log.open("wb") as said:
@@ -347,7 +347,7 @@ def names(app: SmallApp) -> list[str]:
 
 
 def just_made(app: SmallApp, moment: datetime | None = None) -> None:
-    """A scheduled backup, so that nothing is owed."""
+    """Make a scheduled backup, so that none is due."""
     create_backup(app.settings, BackupRequest(kind="scheduled"), clock=lambda: moment or datetime.now(UTC))
 
 
@@ -396,7 +396,7 @@ def test_beside_an_app_in_one_container_both_end_together(app: SmallApp, by_itse
         with lock.held(app.backups, "a run that the last backup waits for", 0):
             stop.touch() if by_itself else both.send_signal(signal.SIGTERM)
             wait_until(lambda: "Making a backup before the end." in log.read_text())
-            time.sleep(0.5)  # the app has ended, and whoever tells the scheduler a second time has done so
+            time.sleep(0.5)  # now the app has ended, and the scheduler got its second signal
         assert both.wait(60) == 7
     finally:
         both.kill()
@@ -407,7 +407,7 @@ def test_beside_an_app_in_one_container_both_end_together(app: SmallApp, by_itse
 @pytest.mark.needs("script")
 def test_at_a_terminal_it_runs_too_and_ctrl_c_ends_it(app: SmallApp) -> None:
     environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "TERM": "xterm"}
-    program = f"exec {sys.executable} {COMMAND} schedule"  # a shell in between would die of the Ctrl-C, whatever we do
+    program = f"exec {sys.executable} {COMMAND} schedule"  # without exec, Ctrl-C would kill the shell in between
     command = ["script", "-qec", program, "/dev/null"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True, errors="replace") as terminal:
@@ -442,7 +442,7 @@ def test_being_told_to_end_makes_a_last_backup_where_that_is_asked(app: SmallApp
     assert len(names(app)) == 2
     with running(app, **LAST_BACKUP) as scheduler:
         scheduler.says("Next backup: ")
-        assert scheduler.end(signal.SIGINT) == 0  # Ctrl-C: a person who wants it to end
+        assert scheduler.end(signal.SIGINT) == 0  # Ctrl-C: a person ends it, without a last backup
     with running(app) as scheduler:
         scheduler.says("Next backup: ")
         assert scheduler.end() == 0
@@ -459,7 +459,7 @@ def test_a_last_backup_that_fails_is_the_exit_code(app: SmallApp) -> None:
 
 @contextlib.contextmanager
 def long_backup(app: SmallApp) -> Iterator[None]:
-    """A backup takes as long as the block: another process keeps the database locked."""
+    """Keep the database locked during the block, so that a backup takes as long."""
     app.execute("PRAGMA journal_mode=DELETE")
     with contextlib.closing(app.connect()) as live:
         live.isolation_level = None
@@ -508,7 +508,7 @@ def test_a_changed_file_is_read_without_a_restart_and_at_once_when_told_so(app: 
         scheduler.child.send_signal(signal.SIGHUP)
         scheduler.says("(0 5 * * *)")
         file.write_text('backup_time = "25:00"')
-        scheduler.says("goes on with the settings that it has")  # seen by itself
+        scheduler.says("goes on with the settings that it has")  # noticed without a signal
         assert "backup_time" in scheduler.said and str(file) in scheduler.said
         scheduler.child.send_signal(signal.SIGHUP)
         file.write_text('backup_time = "05:30"')
@@ -544,7 +544,7 @@ def test_a_restore_that_was_killed_is_finished_when_the_scheduler_starts(app: Sm
     assert app.contents().rows == before.rows
 
 
-# What is shown.
+# Output
 
 
 def test_the_list_shows_the_next_runs_and_says_where_no_scheduler_is_at_work(app: SmallApp) -> None:

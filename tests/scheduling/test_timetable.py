@@ -1,4 +1,4 @@
-"""When the next run is due, and why: by the calendar of the zone, and by what was done."""
+"""When the next run is due, and why: by the calendar of the zone, and by past runs."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ ZONES = [
     "UTC",
     "Europe/Berlin",
     "America/New_York",
-    "America/Santiago",  # leaps over midnight
-    "Australia/Lord_Howe",  # by half an hour
+    "America/Santiago",  # skips midnight
+    "Australia/Lord_Howe",  # shifts by half an hour
     "Asia/Kathmandu",  # 5:45 from UTC
-    "Africa/Cairo",  # leaps over midnight into a Friday
-    "Europe/Dublin",  # its winter is the exception
-    "Antarctica/Troll",  # by two hours
+    "Africa/Cairo",  # skips midnight into a Friday
+    "Europe/Dublin",  # its winter time is the exception
+    "Antarctica/Troll",  # shifts by two hours
 ]
 
 
@@ -48,7 +48,7 @@ def moments(zone: ZoneInfo, *rules: str, since: datetime, until: datetime) -> It
 
 
 def year_of(zone: ZoneInfo, *rules: str) -> list[datetime]:
-    """Every run of 2026, in the local calendar."""
+    """Return every run of 2026, in the local calendar."""
     first, last = (datetime(year, 1, 1, tzinfo=zone).astimezone(UTC) for year in (2026, 2027))
     return list(moments(zone, *rules, since=first - timedelta(seconds=1), until=last))
 
@@ -100,7 +100,7 @@ def test_the_last_run_before_the_next_one_is_not_after_now(zone: str, rule: str,
     assert following(rules, place, before) == after
 
 
-# What was done, and what is owed. NOON is 12:00 UTC on Monday, 15 June 2026.
+# Past runs, and runs that are due. NOON is 12:00 UTC on Monday, 15 June 2026.
 
 
 def with_(app: SmallApp, **changed: object) -> Settings:
@@ -220,7 +220,7 @@ def test_a_backup_at_the_start_is_not_made_again_and_again_by_a_scheduler_that_c
     assert due(found, backed_up(timedelta(0), started=NOON - HOUR)).at > NOON
 
 
-# Jitter.
+# Jitter
 
 
 def test_jitter_puts_a_run_off_by_a_part_that_is_always_the_same_for_it_and_another_in_another_place(
@@ -244,7 +244,7 @@ def test_jitter_keeps_no_run_from_coming_however_often_it_comes(app: SmallApp) -
         assert slot <= one.at < slot + timedelta(seconds=30)
 
 
-# What is shown, and what is expected.
+# Upcoming runs, and the longest gap between backups
 
 
 def test_the_next_runs_are_listed_in_their_order(app: SmallApp) -> None:
