@@ -1,4 +1,4 @@
-"""`prune` removes what its table says and nothing else; what is unusual stops it until somebody has looked."""
+"""`prune` removes what its table shows and nothing else; anything unusual stops it until a person has looked."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def at(moment: datetime) -> Callable[[], datetime]:
 
 
 def with_policy(app: SmallApp, **rules: object) -> Settings:
-    """The app's settings with these rules, and no others but a floor of one."""
+    """Return the app's settings with these rules and a floor of one, and no other rules."""
     plain = {"keep_daily": 0, "keep_weekly": 0, "keep_monthly": 0, "keep_safety_within": "", "min_keep": 1}
     return Settings(**{**app.settings.model_dump(), **plain, **rules})  # type: ignore[arg-type]
 
 
 def back_up(app: SmallApp, *names: str, start: datetime = NOON, kind: Kind = "auto") -> None:
-    """A backup a day, from the first of these names to the last."""
+    """Make one backup a day, in the order of these names."""
     for day, name in enumerate(names):
         create_backup(app.settings, BackupRequest(name, kind=kind), clock=at(start + day * DAY))
 
@@ -55,7 +55,7 @@ def names(app: SmallApp) -> list[str]:
     return sorted(backup.name for backup in store.all_backups(app.settings))
 
 
-# What is removed.
+# What is removed
 
 
 def test_what_the_plan_shows_is_removed_and_the_rest_stays_as_it_is(app: SmallApp) -> None:
@@ -106,7 +106,7 @@ def test_the_default_policy_keeps_a_month_of_days_and_all_that_is_manual(app: Sm
             app.settings, BackupRequest(f"auto{hour}", kind="auto"), clock=at(NOON + 3 * DAY + hour * DAY / 48)
         )
     app.command("prune", check=0)
-    assert names(app) == ["a", "auto2", "auto3", "auto4", "b", "c"]  # of today the newest, and three good ones
+    assert names(app) == ["a", "auto2", "auto3", "auto4", "b", "c"]  # today's newest, and three good ones
 
 
 def test_an_empty_policy_removes_nothing(app: SmallApp) -> None:
@@ -121,7 +121,7 @@ def test_there_is_nothing_to_prune_where_there_are_no_backups(app: SmallApp) -> 
     assert not app.backups.exists()
 
 
-# What is never removed.
+# What is never removed
 
 
 def test_pinned_and_held_backups_and_the_way_back_of_undo_stay(app: SmallApp) -> None:
@@ -156,7 +156,7 @@ def test_nothing_is_removed_while_the_newest_is_damaged(app: SmallApp, newest: s
 
 
 def harm(path: Path, how: str) -> None:
-    """Damage that nobody has verified yet."""
+    """Damage the backup in a way that no check has found yet."""
     if how == "truncated":
         os.truncate(path / "pats.db", 4096)
     elif how == "gone":
@@ -232,7 +232,7 @@ def test_an_older_damaged_one_and_strange_folders_are_left_alone(app: SmallApp) 
     ]
 
 
-# How much.
+# The limit
 
 
 def test_more_than_the_limit_needs_force(app: SmallApp) -> None:
@@ -262,7 +262,7 @@ def test_nonsense_is_refused_before_anything_is_touched(app: SmallApp, setting: 
     assert names(app) == ["a", "b"]
 
 
-# Others at work.
+# Concurrent changes
 
 
 def test_what_has_a_reason_to_stay_by_the_time_of_the_lock_stays(app: SmallApp) -> None:
@@ -323,7 +323,7 @@ def told_by_prune(app: SmallApp) -> list[str]:
 
 
 def as_nobody(act: Callable[[], list[str]]) -> list[str]:
-    """What it returns in a process of a user who owns nothing but what was given to them."""
+    """Return the result of the act, run as a user who owns only what was given to them."""
     ours, theirs = os.pipe()
     child = os.fork()
     if not child:
@@ -352,7 +352,7 @@ def test_what_is_said_of_backups_that_are_gone_is_forgotten(app: SmallApp) -> No
     assert left == {"pinned/b", "held/b", "accepted/b", "index/b", "proofs/b", "sound/b"}
 
 
-# What is unusual.
+# Unusual backups
 
 
 def test_a_backup_with_half_the_rows_is_unusual_everywhere_and_stops_pruning(app: SmallApp) -> None:
@@ -407,11 +407,11 @@ def test_a_usual_one_after_it_lets_pruning_go_on(app: SmallApp) -> None:
     assert sorted(prune(with_policy(app, max_backups=1))) == ["a", "b", "c"]
 
 
-# The comparison itself.
+# The comparison
 
 
 def found(day: float, kind: Kind = "auto", files: int | None = 100, accepted: bool = False, **rows: int) -> Backup:
-    """A backup that many days after noon, with these tables."""
+    """Return a backup dated that many days after noon, with these tables."""
     uploads = None if files is None else UploadsFacts(files, files * 100_000)
     facts = DatabaseFacts(4096 * (1 + sum(rows.values())), "0" * 64, rows=rows)
     moment = NOON + day * DAY
@@ -426,7 +426,7 @@ def told(new: Backup, *earlier: Backup, drop: int = 50) -> tuple[str, ...]:
 
 
 def judged(days: list[Backup]) -> list[bool]:
-    """Which of them are unusual, each measured by those before it as they were judged."""
+    """Return which of them are unusual, each compared with the earlier ones as they were judged."""
     past: list[Backup] = []
     for backup in days:
         assert backup.metadata

@@ -1,4 +1,4 @@
-"""Retention decides as a slow obvious model does, as restic does, and never against a safeguard."""
+"""Retention decides as a slow, obvious model does, as restic does, and never against a safeguard."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from small_app import NOON
 
 BERLIN, UTC_ZONE = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC")
 DAY = timedelta(days=1)
-# Changes of the clock: in the night, at midnight, to the day before (St John's), by half an hour, by a whole day.
+# Clock changes: at night, at midnight, into the previous day (St John's), by half an hour, by a whole day.
 CHANGES = {
     "Europe/Berlin": datetime(2025, 10, 26, 1, tzinfo=UTC),
     "America/New_York": datetime(2026, 3, 8, 7, tzinfo=UTC),
@@ -41,7 +41,7 @@ CHANGES = {
 
 
 def backup(name: str, moment: datetime | None, kind: Kind = "auto", state: State = "checked", **more: Any) -> Backup:
-    """A backup of the app `pats`; without a moment, one whose metadata cannot be trusted."""
+    """Return a backup of the app `pats`; without a moment, one whose metadata cannot be trusted."""
     ours = {field: more.pop(field) for field in ("pinned", "accepted", "proven_at") if field in more}
     raw = more.pop("raw", False)
     if moment is None:
@@ -52,7 +52,7 @@ def backup(name: str, moment: datetime | None, kind: Kind = "auto", state: State
 
 
 def daily(days: int, **more: Any) -> list[Backup]:
-    """One backup a day, the last at noon today: `day0` is today's, `day1` yesterday's."""
+    """Return one backup a day, the last at noon today: `day0` is today's, `day1` yesterday's."""
     return [backup(f"day{day}", NOON - day * DAY, **more) for day in range(days)]
 
 
@@ -68,7 +68,7 @@ def reasons(decision: Decision, name: str) -> tuple[str, ...]:
     return next(verdict.reasons for verdict in decision.verdicts if verdict.backup.name == name)
 
 
-# Rules, one by one.
+# Single rules
 
 
 def test_each_backup_has_a_verdict_with_every_reason() -> None:
@@ -142,7 +142,7 @@ def test_a_backup_that_nobody_checked_takes_no_place() -> None:
     assert kept(decision) == ["day0", "day1", "good"]
 
 
-# Safeguards.
+# Safeguards
 
 
 def test_the_floor_keeps_good_backups_whatever_their_age() -> None:
@@ -240,7 +240,7 @@ def test_another_apps_and_unknown_backups_are_left_alone() -> None:
         replace_database(backup("nobodys", NOON - 7 * DAY, app_id=None), "other.db"),
     ]
     decision = decide(Policy(newest=1), [*daily(2), *others], known())
-    assert kept(decision) == ["day0", "theirs", "nobodys"]  # a handmade one of pats.db is ours
+    assert kept(decision) == ["day0", "theirs", "nobodys"]  # a handmade backup of pats.db is ours
 
 
 def replace_database(found: Backup, name: str) -> Backup:
@@ -248,7 +248,7 @@ def replace_database(found: Backup, name: str) -> Backup:
     return replace(found, metadata=replace(found.metadata, database_file=name))
 
 
-# Spans.
+# Spans
 
 
 @pytest.mark.parametrize(
@@ -275,11 +275,11 @@ def test_a_span_goes_by_the_calendar_and_its_hours_by_the_clock() -> None:
     assert Span(years=9999).before(moment, BERLIN).year == 1
 
 
-# The model: each backup by itself, by looking at all others. Slow and obvious.
+# The model judges each backup by comparing it with all others: slow and obvious.
 
 
 def model(policy: Policy, backups: Sequence[Backup], at: RetentionContext) -> set[str]:
-    """The names that stay."""
+    """Return the names of the backups that stay."""
     dated = [one for one in backups if one.metadata]
     ours = [one for one in dated if one.metadata.app_id == at.app_id and one.metadata.created_at <= at.now]
     if in_doubt(ours, backups, at):
@@ -354,7 +354,7 @@ def by_kind(policy: Policy, one: Backup, sound: list[Backup], at: RetentionConte
 
 
 def is_young(one: Backup, span: Span, moments: list[datetime], at: RetentionContext) -> bool:
-    """From the latest of the moments; but while all since a leap are of one week, from the last one before that."""
+    """Return whether it is within the span of the latest moment, or of the one before a leap in the last week."""
     latest = moments[-1]
     leaps = [
         number
@@ -376,14 +376,14 @@ def same_group(one: Backup, two: Backup) -> bool:
 
 @pytest.mark.parametrize(("later", "gone"), [(0, 0), (6, 0), (7, 8)])
 def test_a_clock_that_is_a_year_ahead_makes_nothing_old_for_a_week(later: int, gone: int) -> None:
-    """Then it is believed: nothing was backed up for a year, it seems."""
+    """After a week the clock is believed: it seems that nothing was backed up for a year."""
     before = [backup(f"day{day}", NOON + day * DAY) for day in range(8)]
     ahead = [backup(f"ahead{day}", NOON + (365 + day) * DAY) for day in range(later + 1)]
     decision = decide(Policy(within=Span(days=14)), [*before, *ahead], known(NOON + 400 * DAY))
     assert len([one for one in decision.verdicts if not one.keep]) == gone
 
 
-# Histories.
+# Histories
 
 NUMBERS = st.sampled_from([0, 0, 1, 2, 3, 5])
 SPANS = st.sampled_from([Span(), Span(), Span(hours=5), Span(days=2), Span(1, 1, 1, 1), Span(months=3)])
@@ -407,7 +407,7 @@ KINDS: list[Kind] = ["auto", "auto", "scheduled", "scheduled", "manual", "pre_re
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[Backup], RetentionContext]:
-    """Backups around a change of the clock in some zone, and over years; a few in the future, broken, another app's."""
+    """Draw backups around a clock change, and over years; a few are in the future, broken, or another app's."""
     zone = draw(st.sampled_from(sorted(CHANGES)))
     center = CHANGES[zone]
     near, far = timedelta(hours=60), timedelta(days=900)
@@ -499,7 +499,7 @@ def test_what_was_decided_once_is_not_decided_otherwise_a_second_time(
     assert kept(decide(policy, left, at)) == kept(first)
 
 
-# restic.
+# restic
 
 
 RULES = [
@@ -547,14 +547,14 @@ def test_the_rules_that_restic_has_too_give_the_same(tmp_path: Path, templates: 
             ours = kept(decide(policy, backups, known(max(moments) + DAY, ZoneInfo(zone))))
             theirs = [datetime.fromisoformat(one["time"]).astimezone(UTC).isoformat() for one in groups[host]]
             if host == "sparse" and rules == {"within": "2d3h"}:
-                theirs.append(sorted(moments)[-2].isoformat())  # the newest may be of a clock that is wrong
+                theirs.append(sorted(moments)[-2].isoformat())  # we keep one more, as the newest may have a wrong time
             assert sorted(ours) == sorted(theirs), (rules, host)
 
 
 def some_moments(host: str, change: datetime) -> list[datetime]:
-    """Twelve, hours or weeks apart, around a change of the clock; the oldest alone in its year.
+    """Return twelve moments, hours or weeks apart, around a clock change; the oldest is alone in its year.
 
-    Later versions of restic keep the oldest of all even where its period has a newer one: here it never has.
+    Later versions of restic keep the oldest of all, even if its period has a newer one; here it never has.
     """
     numbers = random.Random(host)
     step = timedelta(minutes=17 * 60 + 23) if host == "dense" else timedelta(days=23, hours=5)
