@@ -1,4 +1,4 @@
-"""Archives that mean harm are refused and leave nothing; those that mean none come through, whoever made them."""
+"""Hostile archives are refused and leave nothing; harmless ones are imported, whoever made them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def entry(path: str, content: bytes = b"", kind: bytes = FILE, **more: Any) -> E
 
 
 def harmless(*extra: Entry, **metadata: Any) -> list[Entry]:
-    """A small backup that is taken as it is; `extra` is sealed with it: nothing but itself speaks against it."""
+    """Return the entries of a small valid backup; `extra` is sealed with it, and can be the only cause of a refusal."""
     facts = {"size": 4, "sha256": hashlib.sha256(b"data").hexdigest()}
     uploads = {"files": 2 + len(extra), "bytes": 1000, "folders": 1 + len(extra), "links": len(extra)}
     told = {
@@ -82,7 +82,7 @@ def take(app: SmallApp, content: bytes, **more: Any) -> Path:
 
 
 def refused(app: SmallApp, content: bytes, kind: type[BackupError] = Damaged) -> str:
-    """The sentence of the refusal, and the proof that nothing was written anywhere."""
+    """Return the message of the refusal; assert that nothing was written anywhere."""
     before, around = picture(app), entries_around(app)
     with pytest.raises(kind) as refusal:
         take(app, content)
@@ -92,7 +92,7 @@ def refused(app: SmallApp, content: bytes, kind: type[BackupError] = Damaged) ->
 
 
 def entries_around(app: SmallApp) -> list[Path]:
-    """Every path there is, but the lock's and those of the history."""
+    """Return every path except the lock's and the history's."""
     everything = sorted(app.folder.parent.rglob("*"))
     return [path for path in everything if path.name != ".lock" and ".state" not in path.parts]
 
@@ -238,7 +238,7 @@ def test_a_header_that_claims_to_be_huge_is_not_read(app: SmallApp, kind: bytes,
 
 
 def swollen(content: int, told: int) -> bytes:
-    """An archive with a file of so many zeros, whose metadata tell of so many bytes."""
+    """Return an archive with a file of `content` zeros, whose metadata announce `told` bytes."""
     uploads = {"files": 3, "bytes": told, "folders": 1, "links": 0}
     return archive(harmless(entry("good/uploads/big", bytes(content)), uploads=uploads))
 
@@ -258,7 +258,7 @@ def test_an_archive_that_says_more_than_the_disk_has_is_refused_before_it_is_unp
 
 
 def test_a_file_larger_than_the_disk_is_refused_before_it_is_written(app: SmallApp) -> None:
-    """No metadata are there yet: its own header says how large it is."""
+    """There are no metadata yet, but the entry's own header says how large it is."""
     info, _ = entry("good/big")
     info.size = disk.free_space(app.backups) * 2
     folder = entry("good", kind=FOLDER)[0].tobuf(tarfile.PAX_FORMAT)
@@ -347,7 +347,7 @@ def test_a_list_of_a_million_files_that_are_not_there_costs_no_memory(app: Small
     file = tmp_path / "long.tar.gz"
     subprocess.run([sys.executable, "-c", LONG_LIST, str(file)], check=True)
     peaks = []
-    for name in (str(file), "nothing.tar"):  # the second: what a command takes that does nothing
+    for name in (str(file), "nothing.tar"):  # the second one does nothing: its peak is the baseline
         child = subprocess.Popen(
             [sys.executable, str(COMMAND), "import", name],
             env={**clean_environment(), "BACKUP_APP_DIR": str(app.folder)},
@@ -358,7 +358,7 @@ def test_a_list_of_a_million_files_that_are_not_there_costs_no_memory(app: Small
         peaks.append(usage.ru_maxrss)
         child.returncode = os.waitstatus_to_exitcode(status)
         assert child.returncode in (10, 12)
-    assert peaks[0] - peaks[1] < 100_000, peaks  # kilobytes; the list has 120 MB, and took 430 as a table
+    assert peaks[0] - peaks[1] < 100_000, peaks  # kilobytes; the list is 120 MB, and took 430 MB as a table
     assert not list(app.backups.glob("[!.]*")) and not list(app.backups.glob(".draft*"))
 
 
@@ -398,7 +398,7 @@ def test_owners_are_the_archives_below_uploads_and_the_folders_beside_them(app: 
     assert [(one.st_uid, one.st_gid) for one in owners.values()] == [(0, 1235)] * 3 + [(2000, 2001)]
 
 
-# Any archive at all.
+# Arbitrary archives
 
 WORD = some.sampled_from(
     ["good", "uploads", "a", "d", "..", ".", "", "/", "x", "A", "SHA256SUMS", "\x00", "pats.db", "é"]

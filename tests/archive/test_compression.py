@@ -1,4 +1,4 @@
-"""Compressed dumps: they come back, they stream, and what is cut or altered is noticed."""
+"""Compressed dumps: they come back, they are streamed, and every cut or change is noticed."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_any_content_comes_back_in_any_bites(content: bytes, name: str, bite: in
         for start in range(0, len(content), bite):
             out.write(content[start : start + bite])
     if name == "-" and content.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
-        return  # plain content that claims to be compressed is taken at its word
+        return  # plain content that starts like a compressed file is read as one
     stream = decompressing(io.BytesIO(pipe.getvalue()))
     assert b"".join(iter(lambda: stream.read(bite), b"")) == content
 

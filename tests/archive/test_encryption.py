@@ -1,4 +1,4 @@
-"""What is encrypted here the `age` command reads, and the other way round; what was altered is read by nobody."""
+"""The `age` command reads what is encrypted here, and the other way round; altered files are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from small_app import SmallApp
 
 PIECE = 1 << 16
 SIZES = [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 200_000]
-# A key pair that age-keygen made.
+# A key pair from age-keygen.
 SECRET = "AGE-SECRET-KEY-1GU9AY80U55S5S6VGLUJ9WEHNY282LXCJGL554MUE5DJNRQ75T0WQY8NGFQ"
 PUBLIC = "age16z8wjryqm65fq6m4ueactlnjepts06ne7glmpxna9vlq75kfwfmq3fd0kx"
 
@@ -42,7 +42,7 @@ WITH_KEY = Identities(identities=tuple(age_keys.identities(SECRET, "here")))
 
 @pytest.fixture(autouse=True)
 def _light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A passphrase that costs a second and 256 MB each time would cost minutes here."""
+    """Make passphrases cheap: at a second and 256 MB each, these tests would take minutes."""
     monkeypatch.setattr(encryption, "_WORK", 10)
 
 
@@ -51,7 +51,7 @@ def age(*arguments: str, content: bytes) -> bytes:
 
 
 def age_at_a_terminal(*arguments: str, typed: str) -> None:
-    """`age` asks for a passphrase at a terminal and nowhere else: it gets one, and someone who types."""
+    """Run `age` at a terminal and type the passphrase, as it asks for one nowhere else."""
     child, terminal = pty.fork()
     if not child:
         os.execvp("age", ["age", *arguments])
@@ -106,7 +106,7 @@ def test_every_cut_and_every_altered_byte_is_noticed() -> None:
     for place in range(len(file)):
         altered = bytearray(file)
         altered[place] ^= 1
-        with pytest.raises((Damaged, Refused)):  # refused where the altered byte makes it another's
+        with pytest.raises((Damaged, Refused)):  # refused if the altered byte makes it a file for another key
             opened(bytes(altered), WITH_KEY)
 
 

@@ -1,4 +1,4 @@
-"""One backup as one file: out and in again, between two apps, and between this toolkit and tar, zstd, gzip and age."""
+"""One backup as one file: exported and imported between apps, and between this toolkit and tar, zstd, gzip and age."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PHRASE = {"BACKUP_EXPORT_PASSPHRASE": "open sesame"}
 
 @pytest.fixture
 def other(tmp_path: Path, templates: Path) -> SmallApp:
-    """Another app of the same kind, as on a new machine: with nothing in its uploads."""
+    """Another app of the same kind, as on a new machine: its uploads are empty."""
     app = SmallApp.create(tmp_path / "other", templates)
     shutil.rmtree(app.uploads)
     app.uploads.mkdir()
@@ -40,7 +40,7 @@ def other(tmp_path: Path, templates: Path) -> SmallApp:
 
 @pytest.fixture
 def full(app: SmallApp) -> SmallApp:
-    """An app with all that uploads can hold, and a backup `one` of it."""
+    """An app with everything that uploads can hold, and a backup `one` of it."""
     app.write_upload(os.fsdecode(b"odd/\xff\xfe\nname \\ here"), b"x")
     app.write_upload(f"{'n' * 120}/{'m' * 120}", b"a path beyond what a tar header holds")
     app.write_upload("Ünïcode/é", b"").chmod(0o400)
@@ -95,7 +95,7 @@ def test_the_result_is_told_as_json_too(full: SmallApp, other: SmallApp) -> None
     assert (told["backup_name"], told["state"], told["warnings"]) == ("one", "checked", [])
 
 
-# Tar, zstd, gzip and age.
+# Tar, zstd, gzip and age
 
 
 def unpacked(command: str, folder: Path) -> dict[str, tuple[str, int, int, bytes]]:
@@ -146,7 +146,7 @@ def test_what_bsdtar_wrote_is_read_here(full: SmallApp, other: SmallApp, tmp_pat
 
 def read_what_was_written(app: SmallApp, other: SmallApp, tmp_path: Path, write: str, whole_seconds: bool) -> None:
     for path in [app.backups / "one", *(app.backups / "one").rglob("*")]:
-        if whole_seconds:  # or the form of tar would lose the rest
+        if whole_seconds:  # the tar format would lose the fractions
             os.utime(path, ns=(0, path.lstat().st_mtime_ns // 10**9 * 10**9), follow_symlinks=False)
     file = tmp_path / "theirs"
     command = write.format(folder=app.backups)
@@ -155,7 +155,7 @@ def read_what_was_written(app: SmallApp, other: SmallApp, tmp_path: Path, write:
     assert tree(other.backups / "one") == tree(app.backups / "one")
 
 
-# Refused.
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_changed(
 
 
 def prepare(app: SmallApp, name: str) -> None:
-    """The archive that is asked for."""
+    """Make the archive with that name."""
     locks = {
         "good.tar": Recipients(),
         "key.tar.age": Recipients(recipients=(age_keys.recipient(PUBLIC),)),
@@ -301,7 +301,7 @@ def test_a_pin_of_an_earlier_backup_of_that_name_does_not_come_back(app: SmallAp
     assert not app.command("show", "one", "--json", check=0).json["pinned"]
 
 
-# Passphrases, and secrets.
+# Passphrases and secrets
 
 
 def test_a_passphrase_is_asked_at_the_terminal_twice_and_never_shown(app: SmallApp) -> None:
@@ -315,7 +315,7 @@ def test_a_passphrase_is_asked_at_the_terminal_twice_and_never_shown(app: SmallA
 
 
 def at_a_terminal(app: SmallApp, words: list[str], typed: list[str]) -> str:
-    """What a person sees who types these lines, each when asked."""
+    """Run the command at a terminal and type these lines, each when asked; return what it printed."""
     child, terminal = pty.fork()
     if not child:
         os.environ["BACKUP_APP_DIR"] = str(app.folder)
@@ -353,7 +353,7 @@ def test_secrets_come_from_files_and_are_not_shown(app: SmallApp, tmp_path: Path
         assert SECRET not in said.out + said.err
 
 
-# Interrupted, and large.
+# Interruption and size
 
 
 def test_an_import_that_is_killed_leaves_a_draft_that_the_next_command_clears(full: SmallApp, other: SmallApp) -> None:
