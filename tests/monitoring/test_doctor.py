@@ -1,4 +1,4 @@
-"""The doctor: what of the set-up would fail on the day it is needed, and the command that mends it."""
+"""The doctor finds what in the set-up would fail on the day it is needed, and names the command that fixes it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def nas(tmp_path: Path) -> dict[str, Any]:
     return {"type": "folder", "path": str(tmp_path / "nas")}
 
 
-# The database.
+# The database
 
 
 def test_where_there_is_no_database_likely_ones_are_named_with_the_command_to_type(app: SmallApp) -> None:
@@ -74,7 +74,7 @@ def test_a_missing_database_is_said_once(app: SmallApp) -> None:
 def test_an_app_without_alembic_is_not_warned_for_that(app: SmallApp) -> None:
     (app.folder / "alembic.ini").unlink()
     settings = app.settings.model_copy(update={"alembic_ini": app.folder / "alembic.ini"})
-    assert about(examine(settings), "alembic.ini").level == "warning"  # the database has a revision: the file is missed
+    assert about(examine(settings), "alembic.ini").level == "warning"  # the database has a revision: it is missing
     with sqlite3.connect(app.database) as live:
         live.execute("DROP TABLE alembic_version")
     found = about(examine(settings), "alembic.ini")
@@ -138,7 +138,7 @@ def test_a_setting_of_the_compose_file_that_is_not_in_force_is_explained(
     assert "compose file sets" not in app.command("config", env=in_force, check=0).err
 
 
-# Remotes.
+# Remotes
 
 
 def test_a_remote_that_can_be_used_is_fine_and_one_that_is_not_mounted_is_wrong(
@@ -185,7 +185,7 @@ def test_every_remote_is_looked_at_and_no_secret_is_shown(app: SmallApp, tmp_pat
 def test_a_remote_that_hangs_is_given_up_and_the_others_are_told_of(
     app: SmallApp, tmp_path: Path, nas: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a folder on a server that went away does: whoever asks the system for it waits."""
+    """As with a folder on a server that went away: calls on it do not return."""
     settings = with_remotes(app, stuck={"type": "folder", "path": str(tmp_path)}, nas=nas)
     prepare_remote(settings, "nas")
     look, is_back = FolderRemote.check, Event()
@@ -204,7 +204,7 @@ def test_without_a_remote_it_says_that_there_is_no_copy_elsewhere(app: SmallApp)
     assert about(examine(app.settings), "copies elsewhere").level == "note"
 
 
-# Who makes the backups, and when.
+# Schedulers
 
 
 def test_without_a_scheduler_nobody_makes_backups_by_themselves(app: SmallApp) -> None:
@@ -231,7 +231,7 @@ def test_a_clock_that_is_behind_its_own_backups_is_told(app: SmallApp) -> None:
     assert found.text == "The clock says 2023-12-28 12:00, and a backup is of 2026-06-15 12:00."
 
 
-# What is said of a finding.
+# The texts of findings
 
 
 def test_ok_stands_before_nothing_that_lacks_or_could_harm(app: SmallApp) -> None:

@@ -1,4 +1,4 @@
-"""People and dead man's switches are told how unattended runs end; that may fail, and spoils nothing where it does."""
+"""Unattended runs report how they end to people and dead man's switches; if a report fails, the run is not harmed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def closed_port() -> int:
 
 
 def told(app: SmallApp, service: Service, *command: str, check: int, **settings: str) -> Any:
-    """The one message that came of the command."""
+    """Run the command and return the one message that it sent."""
     environment = {"BACKUP_NOTIFY_URLS": service.notify(), **settings}
     run_here(app, *command, env=environment, check=check)
     (message,) = service.messages
@@ -57,7 +57,7 @@ def lose_the_database(app: SmallApp) -> None:
     app.database.unlink()
 
 
-# What is told.
+# Content of messages
 
 
 def test_a_failure_is_told_with_its_reason_the_next_command_and_the_log(app: SmallApp, service: Service) -> None:
@@ -216,7 +216,7 @@ def test_a_person_at_the_terminal_sees_it_and_nobody_else_is_told(app: SmallApp,
     environment = {"BACKUP_NOTIFY_URLS": service.notify(), "BACKUP_PING_URL": service.page()}
     assert at_a_terminal(app, "backup", **environment).code == 13
     assert service.heard == []
-    assert at_a_terminal(app, "run", **environment).code == 13  # the line for cron, being tried
+    assert at_a_terminal(app, "run", **environment).code == 13  # the command for cron, tried by a person
     assert service.pings == ["/check/start", "/check/fail"]
     assert len(service.messages) == 1
 
@@ -261,7 +261,7 @@ def test_a_bug_is_told_too(app: SmallApp, service: Service, monkeypatch: pytest.
     assert "ZeroDivisionError: seven" in service.messages[0]["message"]
 
 
-# The dead man's switch.
+# The dead man's switch
 
 
 def test_start_and_success_are_pinged_with_the_log(app: SmallApp, service: Service) -> None:
@@ -302,7 +302,7 @@ def test_a_user_and_password_are_sent_as_such(app: SmallApp, service: Service) -
     assert [one.headers["authorization"] for one in service.heard] == ["Basic bWU6cEBzcw=="] * 2
 
 
-# A message that cannot be sent.
+# Messages that cannot be sent
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_a_ping_that_does_not_arrive_is_a_warning(app: SmallApp, service: Servic
 
 
 def unreachable(kind: str, service: Service) -> dict[str, str]:
-    """Settings for services that are there but do not answer, or are not there at all."""
+    """Return settings for services that do not answer, or that do not exist."""
     if kind == "hangs":
         return {"BACKUP_NOTIFY_URLS": service.notify("hang?rto=300"), "BACKUP_PING_URL": service.page("hang")}
     where = f"127.0.0.1:{closed_port()}" if kind == "refuses" else "there-is-no-such.invalid"
@@ -429,7 +429,7 @@ def test_without_apprise_one_line_says_what_to_install(app: SmallApp, service: S
     assert service.pings == ["/check/start", "/check"]
 
 
-# Secrets.
+# Secrets
 
 
 @pytest.mark.parametrize("path", ["500", "redirect", "hang", "fine"])
@@ -468,7 +468,7 @@ def test_no_secret_is_on_a_command_line(app: SmallApp, service: Service) -> None
     assert "notify.sender" in command and SECRET not in command
 
 
-# The test message.
+# The test message
 
 
 def test_notify_test_tells_everyone_and_says_what_became_of_it(app: SmallApp, service: Service) -> None:

@@ -1,4 +1,4 @@
-"""What can be seen at a glance: the calendar by the days of the zone, sizes that add up, the last test restores."""
+"""The overview: the calendar by days of the zone, sizes that add up, the last test restores."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def days(
     return {day.date: day for day in overview(settings_in(zone), facts).days}
 
 
-# The calendar.
+# The calendar
 
 
 def test_the_calendar_is_thirteen_weeks_from_a_monday_to_today() -> None:
@@ -106,8 +106,8 @@ def test_days_without_a_backup_are_counted_from_the_first_to_yesterday() -> None
 @pytest.mark.parametrize(
     ("zone", "moment", "day"),
     [
-        ("Europe/Berlin", "2026-03-28T23:30:00+00:00", "2026-03-29"),  # the day of 23 hours begins
-        ("Europe/Berlin", "2026-03-29T21:59:59+00:00", "2026-03-29"),  # and ends an hour earlier
+        ("Europe/Berlin", "2026-03-28T23:30:00+00:00", "2026-03-29"),  # the start of the day of 23 hours
+        ("Europe/Berlin", "2026-03-29T21:59:59+00:00", "2026-03-29"),  # and its end, an hour earlier than usual
         ("Europe/Berlin", "2026-03-29T22:00:00+00:00", "2026-03-30"),
         ("Europe/Berlin", "2026-10-25T22:59:59+00:00", "2026-10-25"),  # the day of 25 hours
         ("Europe/Berlin", "2026-10-25T23:00:00+00:00", "2026-10-26"),
@@ -139,7 +139,7 @@ def test_every_day_is_there_once_and_every_backup_of_these_weeks_on_one(
     assert placed == sorted(name for name, day in local.items() if day >= found[0].date)
 
 
-# The sizes.
+# The sizes
 
 
 def test_the_sizes_add_up_to_those_of_the_status() -> None:
@@ -161,7 +161,7 @@ def test_the_sizes_add_up_to_those_of_the_status() -> None:
     assert overview(settings, Facts(MONDAY)).sizes == ()
 
 
-# The test restores.
+# The test restores
 
 
 def test_test_restores_are_told_by_the_history_and_where_that_is_lost_by_the_backups() -> None:

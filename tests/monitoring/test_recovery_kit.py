@@ -1,4 +1,4 @@
-"""The recovery sheet: it has what is needed on the day, its commands work on a new machine, and it has no secret."""
+"""The recovery sheet has what is needed on the day; its commands work on a new machine, and it holds no secret."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_without_a_wrapper_the_sheet_asks_for_the_address(app: SmallApp) -> None
     assert "git checkout abc" in text
 
 
-# The file.
+# The file
 
 
 def test_a_file_is_written_and_never_overwritten(app: SmallApp, tmp_path: Path) -> None:
@@ -128,12 +128,12 @@ def test_a_bare_name_goes_to_the_backups_folder(app: SmallApp) -> None:
     refused(app, "recovery-kit", str(app.folder / "nowhere" / "x"), code=2, names="nowhere", hint="bare")
 
 
-# Its commands.
+# Its commands
 
 
 @pytest.mark.needs("git")
 def test_the_commands_of_the_sheet_bring_the_app_back_on_a_new_machine(app: SmallApp, tmp_path: Path) -> None:
-    """Typed as they stand there, with the tool itself in place of the wrapper, which would look for an engine."""
+    """The tool itself replaces the wrapper, which would look for an engine; `import` and `status` are left out."""
     origin = tmp_path / "origin"
     commit = published(origin)
     environment = {
@@ -167,7 +167,7 @@ def test_the_commands_of_the_sheet_bring_the_app_back_on_a_new_machine(app: Smal
 
 
 def published(origin: Path) -> str:
-    """The code as a repository to clone: the app, and a wrapper that runs the tool at once."""
+    """Make a repository to clone, with the app and a wrapper that runs the tool at once; return its commit."""
     shutil.copytree(BACKEND, origin / "backend", ignore=shutil.ignore_patterns("data", "uploads", "__pycache__"))
     (origin / "backups").mkdir()
     (origin / "backups" / ".gitkeep").write_text("")

@@ -1,4 +1,4 @@
-"""The status: its level and every reason for it, decided from facts; what people, scripts and monitors are shown."""
+"""The status: its level and all reasons for it, decided from facts, and how people, scripts and monitors see it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GIGABYTE = 10**9
 
 
 def backup(settings: Settings, name: str, age: timedelta, **changes: object) -> Backup:
-    """A backup of that age, of one megabyte, checked when it was made."""
+    """Return a backup of that age, of one megabyte, checked when it was made."""
     made = NOON - age
     facts = {"kind": "manual", "uploads_included": True, "uploads": UploadsFacts(1, 1), "app_id": settings.app_id}
     about = {key: value for key, value in changes.items() if key in facts}
@@ -56,7 +56,7 @@ def levels(found: Status) -> list[str]:
     return [reason.level for reason in found.reasons]
 
 
-# The level, and why.
+# The level and its reasons
 
 
 def test_a_recent_backup_is_fine_and_the_sentence_says_so(app: SmallApp) -> None:
@@ -238,7 +238,7 @@ def test_the_newest_checked_and_the_newest_proven_are_told_apart(app: SmallApp) 
     assert numbers.next_run_at is None
 
 
-# Proof.
+# Proof
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_the_proof_of_a_backup_that_is_gone_counts_and_a_failed_one_does_not(app
     assert "yet" in judged(app, one, old, changed=changed, history=History((bad,))).reasons[0].text
 
 
-# Copies elsewhere.
+# Copies elsewhere
 
 
 def copies_on(*remotes: RemoteState) -> Copies:
@@ -345,7 +345,7 @@ def test_a_spoilt_note_of_what_a_remote_held_is_as_none(app: SmallApp, content: 
     assert "The remote nas was never reached" in run_here(app, "status", check=1).out
 
 
-# On disk.
+# On disk
 
 
 def test_a_real_backup_makes_it_fine_and_time_makes_it_critical(app: SmallApp) -> None:
@@ -425,7 +425,7 @@ def test_a_backups_folder_that_cannot_be_read_is_critical_and_no_error(app: Smal
     assert get_last_backup_display(changed) == "—"
 
 
-# The live data.
+# The live data
 
 
 @pytest.mark.parametrize("how", ["missing", "empty", "no database", "no tables"])
@@ -478,7 +478,7 @@ def test_a_locked_live_database_is_not_called_safe_nor_lost(app: SmallApp) -> No
 
 
 def test_a_look_at_the_live_data_reads_no_page_that_it_need_not(app: SmallApp) -> None:
-    """Damage deep in a table is not what it looks for, and it takes no longer for a large one."""
+    """It does not look for damage deep in a table, so a large table takes no longer."""
     create_backup(app.settings, BackupRequest("one"))
     with open(app.database, "r+b") as file:
         file.seek(-2000, os.SEEK_END)
@@ -486,7 +486,7 @@ def test_a_look_at_the_live_data_reads_no_page_that_it_need_not(app: SmallApp) -
     assert look(app.settings).database_trouble is None
 
 
-# In one line.
+# In one line
 
 
 def test_the_last_backup_in_one_line_is_in_the_configured_zone(app: SmallApp) -> None:
@@ -499,7 +499,7 @@ def test_the_last_backup_in_one_line_is_in_the_configured_zone(app: SmallApp) ->
     assert get_last_backup_display(settings, lambda: moment + 2 * HOUR) == "04/03/2026 09:30"
 
 
-# The command.
+# The command
 
 
 def test_the_exit_code_is_what_monitors_expect(app: SmallApp) -> None:
