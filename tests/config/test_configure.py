@@ -1,4 +1,4 @@
-"""`config init`, `set`, `unset` and `schema`: the file keeps its comments, and never says what would be refused."""
+"""`config init`, `set`, `unset` and `schema`: the file keeps its comments, and never holds what would be refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ notify_on = [
 
 @pytest.fixture
 def file(app: SmallApp) -> Path:
-    """A `backup.toml` that somebody wrote."""
+    """A `backup.toml` that a person wrote."""
     path = app.folder / "backup.toml"
     path.write_text(OWN)
     path.chmod(0o640)
@@ -46,7 +46,7 @@ def configured(app: SmallApp, *words: str, **environment: str) -> str:
     return run_here(app, "config", *words, env=environment, check=0).out
 
 
-# Beginning it.
+# init
 
 
 def test_init_writes_every_setting_with_what_it_means_and_sets_none(app: SmallApp) -> None:
@@ -88,11 +88,11 @@ def test_init_can_print_instead(app: SmallApp, file: Path) -> None:
 
 
 def test_the_reference_apps_file_is_what_init_writes() -> None:
-    """It is mounted into the container, so it has to be there."""
+    """The file is mounted into the container, so it has to exist."""
     assert (BACKEND / "backup.toml").read_text() == schema.template(BACKEND)
 
 
-# Setting.
+# set
 
 
 def test_set_changes_one_value_and_keeps_everything_else(app: SmallApp, file: Path) -> None:
@@ -224,14 +224,14 @@ def test_a_file_that_is_no_toml_is_left_alone(app: SmallApp, file: Path) -> None
 
 
 def test_a_table_of_somebodys_own_stays_behind_the_values(app: SmallApp, file: Path) -> None:
-    """Nothing that is set may slip into a table."""
+    """No value that is set may end up in a table."""
     text = editor._text_with(
         f"{OWN}[later]\nservice = 1\n", {**tomllib.loads(OWN), "later": {"service": 1}}, "dir", "x"
     )
     assert tomllib.loads(text) == {**tomllib.loads(OWN), "dir": "x", "later": {"service": 1}}
 
 
-# Taking back.
+# unset
 
 
 def test_unset_takes_the_line_away_and_nothing_else(app: SmallApp, file: Path) -> None:
@@ -250,7 +250,7 @@ def test_unset_removes_what_is_no_value_for_it(app: SmallApp, file: Path) -> Non
     assert file.read_text() == OWN
 
 
-# Writing.
+# Writing
 
 
 def test_a_link_to_the_file_stays_one(app: SmallApp, file: Path, tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_file_of_the_image_is_not_written(app: SmallApp, file: Path, monkeypat
 def test_a_file_that_is_a_mount_is_written_in_place(
     app: SmallApp, file: Path, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No rename can replace it, and the folder around it is the image's."""
+    """No rename can replace a mounted file, and the folder around it belongs to the image."""
     monkeypatch.setattr(disk, "mounts", lambda: {"/", str(file)})
     before = file.stat()
     editor.set_value(app.folder, True, "timezone", value)
@@ -362,7 +362,7 @@ def test_a_real_mount_is_written_in_place(app: SmallApp, file: Path, tmp_path: P
     assert file.read_text() == OWN, "the file below the mount"
 
 
-# The schema.
+# The schema
 
 
 def test_the_schema_beside_the_reference_app_is_what_the_command_prints(app: SmallApp) -> None:

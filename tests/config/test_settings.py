@@ -1,4 +1,4 @@
-"""Settings: environment over `backup.toml` over defaults, every path absolute, no value that ends in a traceback."""
+"""Settings: environment over `backup.toml` over defaults, every path absolute, and no value that causes a traceback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from small_app import SmallApp, clean_environment
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An app folder with nothing in it, and an environment that says nothing of it."""
+    """An app folder with nothing in it, and an environment without settings."""
     for name in set(os.environ) - set(clean_environment()):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "app"
 
 
-# Where a value comes from.
+# Sources of values
 
 
 def test_the_defaults_are_the_reference_apps(folder: Path) -> None:
@@ -158,7 +158,7 @@ def test_an_app_folder_that_is_not_there_is_refused(app: SmallApp) -> None:
     refused(app, "backup", code=2, names="/nope", hint="BACKUP_APP_DIR", env={"BACKUP_APP_DIR": "/nope"})
 
 
-# Secrets.
+# Secrets
 
 URLS = "json://me:sesame@host/a?to=x,y, ntfy://sesame\n slack://sesame/sesame"
 SHOWN = ["json://***", "ntfy://***", "slack://***"]
@@ -189,7 +189,7 @@ def test_a_secret_of_the_environment_wins_over_one_of_the_file(folder: Path, mon
         (folder / "backup.toml").write_text(line)
         monkeypatch.setenv("BACKUP_PING_URL", "https://in.environment/x")
         assert str(load_settings(folder).ping_url) == "https://in.environment/***"
-        monkeypatch.setenv("BACKUP_PING_URL", "")  # as Compose hands over what is not set
+        monkeypatch.setenv("BACKUP_PING_URL", "")  # Compose passes unset variables like this
         assert load_settings(folder).ping_url is None
         monkeypatch.setenv("BACKUP_PING_URL_FILE", "page")
         assert str(load_settings(folder).ping_url) == "https://in.a/***"
@@ -284,7 +284,7 @@ def test_what_is_told_of_is_a_list(
     assert load_settings(folder).notify_on == wanted
 
 
-# What is wrong with a value.
+# Wrong values
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_an_unknown_time_zone_is_refused(app: SmallApp, zone: str) -> None:
     refused(app, "backup", code=2, names="BACKUP_TIMEZONE", hint="`config`", env={"BACKUP_TIMEZONE": zone})
 
 
-# No text whatsoever leads to a traceback.
+# No text causes a traceback
 
 FIELDS = [name for name in Settings.model_fields if name != "app_dir"]
 NAMES = st.sampled_from([*FIELDS, *(f"{name}_file" for name in secret_names())])
@@ -382,7 +382,7 @@ def tried(bare: Path, environment: dict[str, str]) -> Settings | None:
 @example(name="timezone", raw=b"\xff")
 @example(name="busy_timeout", raw=b"nan")
 def test_no_text_in_the_environment_leads_to_a_traceback(bare: Path, name: str, raw: bytes) -> None:
-    value = os.fsdecode(raw.replace(b"\0", b""))  # a variable cannot hold it
+    value = os.fsdecode(raw.replace(b"\0", b""))  # a variable cannot hold a zero byte
     found = tried(bare, {f"BACKUP_{name.upper()}": value})
     if found:
         assert found.database.is_absolute() and found.dir.is_absolute()
