@@ -1,4 +1,4 @@
-"""The calls for programs on an app's folder, the public surface, and the guide's examples, which are run."""
+"""The calls for programs on an app's folder, the public surface, and the examples of the guide, which are run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from small_app import BACKEND, INITIAL, NOON, SALARY, SmallApp, clean_environmen
 
 
 def program(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The code, run by a process of its own that stands in that folder."""
+    """Run the code in a separate process, in that folder."""
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
@@ -48,7 +48,7 @@ def calls(app: SmallApp) -> AppFolder:
     return AppFolder(settings=app.settings, clock=lambda: NOON)
 
 
-# An app's folder.
+# An app's folder
 
 
 def test_a_backup_is_the_one_that_the_command_makes(app: SmallApp, calls: AppFolder) -> None:
@@ -247,7 +247,7 @@ def test_the_apps_own_locks_outlive_the_calls(app: SmallApp, mode: str) -> None:
     assert program(ask, app.folder).stderr == ""
 
 
-# Which app is meant.
+# Which app is used
 
 
 def test_without_arguments_it_is_the_app_in_the_current_folder(app: SmallApp) -> None:
@@ -274,7 +274,7 @@ def test_elsewhere_it_is_the_app_that_the_toolkit_was_copied_into(app: SmallApp,
     assert Path(said.stdout.strip()).parent == app.backups, said.stderr
 
 
-# The public surface.
+# The public surface
 
 
 def test_what_is_public_is_what_the_guide_lists() -> None:
@@ -312,7 +312,7 @@ def test_a_program_s_calls_import_neither_command_line_nor_alembic() -> None:
     assert loaded.isdisjoint({"typer", "rich", "alembic", "sqlalchemy"})
 
 
-# The guide's examples.
+# The guide's examples
 
 
 @pytest.mark.parametrize("number", range(len(examples())))
@@ -325,7 +325,7 @@ def test_an_example_of_the_guide_runs(app: SmallApp, number: int) -> None:
     assert list((app.folder / "backups").glob("*_*")) or list((app.folder / "kept").glob("*_*"))
 
 
-# What is optional.
+# Extras
 
 
 def test_a_missing_extra_is_one_line_that_says_what_to_type() -> None:

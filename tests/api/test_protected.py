@@ -1,4 +1,4 @@
-"""`protected`: a backup before a critical operation, how it ended written down, and the way back."""
+"""`protected` makes a backup before a critical operation, records how the operation ended, and can roll it back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from small_app import SmallApp
 
 
 class Notes:
-    """A plain database with notes in it."""
+    """A plain database of notes."""
 
     def __init__(self, folder: Path) -> None:
         self.database = folder / "notes.db"
@@ -191,7 +191,7 @@ def test_a_generator_is_refused(notes: Notes) -> None:
     assert not notes.plain.folder.exists()
 
 
-# In an app's folder.
+# In an app's folder
 
 
 def test_database_and_uploads_of_an_app_go_back_together(app: SmallApp) -> None:
