@@ -1,4 +1,4 @@
-"""Names: what is accepted is one plain folder name, and what is made up is always accepted."""
+"""Every accepted name is one plain folder name, and every generated name is accepted."""
 
 from __future__ import annotations
 
