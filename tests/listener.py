@@ -27,7 +27,7 @@ class Heard:
 
 @dataclass
 class Service:
-    """The requests so far. A path with `hang` is answered after the test, with `500` or `redirect` by that code."""
+    """The requests so far. `hang` in a path delays the answer to the end of the test; `500` and `redirect` set it."""
 
     port: int = 0
     heard: list[Heard] = field(default_factory=list)

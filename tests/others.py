@@ -1,4 +1,4 @@
-"""Helpers for an app whose folders belong to another user while root runs the toolkit, and for acts of that user."""
+"""An app whose folders belong to another user while root runs the toolkit, and what that user can do meanwhile."""
 
 from __future__ import annotations
 

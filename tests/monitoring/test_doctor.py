@@ -74,7 +74,7 @@ def test_a_missing_database_is_said_once(app: SmallApp) -> None:
 def test_an_app_without_alembic_is_not_warned_for_that(app: SmallApp) -> None:
     (app.folder / "alembic.ini").unlink()
     settings = app.settings.model_copy(update={"alembic_ini": app.folder / "alembic.ini"})
-    assert about(examine(settings), "alembic.ini").level == "warning"  # the database has a revision: it is missing
+    assert about(examine(settings), "alembic.ini").level == "warning"  # needed, as the database has a revision
     with sqlite3.connect(app.database) as live:
         live.execute("DROP TABLE alembic_version")
     found = about(examine(settings), "alembic.ini")

@@ -427,7 +427,7 @@ def test_a_commit_that_holds_more_than_is_included_is_as_any_other(place: Place,
     assert place.names() == ["after", "own"]
     for number in range(3):
         place.pushed(f"n{number}", keep=2)
-    assert place.names() == ["n2", "n1"]  # the fifth commit: the branch is built anew from the newest two
+    assert place.names() == ["n2", "n1"]  # with four backups there, a push keeps the newest two
     newest = place.app.backups / "n2"
     assert (place.pull("n2", other) / "pats.db").read_bytes() == (newest / "pats.db").read_bytes()
     place.remote().verify(silence)

@@ -275,7 +275,7 @@ def test_what_is_removed_is_gone_and_history_is_bounded(place: Place, several: S
 
 
 def to_git(app: SeveralApp, host: Path, *include: str) -> SeveralApp:
-    """Add that remote to the app's settings."""
+    """Add a git remote on that host to the app's settings."""
     parts = f"include = {json.dumps(include)}\n" if include else ""
     with (app.folder / "backup.toml").open("a") as toml:
         toml.write(f'\n[remotes.host]\ntype = "git"\nurl = "{host}"\n{parts}')
@@ -519,7 +519,7 @@ def commit(host: Path) -> tuple[dict[str, str], list[Any], str]:
 
 
 def test_a_database_in_the_uploads_stays_behind_with_them(app: SmallApp, tmp_path: Path, templates: Path) -> None:
-    """Pulled as text, its metadata would name a database in uploads that were not there."""
+    """Pulled as text, the backup would name in its metadata a database in uploads that it does not have."""
     with closing(sqlite3.connect(app.uploads / "vectors.sqlite3")) as live, live:
         live.execute("CREATE TABLE vectors (id INTEGER PRIMARY KEY)")
     place, other = Place(app, bare(tmp_path / "host.git")), SmallApp.create(tmp_path / "other" / "app", templates)

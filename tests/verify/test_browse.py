@@ -246,7 +246,7 @@ def test_a_comparison_ends_when_its_time_is_over_and_says_so(app: SmallApp) -> N
         " (WITH RECURSIVE c(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM c LIMIT 20000) SELECT value FROM c)"
     )
     back_up(app)
-    app.execute("UPDATE many SET n = 20001 WHERE n = 20000")  # the last row, which it does not reach in no time
+    app.execute("UPDATE many SET n = 20001 WHERE n = 20000")  # the last row, which it does not reach in 0 s
     assert browse.compare_table(app.settings, "kept", "many").count("gone") == 1
     found = browse.compare_table(app.settings, "kept", "many", seconds=0)
     assert (found.is_cut, found.is_late, found.differences) == (True, True, ())
