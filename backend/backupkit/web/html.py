@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from backupkit.cli import render as in_words
 from backupkit.config.deployment import in_full
@@ -77,7 +76,7 @@ def render(template: str, settings: Settings, frame: str = "", **values: Any) ->
         if not frame:
             return found.render(every)
         inner = found.make_module(every)
-        every |= {"content": Markup(inner), "title": inner.title, "place": inner.place}  # type: ignore[attr-defined]
+        every |= {"content": inner, "title": inner.title, "place": inner.place}  # type: ignore[attr-defined]
         return _templates.get_template(frame).render(every)
     finally:
         _secrets.reset(before)
