@@ -539,6 +539,7 @@ read_ledger() {
   {
     read -r step && read -r old && read -r was_named && read -r tag && read -r services && read -r point && read -r new
   } <"$ledger" || true
+  name_old_image
 }
 
 start_of() { LC_ALL=C TZ=UTC ps -p "$1" -o lstart= 2>/dev/null || true; }
@@ -694,7 +695,6 @@ go_back() {
 }
 
 end_update() {
-  name_old_image
   "$engine" image rm "$held" >/dev/null 2>&1 || true
   rm -f "$ledger"
 }
@@ -702,7 +702,6 @@ end_update() {
 # The update is through: its backup is pinned, and the old image named, until the next one is.
 keep_way_back() {
   local last=${ledger%/*}/last
-  name_old_image
   "$engine" tag "$old" "$kept"
   as_it_runs pin "$point" >/dev/null || say "$point could not be pinned: pin it, or retention may remove it."
   if [ -s "$last" ]; then as_it_runs unpin "$(head -n 1 "$last")" >/dev/null 2>&1 || true; fi

@@ -81,14 +81,14 @@ class Protectable(ABC):
         try:
             return action()
         except BackupError as error:
-            _log.error("%s failed: %s", call, " ".join(filter(None, (error.message, self.hint_of(error)))))
+            _log.error("%s failed: %s", call, " ".join(filter(None, (error.message, self._hint_of(error)))))
         except (OSError, subprocess.SubprocessError) as error:
             _log.error("%s failed: %s", call, error)
         except Exception:  # a bug of ours must not end the program that only wanted a backup
             _log.exception("%s failed", call)
         return otherwise
 
-    def hint_of(self, error: BackupError) -> str:
+    def _hint_of(self, error: BackupError) -> str:
         """Return what to do about the error, as far as that can be done here."""
         return error.hint
 
@@ -139,7 +139,7 @@ class PlainDatabase(Protectable):
     timeout: float = 10
     clock: Clock = utc_now
 
-    def hint_of(self, error: BackupError) -> str:
+    def _hint_of(self, error: BackupError) -> str:
         return "" if "`" in error.hint or "BACKUP_" in error.hint else error.hint  # an app folder has those, not a file
 
     @property

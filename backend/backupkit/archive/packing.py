@@ -367,11 +367,11 @@ class _Unpacking:
     def _set_attributes(self, place: int, path: str, member: Member) -> None:
         """Set owner, mode, times and attributes: in a tree as in the archive, elsewhere as in any backup made here."""
         if is_upload(path, member.form):
-            disk.set_owner_mode_times(place, member.owner, member.mode, (member.changed, member.changed))
+            descriptors.set_owner_mode_times(place, member.owner, member.mode, (member.changed, member.changed))
             self.keeper.set(place, member.attributes, path)
         else:
             most = 0o600 if path in _FIRST else 0o777
-            disk.set_owner_mode_times(
+            descriptors.set_owner_mode_times(
                 place, disk.owner_of(self.draft), member.mode & most, (member.changed, member.changed)
             )
 

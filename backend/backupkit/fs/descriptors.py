@@ -127,12 +127,21 @@ def _rename_without_replacing(*names: int | bytes) -> None:
 
 
 def set_attributes(handle: int, owner: tuple[int, int], mode: int, changed: int) -> None:
-    """Set owner (if we are root), mode and times (ns) of an open file; in this order, as chown clears mode bits."""
-    place, facts = place_of(handle), os.fstat(handle)
-    if os.geteuid() == 0 and (facts.st_uid, facts.st_gid) != owner:
-        os.chown(place, *owner)  # only if it differs: chown clears file capabilities
+    """Set owner (if we are root), mode and times (ns) of an open file, even of one opened with O_PATH."""
+    set_owner_mode_times(place_of(handle), owner, mode, (changed, changed))
+
+
+def set_owner_mode_times(place: int | str | Path, owner: tuple[int, int], mode: int, times: tuple[int, int]) -> None:
+    """Set owner (if we are root), mode and times (of access and change, in ns) of a file or folder.
+
+    In this order, as chown clears bits of the mode; and only another owner, as it clears file capabilities too.
+    """
+    if os.geteuid() == 0:
+        facts = os.stat(place)
+        if (facts.st_uid, facts.st_gid) != owner:
+            os.chown(place, *owner)
     os.chmod(place, mode)
-    os.utime(place, ns=(changed, changed))
+    os.utime(place, ns=times)
 
 
 def set_link_attributes(name: str, within: int, owner: tuple[int, int], changed: tuple[int, int]) -> None:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from backupkit.fs import descriptors, tree
 from backupkit.fs import mounts as mount_table
-from backupkit.fs import tree
 from backupkit.fs.descriptors import FOLDER, try_lock
 from backupkit.fs.descriptors import remove_tree as remove_tree
 
@@ -440,17 +440,7 @@ def chown_if_root(path: Path, owner: tuple[int, int]) -> None:
 def set_attributes(handle: int, facts: os.stat_result, owner: tuple[int, int] | None = None) -> None:
     """Set owner, mode and times of an open file to those of `facts`, or the owner to the given one."""
     times = (facts.st_atime_ns, facts.st_mtime_ns)
-    set_owner_mode_times(handle, owner or (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), times)
-
-
-def set_owner_mode_times(place: int | Path, owner: tuple[int, int], mode: int, times: tuple[int, int]) -> None:
-    """Set owner (if we are root), mode and times (of access and change, in ns) of a file or folder."""
-    if os.geteuid() == 0:
-        facts = os.stat(place)
-        if (facts.st_uid, facts.st_gid) != owner:
-            os.chown(place, *owner)  # first: chown clears bits of the mode
-    os.chmod(place, mode)
-    os.utime(place, ns=times)
+    descriptors.set_owner_mode_times(handle, owner or (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), times)
 
 
 def _sync(path: Path, flags: int) -> None:

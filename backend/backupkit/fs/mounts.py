@@ -14,6 +14,11 @@ _SHARED = ("virtiofs", "9p", "nfs", "nfs4", "cifs", "smb3", "smbfs", "fakeowner"
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
+def is_read_only(place: int | Path) -> bool:
+    """Return whether the file system of that path or descriptor is mounted read-only."""
+    return bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+
+
 @dataclass(frozen=True)
 class Mount:
     """One file system, or a part of it, mounted at `place` in this process's tree."""

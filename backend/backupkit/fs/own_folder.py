@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from backupkit.fs import descriptors
+from backupkit.fs import descriptors, mounts
 from backupkit.fs.trust import keeps_modes
 from backupkit.model.errors import BackupError
 
@@ -100,7 +100,7 @@ def _wrong_owner(path: Path, base: Path) -> BackupError:
 
 
 def _why_not_writable(handle: int, path: Path, base: Path) -> BackupError:
-    if os.fstatvfs(handle).f_flag & os.ST_RDONLY:
+    if mounts.is_read_only(handle):
         return BackupError(f"{base} is mounted read-only.", hint="Mount it so that it can be written to.")
     if os.geteuid() in (0, os.fstat(handle).st_uid):
         look = f"Look at its mode and its attributes: ls -ld {path}; lsattr -d {path}"

@@ -31,7 +31,7 @@ def require_trusted(path: Path, handle: int) -> None:
     facts, found = os.fstat(handle), os.lstat(path)
     if not stat.S_ISREG(facts.st_mode):
         raise Refused(f"{path} is not a plain file.", hint=f"Look at it: ls -l {path}")
-    if os.fstatvfs(handle).f_flag & os.ST_RDONLY:
+    if mounts.is_read_only(handle):
         return
     for owner in (found.st_uid, facts.st_uid):
         if not _is_trusted(owner):

@@ -276,8 +276,8 @@ def _age(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]
         return
     level = _level_of_age(settings, facts, age / 3600)
     if level != "fine":
-        hours = _expected_hours(settings, facts)
-        expected = f"; one is expected every {interval(hours * 3600)}" if hours else ""
+        seconds = _expected_seconds(settings, facts)
+        expected = f"; one is expected every {interval(seconds)}" if seconds else ""
         yield Reason(level, f"The last backup, {numbers.last_backup}, is {span(age)} old{expected}.", fix)
 
 
@@ -287,11 +287,11 @@ def _no_reliable_backup(settings: Settings, facts: Facts) -> str:
     return f"No backup in {settings.dir} can be relied on: each is damaged, a safety copy, another app's or misdated."
 
 
-def _expected_hours(settings: Settings, facts: Facts) -> float:
+def _expected_seconds(settings: Settings, facts: Facts) -> float:
     """Return `expected_interval` if set; else the longest gap of the schedule, if it is set or a scheduler runs."""
     is_set = "expected_interval" in settings.model_fields_set
     gap = None if is_set or not _has_timetable(settings, facts) else planner.longest_gap(settings, facts.now)
-    return gap.total_seconds() / 3600 if gap else settings.expected_interval
+    return gap.total_seconds() if gap else settings.expected_interval * 3600
 
 
 def _has_timetable(settings: Settings, facts: Facts) -> bool:
@@ -299,7 +299,7 @@ def _has_timetable(settings: Settings, facts: Facts) -> bool:
 
 
 def _level_of_age(settings: Settings, facts: Facts, hours: float) -> Level:
-    expected = _expected_hours(settings, facts) or float("inf")
+    expected = _expected_seconds(settings, facts) / 3600 or float("inf")
     warning = settings.warning_age or expected * (1 + _GRACE)
     default = 2 * settings.warning_age if settings.warning_age else expected * (_MISSED + _GRACE)
     critical = settings.critical_age or default
@@ -402,7 +402,7 @@ def _proof_limit(settings: Settings, facts: Facts) -> float:
 
 def _remotes(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
     """Report late or damaged copies, never as critical: the local backups decide whether the data is at risk."""
-    hours = settings.carried_within or (_expected_hours(settings, facts) or float("inf")) * (_MISSED + _GRACE)
+    hours = settings.carried_within or (_expected_seconds(settings, facts) / 3600 or float("inf")) * (_MISSED + _GRACE)
     for one in facts.copies.remotes:
         if one.flaws:
             text = f"The remote {one.name} holds something damaged: {printable(one.flaws[0])}."
@@ -482,7 +482,7 @@ def _numbers(settings: Settings, facts: Facts) -> Numbers:
         last_backup_age_seconds=_age_of(facts, last).total_seconds() if last else None,
         last_whole=whole.name if whole else None,
         last_whole_at=whole.made_at if whole else None,
-        expected_interval_seconds=_expected_hours(settings, facts) * 3600,
+        expected_interval_seconds=_expected_seconds(settings, facts),
         newest_checked=checked.name if checked else None,
         newest_checked_at=checked.checked_at if checked else None,
         newest_proven=proven.name if proven else None,

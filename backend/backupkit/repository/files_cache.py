@@ -88,9 +88,10 @@ class ParentBackup:
 
     def find(self, path: str) -> CachedFile | None:
         """Return what the backup recorded about this file, or None."""
-        wanted = path.split("/")
-        while self._path and self._path != path and self._path.split("/") < wanted:
-            self._advance()
+        if path != self._path:
+            wanted = path.split("/")
+            while self._path and self._path != path and self._path.split("/") < wanted:
+                self._advance()
         return self._seen if path == self._path else None
 
     def rewind(self) -> None:

@@ -80,7 +80,9 @@ class Work:
             history.write(backups, self.operation)
         except (OSError, BackupError) as error:
             self._is_writable = False
-            reason = error.message.rstrip(".") if isinstance(error, BackupError) else error.strerror or str(error)
+            reason = (
+                error.message.rstrip(".") if isinstance(error, BackupError) else error.strerror or type(error).__name__
+            )
             self._listener(Warned(f"The history {history.path_of(backups)} cannot be written: {reason}."))
 
     def end(self, error: BaseException | None) -> None:

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from backupkit.config.deployment import as_root
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, tree, trust
+from backupkit.fs import disk, mounts, tree, trust
 from backupkit.model.backup import APART, CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, silence
@@ -38,7 +38,7 @@ def require(backups: Path) -> None:
         raise BackupError(
             f"The backups folder {backups} cannot be made: {error.strerror}.", _writable_hint(backups)
         ) from error
-    if not os.access(backups, os.W_OK | os.X_OK) or os.statvfs(backups).f_flag & os.ST_RDONLY:
+    if not os.access(backups, os.W_OK | os.X_OK) or mounts.is_read_only(backups):
         raise BackupError(f"The backups folder {backups} cannot be written to.", _writable_hint(backups))
 
 
@@ -383,6 +383,6 @@ def _file_sizes(path: Path) -> Iterator[int]:
 
 
 def _writable_hint(backups: Path) -> str:
-    if backups.exists() and os.statvfs(backups).f_flag & os.ST_RDONLY:
+    if backups.exists() and mounts.is_read_only(backups):
         return "It is mounted read-only: mount it so that it can be written to, or set BACKUP_DIR."
     return f"{as_root('chown', '-R', f'{os.geteuid()}:{os.getegid()}', str(backups))} (or set BACKUP_DIR)"

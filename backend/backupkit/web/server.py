@@ -172,7 +172,8 @@ class Server:
         """Return a handler that makes a visit of the request, or sends a stranger to sign in."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
-            if (found := self._session(request)) is None:
+            found = await asyncio.to_thread(self._session, request)  # it reads the passwords
+            if found is None:
                 return _goto("/?out=1")
             return await handler(request, await asyncio.to_thread(self._visit, request, *found))
 
@@ -214,7 +215,7 @@ class Server:
 
     async def _job_events(self, request: web.Request) -> web.StreamResponse:
         """Send the job's progress as server-sent events until it ends or the browser disconnects."""
-        if self._session(request) is None:
+        if await asyncio.to_thread(self._session, request) is None:
             raise web.HTTPForbidden
         job = self.site.jobs.find(request.match_info["number"])
         if job is None:
