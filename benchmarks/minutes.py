@@ -29,7 +29,7 @@ def main(backend: str, points: int) -> None:
     from backupkit.config.settings import load_settings
     from backupkit.rewind.take import Rewinder
 
-    settings = load_settings(Path(os.environ["BACKUP_APP_DIR"])).model_copy(update={"rewind": "2d"})
+    settings = load_settings(Path(os.environ["BACKUP_APP_DIR"])).replaced(rewind="2d")
     chance, rewinder = random.Random(points), Rewinder(settings)
     _change(str(settings.database), chance)
     _measured(rewinder.look, "taken")  # it reads what the others compare with

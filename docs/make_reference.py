@@ -24,6 +24,7 @@ import backup_restore  # noqa: E402
 from backupkit.config.remotes import TABLE_TYPES, RemoteTable  # noqa: E402
 from backupkit.config.schema import SCHEMA_FILE, allowed, default_in_words, json_schema, template  # noqa: E402
 from backupkit.config.settings import SETTINGS_FILE, Settings, secret_names  # noqa: E402
+from backupkit.config.table import Field, fields  # noqa: E402
 
 MARKER = "<!-- Generated below this line by docs/make_reference.py from the program's own help. -->"
 READ_MORE = {
@@ -161,33 +162,33 @@ def settings() -> Iterator[str]:
     """A table of all settings, one of the keys that every remote has, and one of the keys of each type."""
     yield "## All settings"
     yield ""
-    yield from table(("setting", "default", "values", "meaning"), map(setting_row, Settings.model_fields))
+    yield from table(("setting", "default", "values", "meaning"), map(setting_row, fields(Settings)))
     for title, names, kind in remote_types():
         yield ""
         yield f"## {title}"
         yield ""
-        yield from table(("key", "default", "meaning"), (key_row(name, kind.model_fields[name]) for name in names))
+        yield from table(("key", "default", "meaning"), (key_row(name, fields(kind)[name]) for name in names))
 
 
 def setting_row(name: str) -> tuple[str, str, str, str]:
-    field, described = Settings.model_fields[name], json_schema()["properties"].get(name, {})
+    declared, described = fields(Settings)[name], json_schema()["properties"].get(name, {})
     default = default_in_words(name) or ("" if described.get("type") == "object" else code(described.get("default")))
     secret = f" A secret: better in a file that `BACKUP_{name.upper()}_FILE` names." if name in secret_names() else ""
     values = re.sub("^a (whole )?number (from )?", "", allowed(name))
-    return f"`BACKUP_{name.upper()}`", default or "none", values, one_line(field.description) + secret
+    return f"`BACKUP_{name.upper()}`", default or "none", values, one_line(declared.description) + secret
 
 
 def remote_types() -> Iterator[tuple[str, list[str], type[RemoteTable]]]:
     """The heading, the keys and the class of each table of a remote."""
-    shared = list(RemoteTable.model_fields)
+    shared = list(fields(RemoteTable))
     yield "A remote of any type", shared, RemoteTable
     for name, kind in TABLE_TYPES.items():
-        yield f"A remote of type `{name}`", [one for one in kind.model_fields if one not in [*shared, "type"]], kind
+        yield f"A remote of type `{name}`", [one for one in fields(kind) if one not in [*shared, "type"]], kind
 
 
-def key_row(name: str, field: Any) -> tuple[str, str, str]:
-    default = "required" if field.is_required() else code(field.default) or "none"
-    return f"`{name}`", default, one_line(field.description)
+def key_row(name: str, declared: Field) -> tuple[str, str, str]:
+    default = "required" if declared.is_required else code(declared.default) or "none"
+    return f"`{name}`", default, one_line(declared.description)
 
 
 def code(value: object) -> str:

@@ -219,7 +219,7 @@ def test_threads_and_processes_that_ask_at_once_make_one(app: SmallApp) -> None:
     ]
     for child in children:
         assert child.stdout and child.stdout.readline() == "ready\n"
-    patient = app.settings.model_copy(update={"lock_timeout": 60})
+    patient = app.settings.replaced(lock_timeout=60)
     threads = [threading.Thread(target=AppFolder(settings=patient).create_backup_if_needed) for _ in range(4)]
     for thread in threads:
         thread.start()

@@ -328,7 +328,7 @@ def test_no_other_revision_is_taken_for_the_head(app: SmallApp) -> None:
 
 
 def replace_settings(settings: Settings, **changes: object) -> Settings:
-    return settings.model_copy(update=changes)
+    return settings.replaced(**changes)
 
 
 def test_an_apps_own_collation_does_not_keep_it_from_being_backed_up(app: SmallApp) -> None:

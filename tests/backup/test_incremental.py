@@ -355,7 +355,7 @@ def test_two_apps_that_share_a_folder_break_no_sharing_of_the_other(app: SmallAp
     one = back_up(app, "one").path
     second = SmallApp.create(tmp_path / "second", app.templates)
     for number in range(3):
-        settings = second.settings.model_copy(update={"dir": app.backups, "app_id": "second"})
+        settings = second.settings.replaced(dir=app.backups, app_id="second")
         create_backup(settings, BackupRequest(f"theirs{number}"))
     assert inode(back_up(app, "two").path / LETTER) == inode(one / LETTER)
 

@@ -349,7 +349,7 @@ def test_a_closed_stdin_is_no_terminal(app: SmallApp) -> None:
 
 
 def test_the_time_zone_is_in_the_name_the_stamp_and_the_time(app: SmallApp) -> None:
-    settings = app.settings.model_copy(update={"timezone": "Asia/Kolkata"})
+    settings = app.settings.replaced(timezone="Asia/Kolkata")
     made = create_backup(settings, BackupRequest(), clock=lambda: NOON).backup
     assert made.name == "backup_20260615_173000"
     values = json.loads((made.path / "backup_metadata.json").read_text())
@@ -369,7 +369,7 @@ def test_if_needed_makes_one_a_day(app: SmallApp) -> None:
 
 def test_one_of_the_database_alone_or_of_another_app_is_not_the_backup_of_today(app: SmallApp) -> None:
     run_here(app, "backup", "part", "--no-uploads", check=0)
-    create_backup(app.settings.model_copy(update={"app_id": "another"}), BackupRequest("theirs"))
+    create_backup(app.settings.replaced(app_id="another"), BackupRequest("theirs"))
     assert run_here(app, "backup", "--if-needed", "--no-uploads", "--json", check=0).json["backup_name"] == "part"
     assert run_here(app, "run", "--if-needed", "--json", check=0).json["steps"][0]["state"] == "done"
     assert len(run_here(app, "list", "--json").json) == 3

@@ -532,7 +532,7 @@ def test_what_a_remote_held_is_read_as_it_was_written(app: SmallApp) -> None:
     there = [RemoteBackup("one", NOON, "auto", 1, "pats", HEAD, False, 7)]
     _no_default(there[0])
     remotes = {"disk": FolderTable(type="folder", path=str(app.folder))}
-    written = listing_cache.remember(app.settings.model_copy(update={"remotes": remotes}), "disk", there, NOON)
+    written = listing_cache.remember(app.settings.replaced(remotes=remotes), "disk", there, NOON)
     assert written == listing_cache.CachedListing(NOON, tuple(there), own=(), found=("one",))
     assert listing_cache.recall(app.backups, "disk") == written
 

@@ -183,7 +183,7 @@ def _several(app: SmallApp) -> None:
 def _with_points(app: SmallApp) -> None:
     """Take two rewind points after a backup, then make changes that no point has."""
     _say(app, "backup", "first")
-    rewinder = Rewinder(app.settings.model_copy(update={"rewind": "7d", "rewind_interval": 3600}))
+    rewinder = Rewinder(app.settings.replaced(rewind="7d", rewind_interval=3600))
     for number in range(2):
         app.add_rows(1)
         app.write_upload(f"deep/er/kept{number}.bin", bytes(range(256)))

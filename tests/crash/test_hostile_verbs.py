@@ -118,7 +118,7 @@ def settings(app: SmallApp) -> Settings:
     told = {"there": {"type": "folder", "path": str(nas), "retry_for": 0}}
     settings = Settings(
         app_dir=app.folder, database=app.database, uploads=app.uploads, dir=app.backups, lock_timeout=1, remotes=told
-    ).model_copy(update=dict.fromkeys(LOOSE, 1))
+    ).replaced(**dict.fromkeys(LOOSE, 1))
     create_backup(settings, BackupRequest("new"))
     prepare_remote(settings, "there")
     push_backups(settings)

@@ -60,7 +60,7 @@ def picture(folder: Path) -> dict[str, tuple[int, int, int, bytes]]:
 
 def use_all_of_it(app: SmallApp) -> None:
     """Read and write every part of the state; each act is done or refused with an error of ours."""
-    settings = app.settings.model_copy(update={"keep_last": 1, "keep_daily": 0, "keep_weekly": 0, "keep_monthly": 0})
+    settings = app.settings.replaced(keep_last=1, keep_daily=0, keep_weekly=0, keep_monthly=0)
     acts = (
         lambda: create_backup(settings, BackupRequest("c"), clock=lambda: NOON),
         lambda: prune_backups(settings, plan_prune(settings)),

@@ -73,7 +73,7 @@ def test_a_missing_database_is_said_once(app: SmallApp) -> None:
 
 def test_an_app_without_alembic_is_not_warned_for_that(app: SmallApp) -> None:
     (app.folder / "alembic.ini").unlink()
-    settings = app.settings.model_copy(update={"alembic_ini": app.folder / "alembic.ini"})
+    settings = app.settings.replaced(alembic_ini=app.folder / "alembic.ini")
     assert about(examine(settings), "alembic.ini").level == "warning"  # needed, as the database has a revision
     with sqlite3.connect(app.database) as live:
         live.execute("DROP TABLE alembic_version")
@@ -113,7 +113,7 @@ def test_no_more_than_three_likely_databases_are_named_the_last_changed_first(ap
     for number in range(5):
         shutil.copy(app.database, app.folder / "data" / f"{number}.db")
         os.utime(app.folder / "data" / f"{number}.db", (number, number))
-    found = [one.text for one in examine(app.settings.model_copy(update={"database": app.folder / "gone.db"}))]
+    found = [one.text for one in examine(app.settings.replaced(database=app.folder / "gone.db"))]
     named = [Path(text.split(" is a ")[0]).name for text in found if "is it the app's?" in text]
     assert named == ["pats.db", "4.db", "3.db"]
 
@@ -213,7 +213,7 @@ def test_without_a_scheduler_nobody_makes_backups_by_themselves(app: SmallApp) -
     app.backups.mkdir(exist_ok=True)
     with scheduler_lock.on(app.backups, 0):
         assert about(examine(app.settings), " scheduler ") == Finding("fine", "A scheduler is running.")
-    off = app.settings.model_copy(update={"automatic_daily": False})
+    off = app.settings.replaced(automatic_daily=False)
     assert about(examine(off), "No automatic backup").level == "note"
 
 
@@ -235,7 +235,7 @@ def test_a_clock_that_is_behind_its_own_backups_is_told(app: SmallApp) -> None:
 
 
 def test_ok_stands_before_nothing_that_lacks_or_could_harm(app: SmallApp) -> None:
-    settings = app.settings.model_copy(update={"uploads": None, "enabled": False})
+    settings = app.settings.replaced(uploads=None, enabled=False)
     create_backup(settings, BackupRequest("one"))
     said = [one.text for one in examine(settings) if one.level == "fine"]
     assert said

@@ -84,7 +84,7 @@ def test_a_warning_is_told_with_what_is_missing_and_what_is_there(app: SmallApp,
 
 def test_a_call_of_a_program_is_told_of_as_a_command_is(app: SmallApp, service: Service) -> None:
     def settings(**more: Any) -> Settings:
-        return app.settings.model_copy(update={"notify_urls": (SecretUrl(service.notify()),), **more})
+        return app.settings.replaced(notify_urls=(SecretUrl(service.notify()),), **more)
 
     assert AppFolder(settings=settings()).create_backup_now() and service.messages == []
     assert AppFolder(settings=settings(notify_on=("success",))).create_backup_now()
@@ -103,7 +103,7 @@ def test_a_call_of_a_program_is_told_of_as_a_command_is(app: SmallApp, service: 
 def test_a_call_of_a_program_is_a_sign_of_life_also_where_nothing_is_to_be_done(
     app: SmallApp, service: Service
 ) -> None:
-    calls = AppFolder(settings=app.settings.model_copy(update={"ping_url": SecretUrl(service.page())}))
+    calls = AppFolder(settings=app.settings.replaced(ping_url=SecretUrl(service.page())))
     assert calls.create_backup_if_needed() and calls.create_backup_if_needed() is None
     assert service.pings == ["/check/start", "/check"] * 2
     lose_the_database(app)
@@ -114,7 +114,7 @@ def test_a_call_of_a_program_is_a_sign_of_life_also_where_nothing_is_to_be_done(
 def test_a_message_that_is_not_sent_costs_a_program_no_backup(
     app: SmallApp, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = app.settings.model_copy(update={"ping_url": SecretUrl(service.page("500"))})
+    settings = app.settings.replaced(ping_url=SecretUrl(service.page("500")))
     assert AppFolder(settings=settings).create_backup_now()
     assert "was not sent: HTTP 500" in caplog.text
 

@@ -48,7 +48,7 @@ def operation(number: int, command: str, outcome: str, age: timedelta, free: int
 
 
 def judged(app: SmallApp, *backups: Backup, changed: dict[str, object] | None = None, **facts: object) -> Status:
-    settings = app.settings.model_copy(update=changed or {})
+    settings = app.settings.replaced(**(changed or {}))
     return judge(settings, Facts(NOON, backups, **{"free_bytes": 100 * GIGABYTE, **facts}))  # type: ignore[arg-type]
 
 
@@ -419,7 +419,7 @@ def by_hand(app: SmallApp, number: int) -> Path:
 
 
 def test_a_backups_folder_that_cannot_be_read_is_critical_and_no_error(app: SmallApp) -> None:
-    changed = app.settings.model_copy(update={"dir": app.database})
+    changed = app.settings.replaced(dir=app.database)
     found = status(changed)
     assert found.level == "critical" and "cannot be read" in found.sentence
     assert get_last_backup_display(changed) == "—"
@@ -465,7 +465,7 @@ def test_uploads_that_always_were_empty_or_that_the_app_has_not_are_no_trouble(a
     create_backup(app.settings, BackupRequest("one"))
     assert status(app.settings).level == "fine"
     app.uploads.rmdir()
-    assert status(app.settings.model_copy(update={"uploads": None})).level == "fine"
+    assert status(app.settings.replaced(uploads=None)).level == "fine"
 
 
 def test_a_locked_live_database_is_not_called_safe_nor_lost(app: SmallApp) -> None:
@@ -490,7 +490,7 @@ def test_a_look_at_the_live_data_reads_no_page_that_it_need_not(app: SmallApp) -
 
 
 def test_the_last_backup_in_one_line_is_in_the_configured_zone(app: SmallApp) -> None:
-    settings = app.settings.model_copy(update={"timezone": "Europe/Berlin"})
+    settings = app.settings.replaced(timezone="Europe/Berlin")
     assert get_last_backup_display(settings) == "—"
     moment = datetime.fromisoformat("2026-03-04T08:30:59+00:00")
     create_backup(settings, BackupRequest("one"), clock=lambda: moment)

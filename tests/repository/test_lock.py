@@ -76,7 +76,7 @@ def test_a_killed_holder_frees_the_lock(app: SmallApp) -> None:
 
 def test_a_lock_that_comes_free_in_time_is_taken(app: SmallApp) -> None:
     heard: list[Event] = []
-    patient = app.settings.model_copy(update={"lock_timeout": 30})
+    patient = app.settings.replaced(lock_timeout=30)
     with another_process(HOLD, app.backups) as holder:
         threading.Timer(0.3, holder.kill).start()
         create_backup(patient, BackupRequest("one"), heard.append)

@@ -320,7 +320,7 @@ def test_whatever_metadata_say_they_can_be_listed_and_shown(
     strange: SmallApp, changes: dict[str, Any], zone: str
 ) -> None:
     (strange.backups / "by_hand" / "backup_metadata.json").write_text(json.dumps(SEVEN | changes))
-    settings = strange.settings.model_copy(update={"timezone": zone})
+    settings = strange.settings.replaced(timezone=zone)
     (found,) = store.all_backups(settings)
     for line in (*render.listing(settings, [found]), *render.details(settings, found)):
         assert line.isprintable(), ascii(line)

@@ -71,6 +71,6 @@ def test_what_writes_to_a_read_only_disk_says_that_it_is_one(app: SmallApp, disk
 
 def test_the_folder_of_a_disk_that_is_not_there_is_on_the_disk_of_its_parent(app: SmallApp) -> None:
     for place in (app.backups / "missing" / "deeper", app.backups):
-        settings = app.settings.model_copy(update={"separate_disk": True, "dir": place})
+        settings = app.settings.replaced(separate_disk=True, dir=place)
         (first, *_) = status(settings).reasons
         assert first.level == "critical" and first.text.endswith("the folder is on the disk of the database.")

@@ -60,7 +60,7 @@ def test_latest_is_never_one_that_cannot_be_read(app: SmallApp) -> None:
 
 def other_app(app: SmallApp, app_id: str = "another") -> Settings:
     """Return the settings of another app that shares this one's backups folder."""
-    return app.settings.model_copy(update={"app_id": app_id})
+    return app.settings.replaced(app_id=app_id)
 
 
 def test_latest_is_the_newest_usual_whole_backup_of_this_app_and_the_others_are_named_with_why(app: SmallApp) -> None:
@@ -99,7 +99,7 @@ def test_what_latest_passes_over_is_in_the_plan_and_told_by_every_command_that_t
 
 
 def test_a_backup_without_uploads_is_whole_where_the_app_has_none(app: SmallApp) -> None:
-    settings = app.settings.model_copy(update={"uploads": None})
+    settings = app.settings.replaced(uploads=None)
     create_backup(settings, BackupRequest("one"))
     assert store.latest(settings).backup.name == "one"
 
@@ -125,7 +125,7 @@ def test_what_another_app_did_in_a_shared_folder_is_nobody_elses_proof_undo_or_s
     app: SmallApp, tmp_path: Path
 ) -> None:
     second = SmallApp.create(tmp_path / "second", app.templates)
-    theirs = second.settings.model_copy(update={"dir": app.backups, "app_id": "second"})
+    theirs = second.settings.replaced(dir=app.backups, app_id="second")
     make(app, "ours", 1)
     create_backup(theirs, BackupRequest("theirs", kind="scheduled"))
     with pytest.raises(NoSuchBackup):

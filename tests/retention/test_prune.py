@@ -37,7 +37,7 @@ def at(moment: datetime) -> Callable[[], datetime]:
 def with_policy(app: SmallApp, **rules: object) -> Settings:
     """Return the app's settings with these rules and a floor of one, and no other rules."""
     plain = {"keep_daily": 0, "keep_weekly": 0, "keep_monthly": 0, "keep_safety_within": "", "min_keep": 1}
-    return Settings(**{**app.settings.model_dump(), **plain, **rules})  # type: ignore[arg-type]
+    return Settings(**{**app.settings.values(), **plain, **rules})  # type: ignore[arg-type]
 
 
 def back_up(app: SmallApp, *names: str, start: datetime = NOON, kind: Kind = "auto") -> None:

@@ -52,7 +52,7 @@ def rewinding(app: SmallApp) -> tuple[Rewinder, Clock]:
     clock = Clock()
     create_backup(app.settings, BackupRequest(), clock=clock)
     clock.forward(seconds=60)
-    return Rewinder(app.settings.model_copy(update={"rewind": "30d"}), clock), clock
+    return Rewinder(app.settings.replaced(rewind="30d"), clock), clock
 
 
 def assert_restores(app: SmallApp, at: datetime, copy: bytes, uploads: Uploads) -> None:

@@ -34,7 +34,7 @@ class Past:
         self.app, self.now = app, datetime.now(UTC).replace(microsecond=0)
         self.at = self.now - timedelta(minutes=120)
         create_backup(app.settings, BackupRequest(name="base"), clock=lambda: self.at)
-        self.rewinder = Rewinder(app.settings.model_copy(update={"rewind": "7d"}), lambda: self.at)
+        self.rewinder = Rewinder(app.settings.replaced(rewind="7d"), lambda: self.at)
         for minutes in (119, 90, 60, 30, 1):
             self.app.add_rows(1)
             app.write_upload(f"at/{minutes}", b"x")
@@ -92,7 +92,7 @@ def test_a_backup_that_is_unusual_is_what_was_there_at_its_time(app: SmallApp, t
     """`latest` skips it; a time just after it once led past all points, to the backup before them."""
     now = datetime.now(UTC).replace(microsecond=0)
     at = now - timedelta(seconds=60)
-    rewinder = Rewinder(app.settings.model_copy(update={"rewind": "7d"}), lambda: at)
+    rewinder = Rewinder(app.settings.replaced(rewind="7d"), lambda: at)
     app.add_rows(50)
     create_backup(app.settings, BackupRequest(name="many"), clock=lambda: at)
     app.add_rows(1)
@@ -153,7 +153,7 @@ def test_times_that_lead_nowhere_are_refused_with_the_way_out(past: Past) -> Non
 def test_behind_the_last_look_nobody_claims_to_know(app: SmallApp) -> None:
     at = datetime.now(UTC) - timedelta(hours=2)
     create_backup(app.settings, BackupRequest(), clock=lambda: at)
-    Rewinder(app.settings.model_copy(update={"rewind": "7d"}), lambda: at).look()
+    Rewinder(app.settings.replaced(rewind="7d"), lambda: at).look()
     app.add_rows(1)
     done = run_here(app, "restore", "--at", "1 hour ago", "--yes", "--json", env=ON, check=2)
     assert "no scheduler is running" in done.json["error"]["message"]
@@ -163,7 +163,7 @@ def test_a_scheduler_that_does_not_look_claims_nothing(app: SmallApp) -> None:
     """For example, changed settings allow no point, while rows are written."""
     at = datetime.now(UTC) - timedelta(hours=2)
     create_backup(app.settings, BackupRequest(), clock=lambda: at)
-    Rewinder(app.settings.model_copy(update={"rewind": "7d"}), lambda: at).look()
+    Rewinder(app.settings.replaced(rewind="7d"), lambda: at).look()
     app.add_rows(1)
     with scheduler_lock.on(app.backups, 1):
         arguments = ("restore", "--at", "1 hour ago", "--dry-run", "--json")
@@ -252,7 +252,7 @@ def test_a_clock_that_was_set_back_bridges_nothing(app: SmallApp) -> None:
     at = [datetime.now(UTC).replace(microsecond=0) - timedelta(hours=5)]
     start = at[0]
     create_backup(app.settings, BackupRequest(name="base"), clock=lambda: at[0])
-    rewinder = Rewinder(app.settings.model_copy(update={"rewind": "7d"}), lambda: at[0])
+    rewinder = Rewinder(app.settings.replaced(rewind="7d"), lambda: at[0])
     for minutes in (1, 31, 32, 33, 11, 12, 13, 34, 35):  # after the fourth the clock is set back by 22 minutes
         at[0] = start + timedelta(minutes=minutes)
         if rewinder._chain and minutes == 31:
@@ -278,7 +278,7 @@ def test_a_clock_that_was_set_back_across_a_backup_mixes_no_two_chains(app: Smal
     """After ten minutes the clock is set back by five; the points of the next backup lie between earlier ones."""
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=5)
     at = [start]
-    settings = app.settings.model_copy(update={"rewind": "7d"})
+    settings = app.settings.replaced(rewind="7d")
     rewinder = Rewinder(settings, lambda: at[0])
 
     def after(minutes: float) -> datetime:

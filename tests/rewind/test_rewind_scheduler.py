@@ -70,7 +70,7 @@ def test_that_no_point_can_be_taken_is_told_once_and_once_that_it_is_over(
     create_backup(app.settings, BackupRequest())
     with listening_service() as service:
         told = {"notify_urls": (SecretUrl(service.notify()),), "notify_on": ("failure", "success")}
-        settings = app.settings.model_copy(update={"rewind": "7d", **told})
+        settings = app.settings.replaced(rewind="7d", **told)
         for is_anew in (False, True):  # also if the scheduler restarts meanwhile
             daemon = Daemon(settings, lambda: settings)
             away = app.database.rename(app.folder / "away")

@@ -69,7 +69,7 @@ class Past:
 
     @property
     def settings(self) -> Settings:
-        return self.app.settings.model_copy(update={"rewind": "30d"})
+        return self.app.settings.replaced(rewind="30d")
 
     @property
     def points(self) -> list[Path]:
@@ -433,7 +433,7 @@ def test_a_database_that_comes_or_goes_begins_points_anew_with_a_backup_and_says
     past: Past, capsys: pytest.CaptureFixture[str]
 ) -> None:
     past.take(2)
-    settings = past.settings.model_copy(update={"schedule": (), "automatic_daily": False})
+    settings = past.settings.replaced(schedule=(), automatic_daily=False)
     daemon = Daemon(settings, lambda: settings, clock=past.clock)
     past.clock.forward(minutes=5)
     daemon._look_for_changes()
@@ -538,7 +538,7 @@ def test_points_of_an_app_with_one_database_are_as_they_always_were(app: SmallAp
     """Points written before an app could have several databases are read, continued and merged."""
     with tarfile.open(Path(__file__).with_name("points_of_one.tar.gz")) as packed:
         packed.extractall(app.backups, filter="tar")
-    settings = app.settings.model_copy(update={"rewind": "30d"})
+    settings = app.settings.replaced(rewind="30d")
     old = sorted((app.backups / ".rewind" / "base").glob("*.point"))
     for number, (path, uploads) in enumerate(
         zip(old, (["1", "b.txt", "n0"], ["1", "n0", "n1"], ["1", "n0", "n1", "n2"]), strict=True)

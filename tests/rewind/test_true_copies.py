@@ -228,7 +228,7 @@ def test_a_quiet_minute_costs_nothing_and_writes_nothing(app: SmallApp) -> None:
 
 def test_the_largest_size_is_kept_by_merging_the_oldest_and_then_by_taking_no_more(app: SmallApp) -> None:
     rewinder, clock = rewinding(app)
-    rewinder.use(rewinder.settings.model_copy(update={"rewind_max_bytes": 100_000}))
+    rewinder.use(rewinder.settings.replaced(rewind_max_bytes=100_000))
     for number in range(8):  # files that came and went meanwhile can be merged away
         app.write_upload(f"f{number}", os.urandom(20_000))
         (app.uploads / f"f{number - 1}").unlink(missing_ok=True)

@@ -44,7 +44,7 @@ class World:
 
     def __init__(self, app: SmallApp, now: datetime, **changed: object) -> None:
         self.app, self.now = app, now
-        self.settings = Settings(**{**app.settings.model_dump(), "test_schedule": "", **changed})
+        self.settings = Settings(**{**app.settings.values(), "test_schedule": "", **changed})
         self.made: list[datetime] = []
         self.tested: list[datetime] = []
         self.error: Exception | None = None
@@ -242,11 +242,11 @@ def test_a_failed_run_is_told_and_pinged_like_one_of_cron(app: SmallApp) -> None
 def test_changed_settings_are_in_force_at_once(world: Callable[..., World]) -> None:
     here = world(NOON)
     here.until(NOON + HOUR)
-    here.settings = here.settings.model_copy(update={"backup_time": "20:00"})
+    here.settings = here.settings.replaced(backup_time="20:00")
     (here.app.folder / "backup.toml").write_text("# changed")
     here.until(NOON + 9 * HOUR)
     assert here.made == [NOON, NOON + 8 * HOUR]
-    here.settings = here.settings.model_copy(update={"enabled": False})
+    here.settings = here.settings.replaced(enabled=False)
     (here.app.folder / "backup.toml").write_text("# once more")
     here.until(NOON + 9 * DAY)
     assert len(here.made) == 2

@@ -104,7 +104,7 @@ def test_the_last_run_before_the_next_one_is_not_after_now(zone: str, rule: str,
 
 
 def with_(app: SmallApp, **changed: object) -> Settings:
-    return Settings(**{**app.settings.model_dump(), "test_schedule": "", **changed})
+    return Settings(**{**app.settings.values(), "test_schedule": "", **changed})
 
 
 def due(found: Settings, past: RunHistory, now: datetime = NOON) -> DueRun:

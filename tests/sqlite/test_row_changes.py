@@ -83,7 +83,7 @@ def test_what_takes_too_long_is_named_and_the_small_tables_come_first(
     app.execute("UPDATE large SET x = x || '!' WHERE id % 2")
     app.execute("UPDATE companies SET name = 'x' WHERE id = 1")
     monkeypatch.setattr(rows, "time", SimpleNamespace(monotonic=itertools.count().__next__))  # each reading adds 1
-    found = plan_restore(app.settings.model_copy(update={"compare_timeout": 150}), "good")
+    found = plan_restore(app.settings.replaced(compare_timeout=150), "good")
     assert "large" not in found.live.changes and found.live.changes["companies"] == Changes(changed=1)
     said = run_here(app, "restore", "good", "--dry-run", env={"BACKUP_COMPARE_TIMEOUT": "150"}, check=0).out
     assert "not compared row by row: large" in said and "large: 200000 -> 200000\n" in said

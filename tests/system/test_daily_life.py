@@ -35,7 +35,7 @@ class Month:
             "keep_pre_restore": 1,
             "keep_safety_within": "3d",
         }
-        self.settings = Settings(**{**app.settings.model_dump(), "timezone": "Europe/Berlin", **rules})  # type: ignore[arg-type]
+        self.settings = Settings(**{**app.settings.values(), "timezone": "Europe/Berlin", **rules})  # type: ignore[arg-type]
         self.now = datetime.min
         self.stopped: list[int] = []
 

@@ -24,6 +24,7 @@ from typer.main import get_command
 
 import backup_restore
 from backupkit.config.settings import TOLD_TO_HOOKS, Settings, secret_names
+from backupkit.config.table import fields
 from backupkit.model.errors import ExitCode
 from backupkit.model.version import VERSION
 from documents import (
@@ -129,7 +130,7 @@ def test_the_changelog_has_every_command() -> None:
 
 @each_document
 def test_every_variable_that_is_named_is_a_setting_or_the_wrappers(path: Path) -> None:
-    known = {f"BACKUP_{name.upper()}" for name in Settings.model_fields}
+    known = {f"BACKUP_{name.upper()}" for name in fields(Settings)}
     known |= {f"BACKUP_{name.upper()}_FILE" for name in secret_names()}
     known |= {"BACKUP_REMOTE_CLOUD_PASSWORD", "BACKUP_REMOTE_CLOUD_PASSWORD_FILE", "BACKUP_REMOTE_"}
     known |= TOLD_TO_HOOKS | set(re.findall(r"\bBACKUP_[A-Z_]+", text(WRAPPER)))
@@ -142,7 +143,7 @@ def test_every_setting_in_a_toml_example_is_one(path: Path) -> None:
     examples = "\n".join(re.findall(r"^ *```toml\n(.*?)^ *```", text(path), re.M | re.S))
     before_tables = re.split(r"^\[", examples, maxsplit=1, flags=re.M)[0]
     for line in re.findall(r"^([a-z_]+) *=", before_tables, re.M):
-        assert line in Settings.model_fields or line.removesuffix("_file") in secret_names(), line
+        assert line in fields(Settings) or line.removesuffix("_file") in secret_names(), line
 
 
 def test_every_exit_code_is_in_the_table_and_nothing_else() -> None:

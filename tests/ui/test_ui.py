@@ -271,7 +271,7 @@ def test_without_a_backup_the_overview_says_that_the_data_is_at_risk_and_what_to
 
 
 def test_the_overview_shows_what_is_due_and_what_is_kept(app: SmallApp) -> None:
-    settings = app.settings.model_copy(update={"keep_daily": 5})
+    settings = app.settings.replaced(keep_daily=5)
     runs, _ = next_runs(settings)
 
     async def play(person: Person) -> None:
@@ -499,7 +499,7 @@ def test_a_pinned_backup_is_not_deleted_and_an_unpinned_one_only_after_a_yes(app
 
 
 def test_while_a_verb_waits_the_interface_answers_and_the_wait_can_be_cancelled(app: SmallApp) -> None:
-    settings = app.settings.model_copy(update={"lock_timeout": DEADLINE})
+    settings = app.settings.replaced(lock_timeout=DEADLINE)
 
     async def play(person: Person) -> None:
         with lock.held(app.backups, "somebody's backup", 1):

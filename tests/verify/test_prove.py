@@ -42,7 +42,7 @@ def make(app: SmallApp, name: str = "one", **order: Any) -> Path:
 
 
 def prove(app: SmallApp, name: str = "one", command: str = "", timeout: float = 60, **options: Any) -> Verified:
-    settings = app.settings.model_copy(update={"test_command": command, "test_timeout": timeout})
+    settings = app.settings.replaced(test_command=command, test_timeout=timeout)
     (verified,) = verify_backups(
         settings, [store.read(settings, name)], test_restore=True, clock=lambda: LATER, **options
     )
@@ -300,10 +300,10 @@ def test_a_scratch_folder_in_live_data_or_in_a_backup_is_refused(
     make(app)
     folder = app.backups / ".draft-test-restore-x"
     places = {"database": folder / "data" / "pats.db", "uploads": folder / "uploads", "dir": folder / "backups"}
-    scratch = app.settings.model_copy(update=places)
+    scratch = app.settings.replaced(**places)
     refuse_live(scratch, app.settings)
     with pytest.raises(Refused, match="in live data or in a backup"):
-        refuse_live(scratch.model_copy(update=place(scratch, app.settings)), app.settings)
+        refuse_live(scratch.replaced(**place(scratch, app.settings)), app.settings)
 
 
 def test_a_backups_folder_in_the_databases_own_folder_is_a_place_for_it(app: SmallApp) -> None:
@@ -332,7 +332,7 @@ def test_the_live_uploads_mounted_a_second_time_are_the_live_uploads(app: SmallA
     try:
         places = {"database": elsewhere / "x" / "pats.db", "uploads": None, "dir": elsewhere / "y"}
         with pytest.raises(Refused):
-            refuse_live(app.settings.model_copy(update=places), app.settings)
+            refuse_live(app.settings.replaced(**places), app.settings)
     finally:
         unmount(elsewhere)
 

@@ -234,7 +234,7 @@ def hostile_report(settings: Settings, texts: list[str]) -> Report:
 
 
 def test_no_secret_is_on_the_page(app: SmallApp) -> None:
-    settings = app.settings.model_copy(update={"export_passphrase": Secret("correct <horse> & battery")})
+    settings = app.settings.replaced(export_passphrase=Secret("correct <horse> & battery"))
     found = made_up(settings, (backup("one", NOON, "correct <horse> & battery, ftp://anna:pw@example.org/x"),))
     content = page(settings, found)
     assert "horse" not in content and "pw@" not in content and "***" in Read(content).words

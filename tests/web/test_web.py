@@ -909,7 +909,7 @@ def test_a_backup_says_what_changed_since_the_one_before(app: SmallApp, owner: B
 
 def test_the_backup_that_is_offered_is_the_one_that_latest_means(app: SmallApp, owner: Browser) -> None:
     create_backup(app.settings, BackupRequest("whole"))
-    create_backup(app.settings.model_copy(update={"uploads": None}), BackupRequest("of_the_database"))
+    create_backup(app.settings.replaced(uploads=None), BackupRequest("of_the_database"))
     assert store.latest(app.settings).backup.name == "whole"
     [offered] = re.findall(r'value="([^"]*)"[^>]* checked', owner.get("/restore").text)[:1]
     assert offered == "whole"

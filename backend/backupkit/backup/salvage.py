@@ -172,7 +172,7 @@ def _source(settings: Settings, file: str | None) -> _Source:
     if is_name(file) and store.is_backup(named):
         if settings.part:
             return _Source(named / _database_of(settings, file), settings, has_uploads=False)
-        inside = settings.model_copy(update={"uploads": named / UPLOADS_FOLDER})
+        inside = settings.replaced(uploads=named / UPLOADS_FOLDER)
         return _Source(named / _database_of(settings, file), inside, (named / UPLOADS_FOLDER).is_dir())
     path = Path(os.path.realpath(store.file_named(settings, file)))
     if path != settings.database and path in settings.live_databases:

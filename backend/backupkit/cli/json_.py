@@ -550,5 +550,5 @@ def _plain(value: object) -> Any:
     if isinstance(value, tuple | set | frozenset):
         return list(value)
     if isinstance(value, RemoteTable):
-        return value.model_dump()
+        return value.values()
     raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -4,39 +4,35 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from backupkit.config.table import CheckedTable, Invalid, setting
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, MAIN_DATABASE, METADATA_FILE, UPLOADS_FOLDER
 from backupkit.model.names import printable
 
+AnyTable = TypeVar("AnyTable", bound=CheckedTable)
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
 _SIDECARS = ("", "-wal", "-shm", "-journal")
 RESERVED = (UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE)
 
 
-class DatabaseTable(BaseModel):
+class DatabaseTable(CheckedTable):
     """Another database of the app, copied at the same moment as the first."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: str = Field(min_length=1, description="The database: a path, or a URL that begins with sqlite:///.")
-    alembic_ini: str = Field(default="", description="Its Alembic configuration. Empty: it has no migrations here.")
-    optional: bool = Field(default=False, description="Whether it may be missing when a backup is made.")
+    path: str = setting(min_length=1, description="The database: a path, or a URL that begins with sqlite:///.")
+    alembic_ini: str = setting(default="", description="Its Alembic configuration. Empty: it has no migrations here.")
+    optional: bool = setting(default=False, description="Whether it may be missing when a backup is made.")
 
 
-class TreeTable(BaseModel):
+class TreeTable(CheckedTable):
     """Another folder of files."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: str = Field(min_length=1, description="The folder.")
-    optional: bool = Field(default=False, description="Whether it may be missing when a backup is made.")
+    path: str = setting(min_length=1, description="The folder.")
+    optional: bool = setting(default=False, description="Whether it may be missing when a backup is made.")
 
 
-def tables(value: object) -> Any:
-    """Return the tables from the file, or from JSON in the environment; raise `ValueError` for an invalid name."""
+def tables(value: object, kind: type[AnyTable]) -> dict[str, AnyTable]:
+    """Return the tables from the file, or from JSON in the environment; raise `ValueError` for one that is invalid."""
     if isinstance(value, str):
         try:
             value = json.loads(value or "{}")
@@ -51,7 +47,16 @@ def tables(value: object) -> Any:
             )
         if name in (MAIN_DATABASE, UPLOADS_FOLDER):
             raise ValueError(f"holds {name}, which is the name of what the setting {name} names")
-    return value
+    return {name: one if isinstance(one, kind) else _table(name, one, kind) for name, one in value.items()}
+
+
+def _table(name: str, value: object, kind: type[AnyTable]) -> AnyTable:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} must be a table")
+    try:
+        return kind(**value)
+    except Invalid as error:
+        raise ValueError(f"{name}.{printable(error.name)} {error.reason}") from error
 
 
 def colliding(databases: list[str], folders: list[str]) -> str:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, get_args
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from typing import Any, Literal, get_args
 
 from backupkit.config.secrets import IN_FILE, Secret, scrubbed
+from backupkit.config.table import CheckedTable, Earlier, Invalid, fields, setting
 from backupkit.model.durations import parse_span
 from backupkit.model.names import printable
 
@@ -41,36 +40,70 @@ class Place(Secret):
         return scrubbed(self.get_secret_value())
 
 
-class RemoteTable(BaseModel):
+def _length_of_time(value: str, _: Earlier) -> str:
+    return str(parse_span(value))
+
+
+def _only_password(value: str | None, earlier: Earlier) -> str | None:
+    if value and earlier["password"]:
+        raise ValueError("and password are both set; keep one of them")
+    return value
+
+
+def _require_address(url: Place, _: Earlier) -> Place:
+    text = url.get_secret_value()
+    if not text or text.startswith("-") or not text.isprintable():
+        raise ValueError("is no address")
+    return url
+
+
+def _require_name(text: str, _: Earlier) -> str:
+    if not text.strip() or not text.isprintable() or set(text) & set("<>"):
+        raise ValueError("is empty, or contains a character that git does not allow in it")
+    return text
+
+
+def _require_own_branch(branch: str, _: Earlier) -> str:
+    if not _BRANCH.fullmatch(branch):
+        raise ValueError("is no name for a branch")
+    if branch in _CODE_BRANCHES:
+        raise ValueError("is a usual branch for code; backups need a branch of their own")
+    return branch
+
+
+def _require_restorable(include: tuple[Part, ...], _: Earlier) -> tuple[Part, ...]:
+    if "metadata" not in include or not {"dump", "database"} & set(include):
+        raise ValueError("must contain metadata, and dump or database")
+    return include
+
+
+class RemoteTable(CheckedTable):
     """The keys that every remote has. Without a `keep_…` rule nothing is ever deleted there."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    offsite: bool | None = Field(
+    offsite: bool | None = setting(
         default=None, description="Whether it is in another place, for 3-2-1. Not set: its type decides."
     )
-    retry_for: float = Field(default=300, ge=0, le=86400, description="Seconds to keep trying.")
-    keep_last: int = Field(default=0, ge=0, le=_MANY, description="Keep this many of the newest backups there.")
-    keep_daily: int = Field(default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many days.")
-    keep_weekly: int = Field(
+    retry_for: float = setting(default=300, ge=0, le=86400, description="Seconds to keep trying.")
+    keep_last: int = setting(default=0, ge=0, le=_MANY, description="Keep this many of the newest backups there.")
+    keep_daily: int = setting(
+        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many days."
+    )
+    keep_weekly: int = setting(
         default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many weeks."
     )
-    keep_monthly: int = Field(
+    keep_monthly: int = setting(
         default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many months."
     )
-    keep_yearly: int = Field(
+    keep_yearly: int = setting(
         default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many years."
     )
-    keep_within: str = Field(default="", description="Keep all made within this time before the newest: 7d.")
-    keep_pre_migration: int = Field(
+    keep_within: str = setting(
+        default="", description="Keep all made within this time before the newest: 7d.", check=_length_of_time
+    )
+    keep_pre_migration: int = setting(
         default=5, ge=0, le=_MANY, description="Keep this many backups made before migrations."
     )
-    min_keep: int = Field(default=3, ge=1, le=_MANY, description="Keep this many good backups, whatever their age.")
-
-    @field_validator("keep_within")
-    @classmethod
-    def _length_of_time(cls, value: str) -> str:
-        return str(parse_span(value))
+    min_keep: int = setting(default=3, ge=1, le=_MANY, description="Keep this many good backups, whatever their age.")
 
     @property
     def is_elsewhere(self) -> bool:
@@ -80,7 +113,7 @@ class RemoteTable(BaseModel):
     @property
     def secrets(self) -> tuple[Secret, ...]:
         """What no message and no log may show; an address only if it holds more than is shown."""
-        values = (getattr(self, name) for name in type(self).model_fields)
+        values = (getattr(self, name) for name in fields(type(self)))
         return tuple(one for one in values if isinstance(one, Secret) and str(one) != one.get_secret_value())
 
     @property
@@ -111,8 +144,8 @@ class RemoteTable(BaseModel):
 class FolderTable(RemoteTable):
     """Another disk, a NAS, a mounted bucket."""
 
-    type: Literal["folder"]
-    path: str = Field(min_length=1, description="The folder. One app each; a container must mount it.")
+    type: Literal["folder"] = setting("")
+    path: str = setting(min_length=1, description="The folder. One app each; a container must mount it.")
 
     @property
     def place(self) -> str:
@@ -125,19 +158,15 @@ class FolderTable(RemoteTable):
 class ResticTable(RemoteTable):
     """A repository of restic."""
 
-    type: Literal["restic"]
-    repository: Place = Field(
+    type: Literal["restic"] = setting("")
+    repository: Place = setting(
         description="As restic writes it: s3:HOST/BUCKET, sftp:USER@HOST:PATH, rest:URL, b2:…, rclone:…, a path."
     )
-    password: Secret | None = Field(default=None, description="The password of the repository.")
-    password_file: str | None = Field(default=None, description="The file that holds the password.")
-    stall: float = Field(default=300, gt=0, le=86400, description="Seconds without progress that end restic.")
-
-    @model_validator(mode="after")
-    def _one_password(self) -> ResticTable:
-        if self.password and self.password_file:
-            raise ValueError("password and password_file are both set; keep one of them")
-        return self
+    password: Secret | None = setting(default=None, description="The password of the repository.")
+    password_file: str | None = setting(
+        default=None, description="The file that holds the password.", check=_only_password
+    )
+    stall: float = setting(default=300, gt=0, le=86400, description="Seconds without progress that end restic.")
 
     @property
     def place(self) -> str:
@@ -154,48 +183,23 @@ class ResticTable(RemoteTable):
 class GitTable(RemoteTable):
     """A branch of a git repository."""
 
-    type: Literal["git"]
-    url: Place = Field(description="An address, a folder, or the name of a remote of the app's repository.")
-    user_name: str = Field(description="The author of the commits.")
-    user_email: str = Field(description="The author's address.")
-    branch: str = Field(default="backup", description="A branch that nothing else uses, one for each app.")
-    include: tuple[Part, ...] = Field(
-        default=("dump", "metadata"), description="What is pushed: dump, metadata, database, uploads."
+    type: Literal["git"] = setting("")
+    url: Place = setting(
+        description="An address, a folder, or the name of a remote of the app's repository.", check=_require_address
     )
-    file_limit_mb: float = Field(default=100, gt=0, le=_MANY, description="The largest file that the host takes.")
-    keep: int = Field(default=100, ge=0, le=_MANY, description="The fewest backups that stay on the branch. 0: all.")
-    timeout: float = Field(default=600, gt=0, le=86400, description="Seconds that one git command may take.")
-
-    @field_validator("url")
-    @classmethod
-    def _is_no_option(cls, url: Place) -> Place:
-        text = url.get_secret_value()
-        if not text or text.startswith("-") or not text.isprintable():
-            raise ValueError("is no address")
-        return url
-
-    @field_validator("user_name", "user_email")
-    @classmethod
-    def _is_a_name(cls, text: str) -> str:
-        if not text.strip() or not text.isprintable() or set(text) & set("<>"):
-            raise ValueError("is empty, or contains a character that git does not allow in it")
-        return text
-
-    @field_validator("branch")
-    @classmethod
-    def _is_a_branch_of_its_own(cls, branch: str) -> str:
-        if not _BRANCH.fullmatch(branch):
-            raise ValueError("is no name for a branch")
-        if branch in _CODE_BRANCHES:
-            raise ValueError("is a usual branch for code; backups need a branch of their own")
-        return branch
-
-    @field_validator("include")
-    @classmethod
-    def _can_be_restored(cls, include: tuple[Part, ...]) -> tuple[Part, ...]:
-        if "metadata" not in include or not {"dump", "database"} & set(include):
-            raise ValueError("must contain metadata, and dump or database")
-        return include
+    user_name: str = setting(description="The author of the commits.", check=_require_name)
+    user_email: str = setting(description="The author's address.", check=_require_name)
+    branch: str = setting(
+        default="backup", description="A branch that nothing else uses, one for each app.", check=_require_own_branch
+    )
+    include: tuple[Part, ...] = setting(
+        default=("dump", "metadata"),
+        description="What is pushed: dump, metadata, database, uploads.",
+        check=_require_restorable,
+    )
+    file_limit_mb: float = setting(default=100, gt=0, le=_MANY, description="The largest file that the host takes.")
+    keep: int = setting(default=100, ge=0, le=_MANY, description="The fewest backups that stay on the branch. 0: all.")
+    timeout: float = setting(default=600, gt=0, le=86400, description="Seconds that one git command may take.")
 
     @property
     def place(self) -> str:
@@ -214,10 +218,7 @@ class GitTable(RemoteTable):
 
 
 Table = FolderTable | ResticTable | GitTable
-AnyTable = Annotated[Table, Field(discriminator="type")]
-TABLE_TYPES: dict[str, type[Table]] = {
-    get_args(kind.model_fields["type"].annotation)[0]: kind for kind in get_args(Table)
-}
+TABLE_TYPES: dict[str, type[Table]] = {get_args(fields(kind)["type"].type)[0]: kind for kind in get_args(Table)}
 
 
 def remote_tables(value: object, environment: Mapping[str, str]) -> dict[str, Table]:
@@ -268,14 +269,12 @@ def _table(name: object, raw: object, environment: Mapping[str, str]) -> Table:
     kind = TABLE_TYPES.get(str(raw.get("type"))) if isinstance(raw, dict) else None
     if kind is None or not isinstance(raw, dict):
         raise ValueError(f"{name} has no type; set it to one of: {', '.join(TABLE_TYPES)}")
-    if unknown := [printable(str(key)) for key in raw if key not in kind.model_fields]:
-        raise ValueError(f"{name}.{unknown[0]} is not a setting; there are: {', '.join(kind.model_fields)}")
+    if unknown := [printable(str(key)) for key in raw if key not in fields(kind)]:
+        raise ValueError(f"{name}.{unknown[0]} is not a setting; there are: {', '.join(fields(kind))}")
     try:
-        return kind.model_validate(_with_secrets(name, raw, kind, environment))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join((name, *map(str, first["loc"])))
-        raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        return kind(**_with_secrets(name, raw, kind, environment))
+    except Invalid as error:
+        raise ValueError(f"{name}.{error.name} {error.reason}") from None
 
 
 def _with_secrets(
@@ -296,4 +295,4 @@ def _variables(name: str, kind: type[RemoteTable]) -> Iterator[str]:
 
 
 def _secret_fields(kind: type[RemoteTable]) -> list[str]:
-    return [name for name in kind.model_fields if name + IN_FILE in kind.model_fields]
+    return [name for name in fields(kind) if name + IN_FILE in fields(kind)]

@@ -7,10 +7,12 @@ import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 from backupkit.config.secrets import IN_FILE
 from backupkit.config.settings import SETTINGS_FILE, Settings, secret_names
+from backupkit.config.table import CheckedTable, Field, fields
 
 SCHEMA_FILE = "backup.schema.json"
 _WIDTH = 120
@@ -23,6 +25,8 @@ _DEFAULT_IN_WORDS = {
     "proven_within": "2.25 x the interval of test_schedule while a scheduler runs, else never",
     "carried_within": "2.25 x expected_interval",
 }
+_LIMITS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "min_length": "minLength"}
+_COLUMN = {"type": ["array", "string", "object"], "items": {"type": "string"}}  # a list, one text, or a table's columns
 _HEAD = """\
 The settings of the backups. Each line shows a default; remove the # before it, and it is in force.
 The environment overrides this file: BACKUP_TIMEZONE there is timezone here. `config` shows every value and its origin;
@@ -34,13 +38,12 @@ The environment overrides this file: BACKUP_TIMEZONE there is timezone here. `co
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of the file, for editors that complete and check it. It is cached: do not change it."""
     properties: dict[str, Any] = {}
-    schema = Settings.model_json_schema()
-    for name, described in schema["properties"].items():
+    for name, declared in fields(Settings).items():
         if name == "app_dir":
             continue
-        properties[name] = _plain(name, _resolved(described, schema.get("$defs", {})))
+        properties[name] = _described(name, declared)
         if name in secret_names():
-            text = f"The file that holds {name}: {described['description']}"
+            text = f"The file that holds {name}: {declared.description}"
             properties[name + IN_FILE] = {"type": "string", "description": text}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -51,32 +54,43 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _resolved(described: Any, definitions: dict[str, Any]) -> Any:
-    """Return the description with each referenced table written out in place."""
-    if isinstance(described, list):
-        return [_resolved(one, definitions) for one in described]
-    if not isinstance(described, dict):
-        return described
-    if "$ref" in described:
-        table = definitions[described["$ref"].rpartition("/")[2]]
-        fields = {name: _plain(name, _resolved(one, definitions)) for name, one in table["properties"].items()}
-        return {key: one for key, one in table.items() if key != "title"} | {"properties": fields}
-    return {key: _resolved(one, definitions) for key, one in described.items() if key != "discriminator"}
+def _described(name: str, declared: Field) -> dict[str, Any]:
+    """Return the schema of one setting, without what TOML cannot express."""
+    found: dict[str, Any] = {"description": declared.description} if declared.description else {}
+    if not (declared.is_required or declared.default in (None, "") or name in _DEFAULT_IN_WORDS):
+        default = declared.default
+        found["default"] = str(default) if isinstance(default, Path) else default
+    found |= {_LIMITS[key]: limit for key, limit in declared.limits.items()}
+    found |= {"type": "object", "additionalProperties": _COLUMN} if name == "references" else _form(declared.type)
+    return dict(sorted(found.items()))
 
 
-def _plain(name: str, described: dict[str, Any]) -> dict[str, Any]:
-    """Return the description without what TOML cannot express, and what is for forms and passwords."""
-    kinds = [kind for kind in described.pop("anyOf", ()) if kind != {"type": "null"}]
-    described |= kinds[0] if kinds else {}
-    if name in _DEFAULT_IN_WORDS or described.get("default") in (None, ""):
-        described.pop("default", None)
-    left = {key: value for key, value in described.items() if key not in ("title", "writeOnly", "format")}
-    if name == "references":  # a list, one text, or the columns of a table
-        left["additionalProperties"] = {"type": ["array", "string", "object"], "items": {"type": "string"}}
-    if "items" in left:
-        left["items"] = {key: value for key, value in left["items"].items() if key in ("type", "enum")}
-        left["type"] = ["array", "string"]
-    return left
+def _form(kind: Any) -> dict[str, Any]:
+    """Return the schema of a type; None beside another type is a setting that is not set."""
+    inner = [one for one in get_args(kind) if one is not NoneType]
+    if get_origin(kind) is Literal:
+        return {**({"const": inner[0]} if len(inner) == 1 else {"enum": inner}), "type": "string"}
+    if get_origin(kind) is tuple:
+        return {"items": _form(inner[0]), "type": ["array", "string"]}
+    if get_origin(kind) is dict:
+        return {"type": "object", "additionalProperties": _form(inner[1])}
+    if len(inner) > 1:
+        return {"oneOf": [_form(one) for one in inner]}
+    kind = inner[0] if inner else kind
+    if issubclass(kind, CheckedTable):
+        return _table(kind)
+    return {"type": {bool: "boolean", int: "integer", float: "number"}.get(kind, "string")}
+
+
+def _table(kind: type[CheckedTable]) -> dict[str, Any]:
+    listed = fields(kind)
+    return {
+        "additionalProperties": False,
+        "description": kind.__doc__,
+        "properties": {name: _described(name, one) for name, one in listed.items()},
+        "required": [name for name, one in listed.items() if one.is_required],
+        "type": "object",
+    }
 
 
 def default_in_words(name: str) -> str:
@@ -109,7 +123,7 @@ def template(folder: Path) -> str:
     lines += _comment(_HEAD)
     properties = json_schema()["properties"]
     for name, described in sorted(properties.items(), key=lambda one: one[1].get("type") == "object"):
-        if name in Settings.model_fields:
+        if name in fields(Settings):
             lines += ["", *_setting(name, described)]
     return "\n".join(lines) + "\n"
 

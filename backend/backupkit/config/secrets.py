@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
-
 from backupkit.model.errors import Refused
 from backupkit.model.names import printable
 
@@ -21,8 +19,24 @@ _LONGEST = 1_000_000  # bytes; a longer file must be a wrong one
 _SHORTEST = 4  # a shorter secret occurs in ordinary text, which would become unreadable
 
 
-class Secret(SecretStr):
+class Secret:
     """A text that is `***` wherever it is printed or becomes JSON; `get_secret_value()` returns the text."""
+
+    def __init__(self, text: str) -> None:
+        self.__text = text
+
+    def get_secret_value(self) -> str:
+        """Return the text itself, to be used."""
+        return self.__text
+
+    def __len__(self) -> int:
+        return len(self.__text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and other.get_secret_value() == self.__text
+
+    def __hash__(self) -> int:
+        return hash(self.__text)
 
     def __str__(self) -> str:
         return MASK

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import shlex
 import tomllib
 from collections.abc import Mapping, Set
 from contextlib import suppress
@@ -18,33 +17,20 @@ from datetime import datetime
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
-from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-
+from backupkit.config import checks
 from backupkit.config.alembic_setup import AlembicSetup, find_alembic
-from backupkit.config.cron import check_cron, parse_time
+from backupkit.config.checks import absolute_path, path_of
 from backupkit.config.deployment import Deployment, deployment_from
-from backupkit.config.places import RESERVED, DatabaseTable, TreeTable, colliding, tables
-from backupkit.config.references import paths_by_column
-from backupkit.config.remotes import AnyTable, remote_tables, unknown_secret
-from backupkit.config.secrets import IN_FILE, SECRET_KEY, Secret, SecretUrl, scrubbed, secrets_from_files
+from backupkit.config.places import DatabaseTable, TreeTable
+from backupkit.config.remotes import Table, unknown_secret
+from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, scrubbed, secrets_from_files
+from backupkit.config.table import CheckedTable, Invalid, fields, setting
 from backupkit.fs.trust import Untrusted, require_trusted
 from backupkit.model.backup import UPLOADS_FOLDER
-from backupkit.model.durations import parse_span
 from backupkit.model.errors import Refused
 from backupkit.model.names import printable
-from backupkit.model.patterns import Patterns
 
 SETTINGS_FILE = "backup.toml"
 PREFIX = "BACKUP_"
@@ -63,537 +49,387 @@ _NOT_SETTINGS = (
     "REMOTE_",  # secrets of remotes, which are checked when the remotes are known
 )
 _MANY = 1_000_000
-_WRAPPER = "backup.sh"
-# Any of these marks the top folder of a project.
-_PROJECT = (".git", "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", _WRAPPER)
 HOOKS = ("before_backup", "after_backup", "before_restore", "after_restore", "on_error")
 WITHOUT_HOOKS = dict.fromkeys(HOOKS, ())
 """Settings for a scratch folder: no command of the user's runs for what is done there."""
 # Variables that a hook gets. It may call this program, which then has them in its environment.
 TOLD_TO_HOOKS = {f"{PREFIX}{one}" for one in ("HOOK", "COMMAND", "NAME", "PATH", "RESULT", "ERROR", "EXIT_CODE")}
-_QUOTED = r"""'[^']*'|\\."""
 _TABLES = ("remotes", "databases", "trees")  # settings that are tables of tables
-_ADDRESS = "[A-Za-z][A-Za-z0-9+.-]*://"
 _NOWHERE = Path(os.devnull)  # in place of an alembic.ini: no file
 LogFormat = Literal["plain", "json"]
-_SAMPLE_UPLOADS = ("q7f3w9", "q7f3w9/x5k2m8", "q7f3w9/x5k2m8.h4d6")  # only patterns for everything match all three
 
 
-class Settings(BaseModel):
+class Settings(CheckedTable):
     """The settings of one app: where its data and its backups are, how long to wait, and so on. Paths are absolute.
 
     `load_settings` reads them. They are immutable.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
-
     reads_environment: ClassVar[bool] = True
 
-    app_dir: Path = Field(description="The app folder, to which all other paths are relative. Not in backup.toml.")
-    database: Path = Field(
-        default=Path("data/pats.db"), description="The live database: a path, or a URL that begins with sqlite:///."
+    app_dir: Path = setting(description="The app folder, to which all other paths are relative. Not in backup.toml.")
+    database: Path = setting(
+        default=Path("data/pats.db"),
+        description="The live database: a path, or a URL that begins with sqlite:///.",
+        prepare=checks.path_in_url,
+        check=(checks.absolute, checks.file_itself),
     )
-    uploads: Path | None = Field(
-        default=Path("uploads"), description="The live uploads folder. Empty: the app has none."
+    uploads: Path | None = setting(
+        default=Path("uploads"),
+        description="The live uploads folder. Empty: the app has none.",
+        prepare=checks.empty_is_none,
+        check=checks.absolute,
     )
-    dir: Path = Field(
-        default=Path(), description="The backups folder. It cannot be inside the uploads folder, nor contain it."
+    dir: Path = setting(
+        default=Path(),
+        description="The backups folder. It cannot be inside the uploads folder, nor contain it.",
+        check=checks.backups_folder,
     )
-    separate_disk: bool = Field(
+    separate_disk: bool = setting(
         default=False,
         description="The backups folder is on another disk than the database. While it is not, because that disk is "
         "not mounted, nothing is written.",
     )
-    exclude: tuple[str, ...] = Field(
+    exclude: tuple[str, ...] = setting(
         default=(),
         description="Uploads that are in no backup, and that no restore touches: patterns as in .gitignore, with a "
         "semicolon between two.",
+        prepare=checks.expressions,
+        check=checks.require_some_uploads,
     )
-    exclude_marked: tuple[str, ...] = Field(
+    exclude_marked: tuple[str, ...] = setting(
         default=(),
         description="Names of files: a folder of uploads that holds one of them is in no backup either. For example "
         ".nobackup and CACHEDIR.TAG.",
+        prepare=checks.expressions,
+        check=checks.require_file_names,
     )
-    references: dict[str, tuple[str, ...]] = Field(
+    references: dict[str, tuple[str, ...]] = setting(
         default={},
         description='How rows name uploads: a table [references] with lines like "documents.path" = "uploads/{value}", '
         "or a list of such paths; in the environment as JSON. backup, verify and status count what is missing.",
+        is_converted=True,
+        prepare=checks.references_by_column,
     )
-    alembic_ini: Path = Field(
-        default=Path("alembic.ini"), description="Alembic's configuration: alembic.ini or pyproject.toml."
+    alembic_ini: Path = setting(
+        default=Path("alembic.ini"),
+        description="Alembic's configuration: alembic.ini or pyproject.toml.",
+        check=checks.absolute,
     )
-    alembic_command: str = Field(
-        default="", description="The command that calls Alembic, if it has another name: flask db, uv run alembic."
+    alembic_command: str = setting(
+        default="",
+        description="The command that calls Alembic, if it has another name: flask db, uv run alembic.",
+        check=checks.require_words,
     )
-    alembic_x: tuple[str, ...] = Field(
-        default=(), description="What env.py gets with -x: url={url}. Also {path} and {folder} are replaced."
+    alembic_x: tuple[str, ...] = setting(
+        default=(),
+        description="What env.py gets with -x: url={url}. Also {path} and {folder} are replaced.",
+        prepare=checks.shell_words,
     )
-    python: str = Field(default="", description="The app's Python, if it is another than the toolkit's.")
-    version_table: str = Field(
+    python: str = setting(
+        default="", description="The app's Python, if it is another than the toolkit's.", check=checks.require_words
+    )
+    version_table: str = setting(
         default="", description="The table with Alembic's revisions. Not set: the one that env.py names."
     )
-    migrate_command: str = Field(
+    migrate_command: str = setting(
         default="", description="A shell command that migrates instead of Alembic: python manage.py migrate."
     )
-    migrate_environment: tuple[str, ...] = Field(
+    migrate_environment: tuple[str, ...] = setting(
         default=(),
         description="The variables that name the app's database: NAME, or NAME={url}, NAME={path}, NAME={folder}.",
+        prepare=checks.shell_words,
+        check=checks.require_variables,
     )
-    migrate_timeout: float = Field(default=3600, ge=1, le=604800, description="Seconds that a migration may take.")
-    timezone: str = Field(
-        default="UTC", description="The IANA time zone of names, days and schedules, such as Europe/Berlin."
+    migrate_timeout: float = setting(default=3600, ge=1, le=604800, description="Seconds that a migration may take.")
+    timezone: str = setting(
+        default="UTC",
+        description="The IANA time zone of names, days and schedules, such as Europe/Berlin.",
+        check=checks.require_zone,
     )
-    log_file: Path | None = Field(
+    log_file: Path | None = setting(
         default=None,
         description="The backup log, apart from the app's log. Empty: none. Rotated at 1 MB; five old files are kept.",
+        prepare=checks.empty_is_none,
+        check=checks.absolute,
     )
-    log_format: LogFormat = Field(default="plain", description="The format of the log's lines: plain or json.")
-    app_id: str = Field(default="", description="The app these backups belong to; it is written into each backup.")
-    busy_timeout: float = Field(default=30, ge=0, le=3600, description="Seconds to wait for a locked database.")
-    lock_timeout: float = Field(
+    log_format: LogFormat = setting(default="plain", description="The format of the log's lines: plain or json.")
+    app_id: str = setting(
+        default="",
+        description="The app these backups belong to; it is written into each backup.",
+        check=checks.named_after_database,
+    )
+    busy_timeout: float = setting(default=30, ge=0, le=3600, description="Seconds to wait for a locked database.")
+    lock_timeout: float = setting(
         default=10, ge=0, le=86400, description="Seconds to wait for another run of this toolkit."
     )
-    compare_timeout: float = Field(
+    compare_timeout: float = setting(
         default=2, ge=0, le=3600, description="Seconds that the plan of a restore may spend on comparing rows."
     )
-    backup_before_migrations: bool = Field(
+    backup_before_migrations: bool = setting(
         default=True, description="Whether the guard in env.py makes a backup before a bare alembic upgrade."
     )
-    keep_last: int = Field(default=0, ge=0, le=_MANY, description="Keep this many of the newest backups.")
-    keep_daily: int = Field(default=30, ge=0, le=_MANY, description="Keep the newest backup of each of this many days.")
-    keep_weekly: int = Field(
+    keep_last: int = setting(default=0, ge=0, le=_MANY, description="Keep this many of the newest backups.")
+    keep_daily: int = setting(
+        default=30, ge=0, le=_MANY, description="Keep the newest backup of each of this many days."
+    )
+    keep_weekly: int = setting(
         default=12, ge=0, le=_MANY, description="Keep the newest backup of each of this many weeks."
     )
-    keep_monthly: int = Field(
+    keep_monthly: int = setting(
         default=12, ge=0, le=_MANY, description="Keep the newest backup of each of this many months."
     )
-    keep_yearly: int = Field(
+    keep_yearly: int = setting(
         default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many years."
     )
-    keep_within: str = Field(
+    keep_within: str = setting(
         default="",
         description="Keep all backups made within this time before the newest: 36h, 7d, 2y5m7d3h. Empty: no such rule.",
+        check=checks.length_of_time,
     )
-    keep_pre_restore: int = Field(default=5, ge=0, le=_MANY, description="Keep this many safety copies of restores.")
-    keep_pre_migration: int = Field(
+    keep_pre_restore: int = setting(default=5, ge=0, le=_MANY, description="Keep this many safety copies of restores.")
+    keep_pre_migration: int = setting(
         default=5, ge=0, le=_MANY, description="Keep this many backups made before migrations."
     )
-    keep_safety_within: str = Field(
-        default="14d", description="Keep all backups of those two kinds made within this time before the newest."
+    keep_safety_within: str = setting(
+        default="14d",
+        description="Keep all backups of those two kinds made within this time before the newest.",
+        check=checks.length_of_time,
     )
-    max_backups: int = Field(
+    max_backups: int = setting(
         default=0,
         ge=0,
         le=_MANY,
         description="Keep at most this many backups of all kinds, manual ones included. 0: any number.",
     )
-    min_keep: int = Field(default=3, ge=1, le=_MANY, description="Keep this many good backups, whatever their age.")
-    prune_limit: int = Field(
+    min_keep: int = setting(default=3, ge=1, le=_MANY, description="Keep this many good backups, whatever their age.")
+    prune_limit: int = setting(
         default=25,
         ge=0,
         le=_MANY,
         description="The most backups that prune deletes at once without --force. 0: any number.",
     )
-    anomaly_drop: int = Field(
+    anomaly_drop: int = setting(
         default=50,
         ge=1,
         le=100,
         description="A backup with this many percent less than the ones before it is unusual. 100: never.",
     )
-    test_command: str = Field(default="", description="A shell command that must succeed on each test restore.")
-    test_timeout: float = Field(default=600, ge=1, le=86400, description="Seconds that the test command may take.")
-    expected_interval: float = Field(
+    test_command: str = setting(default="", description="A shell command that must succeed on each test restore.")
+    test_timeout: float = setting(default=600, ge=1, le=86400, description="Seconds that the test command may take.")
+    expected_interval: float = setting(
         default=24,
         ge=0,
         le=87600,
         description="Hours from one backup to the next. Not set: taken from the schedule. 0: none is expected.",
     )
-    warning_age: float | None = Field(
-        default=None, gt=0, le=87600, description="Hours. When the last backup is older, status warns."
+    warning_age: float | None = setting(
+        default=None,
+        gt=0,
+        le=87600,
+        description="Hours. When the last backup is older, status warns.",
+        prepare=checks.empty_is_none,
     )
-    critical_age: float | None = Field(
-        default=None, gt=0, le=87600, description="Hours. When the last backup is older, status is critical."
+    critical_age: float | None = setting(
+        default=None,
+        gt=0,
+        le=87600,
+        description="Hours. When the last backup is older, status is critical.",
+        prepare=checks.empty_is_none,
+        check=checks.require_not_below_warning,
     )
-    proven_within: float | None = Field(
+    proven_within: float | None = setting(
         default=None,
         gt=0,
         le=87600,
         description="Hours. When the last successful test restore is longer ago, status warns.",
+        prepare=checks.empty_is_none,
     )
-    carried_within: float | None = Field(
+    carried_within: float | None = setting(
         default=None,
         gt=0,
         le=87600,
         description="Hours. When the newest copy on a remote is older and others wait to be pushed, status warns.",
+        prepare=checks.empty_is_none,
     )
-    warning_free_days: float = Field(
+    warning_free_days: float = setting(
         default=14, ge=0, le=3650, description="When the disk of the backups will be full in fewer days, status warns."
     )
-    critical_free_days: float = Field(
+    critical_free_days: float = setting(
         default=3,
         ge=0,
         le=3650,
         description="When the disk of the backups will be full in fewer days, status is critical.",
+        check=checks.require_not_above_warning,
     )
-    before_backup: tuple[str, ...] = Field(
+    before_backup: tuple[str, ...] = setting(
         default=(),
         description="A command that runs before a backup; if it fails, no backup is made. Not in the environment.",
+        prepare=checks.command_without_shell,
+        check=checks.require_program,
     )
-    after_backup: tuple[str, ...] = Field(
-        default=(), description="A command that runs after a backup. Not in the environment."
+    after_backup: tuple[str, ...] = setting(
+        default=(),
+        description="A command that runs after a backup. Not in the environment.",
+        prepare=checks.command_without_shell,
+        check=checks.require_program,
     )
-    before_restore: tuple[str, ...] = Field(
+    before_restore: tuple[str, ...] = setting(
         default=(),
         description="A command that runs before live data is changed: by restore, undo, extract, rescue, restore-dump, "
         "migrate. If it fails, nothing is changed. Not in the environment.",
+        prepare=checks.command_without_shell,
+        check=checks.require_program,
     )
-    after_restore: tuple[str, ...] = Field(
-        default=(), description="A command that runs after those. Not in the environment."
+    after_restore: tuple[str, ...] = setting(
+        default=(),
+        description="A command that runs after those. Not in the environment.",
+        prepare=checks.command_without_shell,
+        check=checks.require_program,
     )
-    on_error: tuple[str, ...] = Field(
-        default=(), description="A command that runs when one of these operations failed. Not in the environment."
+    on_error: tuple[str, ...] = setting(
+        default=(),
+        description="A command that runs when one of these operations failed. Not in the environment.",
+        prepare=checks.command_without_shell,
+        check=checks.require_program,
     )
-    hook_timeout: float = Field(
+    hook_timeout: float = setting(
         default=600, gt=0, le=86400, description="Seconds that each of those five commands may take."
     )
-    service: str = Field(default="backend", description="The Compose service that commands run in.")
-    app_service: str = Field(default="", description="The app's service, if it is another one; `--stop` stops it.")
-    runner: Literal["auto", "docker", "local"] = Field(default="auto", description="How backup.sh runs the commands.")
-    notify_urls: tuple[SecretUrl, ...] = Field(
-        default=(), description="Where messages about unattended runs go: Apprise URLs."
+    service: str = setting(default="backend", description="The Compose service that commands run in.")
+    app_service: str = setting(default="", description="The app's service, if it is another one; `--stop` stops it.")
+    runner: Literal["auto", "docker", "local"] = setting(default="auto", description="How backup.sh runs the commands.")
+    notify_urls: tuple[SecretUrl, ...] = setting(
+        default=(),
+        description="Where messages about unattended runs go: Apprise URLs.",
+        prepare=checks.addresses,
+        check=checks.require_urls,
     )
-    notify_on: tuple[Literal["failure", "warning", "success"], ...] = Field(
-        default=("failure", "warning"), description="The results that are sent as messages. Empty: none."
+    notify_on: tuple[Literal["failure", "warning", "success"], ...] = setting(
+        default=("failure", "warning"),
+        description="The results that are sent as messages. Empty: none.",
+        prepare=checks.words,
     )
-    notify_timeout: float = Field(default=20, gt=0, le=600, description="Seconds that sending messages may take.")
-    ping_url: SecretUrl | None = Field(
-        default=None, description="The address of a dead man's switch, pinged at the start and the end of a backup."
+    notify_timeout: float = setting(default=20, gt=0, le=600, description="Seconds that sending messages may take.")
+    ping_url: SecretUrl | None = setting(
+        default=None,
+        description="The address of a dead man's switch, pinged at the start and the end of a backup.",
+        prepare=checks.empty_is_none,
+        check=checks.require_web_page,
     )
-    export_recipients: str = Field(
-        default="", description="Public keys of age (age1…) that exports are encrypted to, with spaces between them."
+    export_recipients: str = setting(
+        default="",
+        description="Public keys of age (age1…) that exports are encrypted to, with spaces between them.",
+        check=checks.require_public_keys,
     )
-    web_password: Secret | None = Field(
+    web_password: Secret | None = setting(
         default=None, description="The password of the pages of `web`. Or set one with `web --set-password`."
     )
-    web_viewer_password: Secret | None = Field(
+    web_viewer_password: Secret | None = setting(
         default=None, description="The password of an account that can only view."
     )
-    web_host: str = Field(
+    web_host: str = setting(
         default="", description="The name by which browsers come to the pages of `web` through a proxy. Empty: none."
     )
-    export_passphrase: Secret | None = Field(
-        default=None, description="The passphrase of exports without recipients, and of imports."
+    export_passphrase: Secret | None = setting(
+        default=None,
+        description="The passphrase of exports without recipients, and of imports.",
+        prepare=checks.empty_is_none,
     )
-    export_identity: Secret | None = Field(
-        default=None, description="The secret key of age that imports are decrypted with."
+    export_identity: Secret | None = setting(
+        default=None,
+        description="The secret key of age that imports are decrypted with.",
+        prepare=checks.empty_is_none,
     )
-    remotes: dict[str, AnyTable] = Field(
+    remotes: dict[str, Table] = setting(
         default={},
         description="Where copies are pushed to: a table [remotes.NAME] each; in the environment as JSON.",
+        is_converted=True,
+        prepare=checks.remotes_by_name,
     )
-    databases: dict[str, DatabaseTable] = Field(
+    databases: dict[str, DatabaseTable] = setting(
         default={},
         description="Further databases of the app: a table [databases.NAME] each; in the environment as JSON.",
+        is_converted=True,
+        prepare=checks.databases_by_name,
     )
-    trees: dict[str, TreeTable] = Field(
+    trees: dict[str, TreeTable] = setting(
         default={},
         description="Further folders of the app: a table [trees.NAME] each; in the environment as JSON.",
+        is_converted=True,
+        prepare=checks.trees_by_name,
     )
-    push_after_backup: bool = Field(
+    push_after_backup: bool = setting(
         default=False, description="Whether backup and auto-backup push to the remotes. run always does."
     )
-    enabled: bool = Field(default=True, description="Whether the scheduler does anything by itself.")
-    automatic_daily: bool = Field(default=True, description="Whether the scheduler makes a backup every day.")
-    backup_time: str = Field(default="02:00", description="The time of the daily backup, in the time zone.")
-    schedule: tuple[str, ...] = Field(
-        default=(), description="Cron expressions instead of that time, with a semicolon between two."
+    enabled: bool = setting(default=True, description="Whether the scheduler does anything by itself.")
+    automatic_daily: bool = setting(default=True, description="Whether the scheduler makes a backup every day.")
+    backup_time: str = setting(
+        default="02:00", description="The time of the daily backup, in the time zone.", check=checks.time_of_day
     )
-    test_schedule: str = Field(
+    schedule: tuple[str, ...] = setting(
+        default=(),
+        description="Cron expressions instead of that time, with a semicolon between two.",
+        prepare=checks.expressions,
+        check=checks.cron_expressions,
+    )
+    test_schedule: str = setting(
         default="30 4 * * sun",
         description="When the scheduler performs a test restore: a cron expression. Empty: never.",
+        check=checks.cron_or_empty,
     )
-    jitter: float = Field(
+    jitter: float = setting(
         default=0,
         ge=0,
         le=21600,
         description="The most seconds that a scheduled run is delayed, so that not all machines start at once.",
     )
-    backup_on_start: bool = Field(
+    backup_on_start: bool = setting(
         default=False,
         description="Whether the scheduler makes a backup when it starts, unless there is one of the last hour.",
     )
-    backup_on_shutdown: bool = Field(
+    backup_on_shutdown: bool = setting(
         default=False, description="Whether the scheduler makes a backup when SIGTERM stops it."
     )
-    rewind: str = Field(
+    rewind: str = setting(
         default="",
         description="How far back every minute can be restored: 7d. The scheduler takes the points. Empty: off.",
+        check=checks.length_of_time,
     )
-    rewind_interval: float = Field(
+    rewind_interval: float = setting(
         default=60, ge=5, le=3600, description="Seconds between two checks for changes, for rewind."
     )
-    rewind_max_bytes: int = Field(
+    rewind_max_bytes: int = setting(
         default=10 << 30,
         ge=0,
         le=1 << 50,
         description="The most bytes of all points; beyond it the oldest go first. 0: any number.",
     )
-    shutdown_timeout: float = Field(
+    shutdown_timeout: float = setting(
         default=8,
         ge=1,
         le=86400,
         description="Seconds that the backup at shutdown may take. Docker kills after 10 s by default.",
     )
 
-    _whole: Settings | None = PrivateAttr(default=None)
-    _part: str = PrivateAttr(default="")
-    _tree: Path | None = PrivateAttr(default=None)
+    _whole: Settings | None = None
+    _part: str = ""
+    _tree: Path | None = None
 
-    @model_validator(mode="before")
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**self.with_environment(given))
+
     @classmethod
-    def _with_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def with_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Return the values, overridden by those of the environment."""
         if not cls.reads_environment:
             return given
         variables = _variables_upper_case()
-        values = {name: variables[key] for name in cls.model_fields if (key := _variable(name)) in variables}
+        values = {name: variables[key] for name in fields(cls) if (key := _variable(name)) in variables}
         raw = {name: os.environ.get(_variable(name)) for one in secret_names() for name in (one, one + IN_FILE)}
         # The app folder is known already, and its variable may be empty or relative.
         folder = given["app_dir"]
         return {**given, **values, **secrets_from_files(secret_names(), raw, folder, _variable), "app_dir": folder}
-
-    @field_validator("database", mode="before")
-    @classmethod
-    def _from_url(cls, value: object, info: ValidationInfo) -> object:
-        return _path_of(value, info.data["app_dir"])
-
-    @field_validator(
-        "uploads",
-        "log_file",
-        "warning_age",
-        "critical_age",
-        "proven_within",
-        "carried_within",
-        "ping_url",
-        "export_passphrase",
-        "export_identity",
-        mode="before",
-    )
-    @classmethod
-    def _empty_is_none(cls, value: object) -> object:
-        return None if value == "" else value
-
-    @field_validator("notify_urls", "notify_on", mode="before")
-    @classmethod
-    def _listed(cls, value: object, info: ValidationInfo) -> object:
-        if not isinstance(value, str):
-            return value
-        # A URL may contain a comma: only a comma before another URL separates the two.
-        between = rf"[\s,]+(?={_ADDRESS})|\s+" if info.field_name == "notify_urls" else r"[\s,]+"
-        return tuple(word for word in re.split(between, value.strip(" \t\r\n,")) if word)
-
-    @field_validator("notify_urls")
-    @classmethod
-    def _urls(cls, value: tuple[SecretUrl, ...]) -> tuple[SecretUrl, ...]:
-        if any(not re.match(rf"{_ADDRESS}\S", one.get_secret_value()) for one in value):
-            _fail("contains something that is not a URL")
-        return value
-
-    @field_validator("ping_url")
-    @classmethod
-    def _web_page(cls, value: SecretUrl | None) -> SecretUrl | None:
-        if value and not re.fullmatch(r"https?://[^\s/]+\S*", value.get_secret_value()):
-            _fail("is not a web address (http or https)")
-        return value
-
-    @field_validator("remotes", mode="before")
-    @classmethod
-    def _tables(cls, value: object) -> object:
-        return remote_tables(value, os.environ)
-
-    @field_validator("references", mode="before")
-    @classmethod
-    def _paths_by_column(cls, value: object) -> object:
-        return paths_by_column(value)
-
-    @field_validator("databases", "trees", mode="before")
-    @classmethod
-    def _further(cls, value: object) -> object:
-        return tables(value)
-
-    @field_validator("databases")
-    @classmethod
-    def _further_databases(cls, value: dict[str, DatabaseTable], info: ValidationInfo) -> dict[str, DatabaseTable]:
-        folder = info.data["app_dir"]
-        for name, table in value.items():
-            path = os.path.realpath(_absolute_path(folder, Path(str(_path_of(table.path, folder)))))
-            ini = str(_absolute_path(folder, Path(table.alembic_ini))) if table.alembic_ini else ""
-            value[name] = table.model_copy(update={"path": path, "alembic_ini": ini})
-        paths = [str(info.data.get("database", "")), *(one.path for one in value.values())]
-        if len(set(paths)) < len(paths):
-            _fail("names one database twice")
-        if two := colliding([Path(one).name for one in paths], []):
-            _fail(f"cannot be in one backup: {two} would have the same name there")
-        return value
-
-    @field_validator("trees")
-    @classmethod
-    def _further_trees(cls, value: dict[str, TreeTable], info: ValidationInfo) -> dict[str, TreeTable]:
-        folder, backups = info.data["app_dir"], Path(os.path.realpath(info.data.get("dir", "/")))
-        for name, table in value.items():
-            value[name] = table.model_copy(update={"path": str(_absolute_path(folder, Path(table.path)))})
-        found = [info.data["uploads"]] if info.data.get("uploads") else []
-        for tree in (Path(os.path.realpath(one.path)) for one in value.values()):
-            real = [backups, *(Path(os.path.realpath(one)) for one in found)]
-            if other := next((one for one in real if one in (tree, *tree.parents) or tree in one.parents), None):
-                _fail(f"overlap: {tree} and {other}")
-            found.append(tree)
-        names = [info.data.get("database"), *(Path(one.path) for one in info.data.get("databases", {}).values())]
-        if two := colliding([one.name for one in names if one], list(value)):
-            _fail(f"cannot be in one backup: {two} would have the same name there")
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (KeyError, ValueError, OSError):
-            _fail("is not a time zone; use a name like Europe/Berlin or UTC")
-        return value
-
-    @field_validator("database", "uploads", "alembic_ini", "log_file")
-    @classmethod
-    def _absolute(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        return value and _absolute_path(info.data["app_dir"], value)
-
-    @field_validator("database")
-    @classmethod
-    def _the_file_itself(cls, value: Path) -> Path:
-        # SQLite keeps its -wal beside the file that a link leads to.
-        value = Path(os.path.realpath(value))
-        if value.name in RESERVED:
-            _fail("has a name that is reserved in every backup")
-        return value
-
-    @field_validator("dir")
-    @classmethod
-    def _backups_folder(cls, value: Path, info: ValidationInfo) -> Path:
-        folder: Path = info.data["app_dir"]
-        return _absolute_path(folder, value) if value.parts else default_backups(folder)
-
-    @field_validator("alembic_x", "migrate_environment", mode="before")
-    @classmethod
-    def _words(cls, value: object) -> object:
-        return tuple(shlex.split(value)) if isinstance(value, str) else value
-
-    @field_validator(*HOOKS, mode="before")
-    @classmethod
-    def _without_shell(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        bare = re.sub(_QUOTED, "", value)
-        if re.search(r"[$`]", bare) or re.search(r"[|&;<>()*?\n]", re.sub(r'"[^"]*"', "", bare)):
-            _fail('contains shell syntax, but runs without a shell; to use one: ["sh", "-c", "…"]')
-        return tuple(shlex.split(value))
-
-    @field_validator(*HOOKS)
-    @classmethod
-    def _can_be_run(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if value and not value[0]:
-            _fail("names no program")
-        if any("\0" in word for word in value):
-            _fail("contains a NUL character")
-        return value
-
-    @field_validator("migrate_environment")
-    @classmethod
-    def _name_variables(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if wrong := [one for one in value if not re.match(r"[A-Za-z_][A-Za-z0-9_]*(=|$)", one)]:
-            _fail(f"holds {wrong[0]!r}, which is no variable")
-        return value
-
-    @field_validator("export_recipients")
-    @classmethod
-    def _public_keys(cls, value: str) -> str:
-        if SECRET_KEY.search(value):
-            _fail("holds a secret key of age; the public key is printed by `age-keygen -y KEYFILE`")
-        return value
-
-    @field_validator("python", "alembic_command")
-    @classmethod
-    def _of_words(cls, value: str) -> str:
-        shlex.split(value)  # a quotation that does not end is a ValueError
-        return value
-
-    @field_validator("keep_within", "keep_safety_within", "rewind")
-    @classmethod
-    def _length_of_time(cls, value: str) -> str:
-        return str(parse_span(value))
-
-    @field_validator("backup_time")
-    @classmethod
-    def _time_of_day(cls, value: str) -> str:
-        return f"{parse_time(value):%H:%M}"
-
-    @field_validator("exclude", "exclude_marked", "schedule", mode="before")
-    @classmethod
-    def _expressions(cls, value: object) -> object:
-        return [one.strip() for one in re.split(r"[;\n]", value) if one.strip()] if isinstance(value, str) else value
-
-    @field_validator("exclude")
-    @classmethod
-    def _leaves_something(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if not value:
-            return value
-        try:
-            patterns = Patterns(value)
-        except Refused as error:
-            raise ValueError(f"cannot be: {error.message.rstrip('.')}") from error
-        if all(patterns.match(path, is_folder=False) for path in _SAMPLE_UPLOADS):
-            _fail("excludes every upload; empty BACKUP_UPLOADS for backups without them")
-        uploads, database = info.data.get("uploads"), info.data.get("database")
-        if uploads and database and database.is_relative_to(os.path.realpath(uploads)):
-            inside = database.relative_to(os.path.realpath(uploads))
-            if patterns.match(str(inside), is_folder=False):
-                _fail(f"excludes the database {database}, which is in each backup")
-        return value
-
-    @field_validator("exclude_marked")
-    @classmethod
-    def _plain_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if wrong := [one for one in value if one in ("", ".", "..") or "/" in one or "\0" in one]:
-            _fail(f"holds {wrong[0]!r}, which is no name of a file")
-        return value
-
-    @field_validator("schedule")
-    @classmethod
-    def _of_cron(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(check_cron(one) for one in value)
-
-    @field_validator("test_schedule")
-    @classmethod
-    def _of_cron_or_empty(cls, value: str) -> str:
-        return check_cron(value) if value.strip() else ""
-
-    @field_validator("critical_age")
-    @classmethod
-    def _not_before_warning(cls, value: float | None, info: ValidationInfo) -> float | None:
-        if value is not None and value < (info.data.get("warning_age") or 0):
-            _fail("is below BACKUP_WARNING_AGE")
-        return value
-
-    @field_validator("critical_free_days")
-    @classmethod
-    def _not_above_warning(cls, value: float, info: ValidationInfo) -> float:
-        if value > info.data.get("warning_free_days", value):
-            _fail("is above BACKUP_WARNING_FREE_DAYS")
-        return value
-
-    @field_validator("app_id")
-    @classmethod
-    def _named_after_database(cls, value: str, info: ValidationInfo) -> str:
-        return value or info.data.get("database", Path("app")).stem
 
     @property
     def whole(self) -> Settings:
@@ -666,9 +502,9 @@ class Settings(BaseModel):
 
         def moved(tables: Mapping[str, DatabaseTable | TreeTable]) -> dict[str, DatabaseTable | TreeTable]:
             there = {name: table for name, table in tables.items() if name in parts}
-            return {name: table.model_copy(update={"path": str(parts[name])}) for name, table in there.items()}
+            return {name: table.replaced(path=str(parts[name])) for name, table in there.items()}
 
-        return self.model_copy(update={**places, "databases": moved(self.databases), "trees": moved(self.trees)})
+        return self.replaced(**places, databases=moved(self.databases), trees=moved(self.trees))
 
     def tree(self, folder: str) -> Path | None:
         """Return the live folder of the tree that has that name in a backup, or None if there is none."""
@@ -679,9 +515,8 @@ class Settings(BaseModel):
 
     def _view(self, part: str, tree: Path | None, **places: Path | None) -> Settings:
         own = {"migrate_command": "", "version_table": ""} if "alembic_ini" in places else {}
-        view = self.model_copy(update={**places, **own})
-        view.__dict__.pop("deployment", None)  # the cached one names the first database's Alembic
-        view._whole, view._part, view._tree = self, part, tree
+        view = self.replaced(**places, **own)
+        view.__dict__.update(_whole=self, _part=part, _tree=tree)
         return view
 
     @cached_property
@@ -733,7 +568,7 @@ def load_settings(app_dir: Path, **overrides: object) -> Settings:
     check_environment(os.environ)
     try:
         settings = Settings(**{**_values_from_file(folder, read_file(folder)), "app_dir": folder, **overrides})
-    except ValidationError as error:
+    except Invalid as error:
         raise _refusal(error, folder) from error
     if unknown := unknown_secret(os.environ, settings.remotes):
         known = ", ".join(settings.remotes) or "none"
@@ -746,9 +581,9 @@ def database_as_given(folder: Path) -> Path:
     variables = _variables_upper_case()
     raw = variables.get(_variable("database"), read_file(folder).get("database", ""))
     try:
-        return _absolute_path(folder, Path(str(_path_of(raw, folder))))
+        return absolute_path(folder, Path(str(path_of(raw, folder))))
     except ValueError:
-        return _absolute_path(folder, Settings.model_fields["database"].default)
+        return absolute_path(folder, fields(Settings)["database"].default)
 
 
 def app_folder(app_dir: Path) -> Path:
@@ -809,7 +644,7 @@ def check_file(folder: Path, text: str, typed: str = "") -> Settings:
     values = {name: value for name, value in raw.items() if not _names_a_secret(name)} | secrets
     try:
         return _file_alone()(**{**values, "app_dir": folder})
-    except ValidationError as error:
+    except Invalid as error:
         raise _refusal(error, folder, text, typed) from error
 
 
@@ -824,7 +659,7 @@ def _file_alone() -> type[Settings]:
 def origins(settings: Settings) -> dict[str, str]:
     """Return where each setting's value comes from: the variable, the file, or the default."""
     in_file = read_file(settings.app_dir).keys()
-    return {name: _origin(name, in_file) for name in Settings.model_fields}
+    return {name: _origin(name, in_file) for name in fields(Settings)}
 
 
 def _origin(name: str, in_file: Set[str]) -> str:
@@ -845,7 +680,7 @@ def overriding_variable(name: str) -> str:
 def known_name(text: str) -> str:
     """Return the setting's name, as it is written in the file; raise `Refused` if there is no such setting."""
     name = text.removeprefix(PREFIX).lower()
-    if name in Settings.model_fields or _names_a_secret(name):
+    if name in fields(Settings) or _names_a_secret(name):
         return name
     table, dot, key = text.rpartition(".")
     if dot:
@@ -859,7 +694,7 @@ def known_name(text: str) -> str:
 @cache
 def secret_names() -> tuple[str, ...]:
     """Return the settings that are secrets: each may also be in a file."""
-    return tuple(name for name, field in Settings.model_fields.items() if _holds_secret(field.annotation))
+    return tuple(name for name, declared in fields(Settings).items() if _holds_secret(declared.type))
 
 
 def _holds_secret(annotation: object) -> bool:
@@ -916,7 +751,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
                 f"{name} is set in the environment, but can only be set in {SETTINGS_FILE}.",
                 hint=f"Type: unset {name}",
             )
-    known = [_variable(name) for name in (*Settings.model_fields, *(name + IN_FILE for name in secret_names()))]
+    known = [_variable(name) for name in (*fields(Settings), *(name + IN_FILE for name in secret_names()))]
     for name in unknown_variables(environment):
         if close := difflib.get_close_matches(name, known, n=1, cutoff=0.85):
             raise Refused(f"{name} is not a setting.", hint=f"Did you mean {close[0]}?")
@@ -924,68 +759,23 @@ def check_environment(environment: Mapping[str, str]) -> None:
 
 def _is_setting(variable: str) -> bool:
     name = variable.removeprefix(PREFIX).lower()
-    return name in Settings.model_fields or _names_a_secret(name)
+    return name in fields(Settings) or _names_a_secret(name)
 
 
-def _path_of(database: object, folder: Path) -> object:
-    """Return the path as it was given, alone or in a URL; raise `ValueError` if it is none."""
-    scheme, mark, rest = str(database).partition("://")
-    if not mark:
-        return database or _fail("is empty")
-    if scheme.split("+")[0] != "sqlite":
-        return _fail(f"is a {scheme} URL, and only sqlite:/// can be backed up")
-    path = rest.partition("?")[0].removeprefix("/")
-    if not (folder / path).exists():
-        path = unquote(path)  # as newer versions of SQLAlchemy read it
-    return path if path and path != ":memory:" else _fail("names no file")
-
-
-def _absolute_path(folder: Path, path: Path) -> Path:
-    if "\0" in str(path):
-        _fail("is no path")
-    try:
-        return Path(os.path.abspath(folder / path.expanduser()))
-    except RuntimeError:
-        raise ValueError("begins with a user who does not exist") from None
-
-
-def default_backups(folder: Path) -> Path:
-    """Return `backups` in the app folder; or beside it, if that is still inside the project: apps share no folder."""
-    inside = folder / "backups"
-    return inside if inside.is_dir() or not _is_project(folder.parent, folder) else folder.parent / "backups"
-
-
-def _is_project(folder: Path, app: Path) -> bool:
-    """Return whether the app's folder is a part of the project in `folder`, judged by files and not by its place."""
-    if os.path.lexists(folder / _WRAPPER):
-        return True
-    if folder in (Path("/"), Path(os.path.expanduser("~"))) or any(os.path.lexists(app / mark) for mark in _PROJECT):
-        return False
-    return any(os.path.lexists(folder / mark) for mark in _PROJECT)
-
-
-def _fail(reason: str) -> object:
-    raise ValueError(reason)
-
-
-def _refusal(error: ValidationError, folder: Path, text: str | None = None, typed: str = "") -> Refused:
+def _refusal(error: Invalid, folder: Path, text: str | None = None, typed: str = "") -> Refused:
     """Return the error: what is wrong, and where (in the environment, in that text of the file, or as it was typed)."""
-    first = error.errors()[0]
-    name = str(first["loc"][0]) if first["loc"] else "database"
+    name = error.name
     variables = _variables_set(name) if text is None else []
     where = variables[0] if variables else name if name == typed else _location(folder, name, text)
-    if name in _TABLES[1:] and first["loc"][1:]:
-        where += f": {printable('.'.join(map(str, first['loc'])))}"
-    elif first["type"] == "extra_forbidden":
+    if error.is_unknown:
         return _unknown(where, name)
-    reason = first["msg"].removeprefix("Value error, ")
-    hidden = first["input"] is None or not first["loc"] or name in (*secret_names(), *_TABLES)
-    given = "" if hidden else f" {_without_password(first['input'])}"
-    return Refused(f"{where}{given}: {reason[0].lower()}{reason[1:]}.", hint=_allowed(name))
+    is_hidden = error.value is None or name in (*secret_names(), *_TABLES)
+    given = "" if is_hidden else f" {_without_password(error.value)}"
+    return Refused(f"{where}{given}: {error.reason[0].lower()}{error.reason[1:]}.", hint=_allowed(name))
 
 
 def _unknown(where: str, name: str) -> Refused:
-    close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    close = difflib.get_close_matches(name, fields(Settings), n=1)
     return Refused(f"{where} is not a setting.", hint=f"Did you mean {close[0]}?" if close else "See `config`.")
 
 

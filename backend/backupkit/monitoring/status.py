@@ -289,7 +289,7 @@ def _no_reliable_backup(settings: Settings, facts: Facts) -> str:
 
 def _expected_seconds(settings: Settings, facts: Facts) -> float:
     """Return `expected_interval` if set; else the longest gap of the schedule, if it is set or a scheduler runs."""
-    is_set = "expected_interval" in settings.model_fields_set
+    is_set = "expected_interval" in settings.given
     gap = None if is_set or not _has_timetable(settings, facts) else planner.longest_gap(settings, facts.now)
     return gap.total_seconds() if gap else settings.expected_interval * 3600
 

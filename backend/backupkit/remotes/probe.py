@@ -20,7 +20,7 @@ def try_remotes(settings: Settings, seconds: float = SECONDS) -> _Answers:
     A folder on a dead server can block without end: its thread is left running, and ends with the process.
     """
     tables = {name: _with_time_limit(table, seconds / 2) for name, table in settings.remotes.items()}
-    limited = settings.model_copy(update={"remotes": tables})
+    limited = settings.replaced(remotes=tables)
     answers: _Answers = {}
     threads = [Thread(target=_ask, args=(limited, name, answers), daemon=True) for name in tables]
     for one in threads:
@@ -47,9 +47,9 @@ def old_restic(settings: Settings) -> str:
 def _with_time_limit(table: Table, seconds: float) -> Table:
     """Return the remote's table with its program limited to `seconds`."""
     if isinstance(table, ResticTable):
-        return table.model_copy(update={"stall": min(table.stall, seconds)})
+        return table.replaced(stall=min(table.stall, seconds))
     if isinstance(table, GitTable):
-        return table.model_copy(update={"timeout": min(table.timeout, seconds)})
+        return table.replaced(timeout=min(table.timeout, seconds))
     return table
 
 

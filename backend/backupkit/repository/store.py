@@ -186,7 +186,7 @@ def none_yet(settings: Settings) -> str:
 def left_beside(settings: Settings) -> Path | None:
     """Return `../backups`, an earlier version's default, if it has backups of this app and no folder is configured."""
     there = settings.app_dir.parent / "backups"
-    if "dir" in settings.model_fields_set or there == settings.dir:
+    if "dir" in settings.given or there == settings.dir:
         return None
     with contextlib.suppress(OSError):
         found = read_all(there, settings.zone)

@@ -94,7 +94,7 @@ def policy_of(settings: Settings) -> Policy:
     """Return the policy of the settings. If only `max_backups` is set and no rule, the default rules do not apply."""
     newest = settings.max_backups
     min_good = min(settings.min_keep, newest) if newest else settings.min_keep
-    if newest and settings.model_fields_set.isdisjoint(_RULES | _SAFETY_RULES):
+    if newest and settings.given.isdisjoint(_RULES | _SAFETY_RULES):
         return Policy(newest=newest, min_good=min_good)
     return Policy(
         last=settings.keep_last,

@@ -61,9 +61,7 @@ def _standings(settings: Settings, top: Path, chosen: Chosen) -> dict[str, Stand
             settings.uploads,
             top,
             diff.Meaning(owners=False),
-            selection.of(
-                settings.model_copy(update={"exclude": (), "exclude_marked": ()})
-            ),  # compare files that are excluded now, too
+            selection.of(settings.replaced(exclude=(), exclude_marked=())),  # compare files that are excluded now, too
             lambda path, _error: _mark_unreadable(standings, path, chosen),
             earlier,
             chosen=chosen,
