@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Self
@@ -132,19 +132,7 @@ def _declared(kind: type[CheckedTable]) -> Mapping[str, Field]:
     declared = {
         name: value for base in reversed(kind.__mro__) for name, value in vars(base).items() if isinstance(value, Field)
     }
-    return {name: _with_type(one, types[name]) for name, one in declared.items()}
-
-
-def _with_type(declared: Field, kind: Any) -> Field:
-    return Field(
-        declared.default,
-        declared.description,
-        declared.limits,
-        declared.prepare,
-        declared.check,
-        kind,
-        declared.is_converted,
-    )
+    return {name: replace(one, type=types[name]) for name, one in declared.items()}
 
 
 def _checked(name: str, declared: Field, value: object, earlier: Earlier) -> object:
