@@ -76,6 +76,31 @@ def test_a_command_imports_no_more_than_it_needs(app: SmallApp, words: list[str]
     assert modules & (HEAVY | not_needed) == set()
 
 
+READS = """
+import sys
+from pathlib import Path
+from backupkit.config.settings import load_settings
+from backupkit.remotes import checks, listing_cache
+from backupkit.repository import history, sizes, store
+from backupkit.restore import journal
+settings = load_settings(Path(sys.argv[1]))
+found = sizes.with_unique_bytes(settings, store.all_backups(settings))
+assert [one.name for one in found] == ["one"] and history.read(settings.dir).operations
+assert journal.read(settings.dir) is None
+listing_cache.recall(settings.dir, "nas"), checks.recall(settings, "nas")
+assert "pydantic" not in sys.modules, "pydantic is imported"
+"""
+
+
+def test_a_program_that_reads_backups_imports_no_pydantic(app: SmallApp) -> None:
+    app.command("backup", "one", check=0)
+    subprocess.run(
+        [sys.executable, "-c", READS, str(app.folder)],
+        env={**clean_environment(), "PYTHONPATH": str(COMMAND.parent)},
+        check=True,
+    )
+
+
 def copied(app: SmallApp, name: str, count: int) -> None:
     """Add `count` copies of the backup, each with the same proofs."""
     for number in range(count):

@@ -49,7 +49,7 @@ class Form:
         ({"is_on": "x"}, "is_on", "must be true or false, not text"),
         ({"is_on": 1}, "is_on", "must be true or false, not a whole number"),
         ({"inner": {"size": "5"}}, "inner.size", "must be a whole number, not text"),
-        ({"inner": {"size": 5.0}}, "inner.size", "must be a whole number, not a number"),
+        ({"inner": {"size": 5.0}}, "inner.size", "must be a whole number, not a decimal number"),
         ({"inner": {"size": True}}, "inner.size", "must be a whole number, not true or false"),
         ({"inner": {"size": None}}, "inner.size", "must be a whole number, not null"),
         ({"inner": {"size": -1}}, "inner.size", "must be a whole number of at least 0"),

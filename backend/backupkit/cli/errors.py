@@ -76,7 +76,7 @@ def _interrupt(number: int, _frame: object) -> None:
 
 
 def _repeat_lost_interrupt(lost: sys.UnraisableHookArgs) -> None:
-    """Repeat an interrupt that was lost inside native code that cannot propagate it, such as pydantic's."""
+    """Repeat an interrupt that Python could not raise, as inside a finalizer or a callback of native code."""
     if not isinstance(lost.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(lost)
         return
@@ -127,7 +127,7 @@ def _print_error(raised: BaseException) -> int:
     if isinstance(raised, BrokenPipeError):
         return ExitCode.FAILED  # the reader of our output has closed the pipe: print nothing
     error = usage_error(raised) or explained(raised)
-    # A library may have replaced the interrupt by its own error: pydantic does while it builds a schema.
+    # A library may have replaced the interrupt by its own error: sqlite3 does in a callback.
     if isinstance(raised, KeyboardInterrupt) or (_interrupted and error is None):
         log.error("interrupted")
         print(f"\n{INTERRUPTED}", file=sys.stderr)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from msgspec import Meta
 
 from backupkit.model.durations import LONG_AGO
 
@@ -30,9 +31,9 @@ Part = Literal["database", "uploads"]
 MAIN_DATABASE = "database"  # the name of the first database, if there are several
 _FIRST = (MAIN_DATABASE, UPLOADS_FOLDER)
 # Numbers in a metadata file are checked when it is read: none may be beyond what SQLite can hold.
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Seconds = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class DatabaseFacts:
     foreign_key_violations: Count = 0
     index_flaws: tuple[str, ...] = ()
     sqlite_version: str = ""
-    mode: Annotated[int, Field(ge=0, le=0o777)] = 0o600
+    mode: Annotated[int, Meta(ge=0, le=0o777)] = 0o600
     raw: bool = False
 
 

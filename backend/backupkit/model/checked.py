@@ -57,7 +57,8 @@ def _steps(path: str) -> list[str]:
 def _plain(what: str) -> str:
     """Return what is wrong in plain words; the words of a check of ours remain as they are."""
     if found := _TYPE.fullmatch(what):
-        return f"must be {_named(found['wanted'])}, not {_named(found['given'])}"
+        given = "a decimal number" if found["given"] == "float" else _named(found["given"])
+        return f"must be {_named(found['wanted'])}, not {given}"
     if found := _LIMIT.fullmatch(what):
         return f"must be {_named(found['wanted'])} {_LIMITS[found['sign']]} {found['limit'].removesuffix('.0')}"
     if found := _LENGTH.fullmatch(what):

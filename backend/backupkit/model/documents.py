@@ -2,7 +2,7 @@
 
 Every key is written out, so that a field can be renamed and its key stays. Others rely on the keys: a key may be added,
 never removed or changed (`tests/contract/test_golden.py`). Times and paths are not formatted here; the caller does
-that. Files are read back by the names of the fields: `Field(alias=…)` keeps a key there.
+that. Files are read back by the names of the fields: a field whose key stays is renamed where its file is read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from pydantic import TypeAdapter
+import msgspec
 
 from backupkit.model.backup import (
     AppMigrations,
@@ -29,17 +29,16 @@ from backupkit.model.backup import (
 from backupkit.model.operation import Operation, Who
 
 Document = dict[str, Any]
-_FORM: TypeAdapter[Document] = TypeAdapter(Document)
 
 
 def as_line(document: Document) -> bytes:
     """Return the document as JSON on one line, its times as text."""
-    return _FORM.dump_json(document)
+    return msgspec.json.encode(document)
 
 
 def plain(document: Document) -> Document:
     """Return the document with its times as text."""
-    values: Document = _FORM.dump_python(document, mode="json")
+    values: Document = msgspec.to_builtins(document)
     return values
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime
+from msgspec import Meta
 
 from backupkit.model.errors import CANCELLED
 
+AwareDatetime = Annotated[datetime, Meta(tz=True)]
 Outcome = Literal["running", "success", "warning", "failure", "refused", "interrupted"]
 Through = Literal["wrapper", "command", "scheduler", "web", "library"]
 

@@ -117,7 +117,7 @@ def error(text: str) -> None:
 
 def operation(done: Operation) -> None:
     """Log a finished operation; a JSON line also has its full entry of the history."""
-    from backupkit.model import documents  # imports pydantic, too
+    from backupkit.model import documents  # imported here, so that `--help` stays fast
 
     words = [done.command, *done.backups, done.outcome, f"in {done.duration_seconds or 0:.1f} s"]
     sizes = [f"{done.size_bytes} bytes"] if done.size_bytes is not None else []
@@ -127,7 +127,7 @@ def operation(done: Operation) -> None:
 
 
 def _log_line(level: int, text: str, facts: Mapping[str, object] | None = None) -> None:
-    from backupkit.config.secrets import scrubbed  # imported here because it imports pydantic, which slows `--help`
+    from backupkit.config.secrets import scrubbed  # imported here, so that `--help` stays fast
 
     line = printable_text(scrubbed(text, _secrets))
     _recent.append(f"{datetime.now():%H:%M:%S} {line}")

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
 
-from pydantic import TypeAdapter
+import msgspec
 
 from backupkit.config.settings import Settings
 from backupkit.model.clock import Clock, utc_now
@@ -50,15 +49,10 @@ class _Written:
     damaged: tuple[_Damaged, ...] = ()
 
 
-@cache
-def _form() -> TypeAdapter[_Written]:
-    return TypeAdapter(_Written)
-
-
 def recall(settings: Settings, remote: str) -> Checks:
     """Return what the last checks found; empty if that is unknown."""
     try:
-        found = _form().validate_python(listing_cache.read_document(settings.dir, remote, _FILE) or {})
+        found = msgspec.convert(listing_cache.read_document(settings.dir, remote, _FILE) or {}, _Written)
     except (OSError, ValueError, RecursionError):
         return Checks()
     sound_at = {one.name: one.at for one in found.sound if one.at.tzinfo}

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+import msgspec
 
 from backupkit.config.remotes import FolderTable
 from backupkit.config.settings import Settings
@@ -57,9 +57,6 @@ class CachedListing:
     def arrivals(self) -> tuple[RemoteBackup, ...]:
         """The strangers that appeared after the first listing: another machine or app pushes there too."""
         return tuple(one for one in self.strangers if one.name not in self.found)
-
-
-_SEEN = TypeAdapter(CachedListing)
 
 
 def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now: datetime) -> CachedListing:
@@ -124,7 +121,7 @@ def local_original(settings: Settings, one: RemoteBackup) -> Backup | None:
 def recall(backups: Path, remote: str) -> CachedListing:
     """Return what the remote held when it was last asked; empty if that is unknown."""
     try:
-        seen = _SEEN.validate_python(read_document(backups, remote, _FILE) or {})
+        seen = msgspec.convert(read_document(backups, remote, _FILE) or {}, CachedListing)
     except (OSError, ValueError, RecursionError):
         return CachedListing()
     moments = filter(None, (seen.at, *(one.created_at for one in seen.backups)))

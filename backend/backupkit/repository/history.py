@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+import msgspec
 
 from backupkit.fs import append_log, disk, own_folder, process
 from backupkit.model import documents
@@ -24,11 +23,6 @@ LIMIT, KEPT = 2_000_000, 1  # bytes per file, and number of rotated files: each 
 _EMPTY_VALUES: tuple[object, ...] = (None, "", [])
 _OMITTED_DEFAULTS = (("outcome", "running"), ("through", "library"), ("born", ""))
 _NEVER_ENDED = "Its end was not recorded: it was killed, the machine went down, or the disk was full."
-
-
-@cache
-def _form() -> TypeAdapter[Operation]:
-    return TypeAdapter(Operation)
 
 
 @dataclass(frozen=True)
@@ -89,8 +83,8 @@ def _parsed(found: Iterable[bytes]) -> tuple[list[Operation], list[bytes]]:
     operations, unread = [], []
     for line in found:
         try:
-            operations.append(_form().validate_json(line))
-        except ValidationError:
+            operations.append(msgspec.json.decode(line.decode(), type=Operation))
+        except (ValueError, RecursionError):
             unread.append(line)
     return operations, unread
 

@@ -13,12 +13,12 @@ import shlex
 import string
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 from zoneinfo import ZoneInfo
 
-from pydantic import TypeAdapter, ValidationError
+import msgspec
 
 from backupkit.config.places import NAME as FOLDER
 from backupkit.config.places import colliding
@@ -37,8 +37,9 @@ from backupkit.model.backup import (
     Metadata,
     SealedDatabase,
 )
+from backupkit.model.checked import explained
 from backupkit.model.errors import Damaged
-from backupkit.model.names import printable, printable_text
+from backupkit.model.names import printable
 
 Digest = Callable[[str, os.stat_result], str | None]
 """Function from the path and facts of a file to its SHA-256, or to None to skip its content."""
@@ -59,11 +60,6 @@ _PLAIN_LINE = re.compile(rb"([0-9a-f]{64})  ([^/\\\n\r\0][^\\\n\r\0]*)\n")  # ma
 _SPECIAL, _ESCAPED = re.compile(r"[\\\n\r]"), re.compile(r"\\[\\nr]")
 _USE_LATER = "Use the version of this toolkit that wrote it, or a later one."
 _TRY_ANOTHER = "Try another backup: `list`. What is in this folder can still be copied out by hand."
-
-
-@cache
-def _form() -> TypeAdapter[Metadata]:
-    return TypeAdapter(Metadata)
 
 
 def write_metadata(folder: Path, metadata: Metadata) -> None:
@@ -111,11 +107,10 @@ def _read_metadata(folder: Path, zone: ZoneInfo) -> Metadata:
         raise Damaged(f"{path} is not a JSON object.", _TRY_ANOTHER)
     _refuse_later_format(path, values)
     try:
-        metadata = _form().validate_python(_with_defaults(values, folder, zone))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = printable_text(".".join(map(str, first["loc"]))) or METADATA_FILE
-        raise Damaged(f"{path} cannot be trusted: {where}: {first['msg']}.", _TRY_ANOTHER) from error
+        metadata = msgspec.convert(_with_defaults(values, folder, zone), Metadata)
+    except ValueError as error:
+        where, what = explained(error)
+        raise Damaged(f"{path} cannot be trusted: {where or METADATA_FILE}: {what}.", _TRY_ANOTHER) from error
     _refuse_paths(path, metadata)
     return metadata
 

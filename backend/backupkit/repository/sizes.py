@@ -10,10 +10,9 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+import msgspec
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, own_folder, tree
@@ -30,11 +29,6 @@ class _CachedSize:
     made: str
     older: str
     bytes: int
-
-
-@cache
-def _form() -> TypeAdapter[dict[str, _CachedSize]]:
-    return TypeAdapter(dict[str, _CachedSize])
 
 
 def with_unique_bytes(settings: Settings, newest_first: list[Backup]) -> list[Backup]:
@@ -93,8 +87,9 @@ def _is_same(entry: tree.Entry, other: Path) -> bool:
 def _read(backups: Path) -> dict[str, _CachedSize]:
     try:
         with own_folder.existing(backups, flags.STATE_FOLDER) as folder:
-            return _form().validate_json(disk.read_plain(folder / _FILE, disk.MOST_STATE)) if folder else {}
-    except (OSError, ValidationError):
+            content = disk.read_plain(folder / _FILE, disk.MOST_STATE) if folder else b"{}"
+        return msgspec.json.decode(content.decode(), type=dict[str, _CachedSize])
+    except (OSError, ValueError, RecursionError):
         return {}
 
 

@@ -12,10 +12,9 @@ import contextlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 
-from pydantic import TypeAdapter
+import msgspec
 
 from backupkit.fs import disk, own_folder
 from backupkit.model import documents
@@ -42,11 +41,6 @@ class Record:
     recovery_seconds: Seconds | None = None
     not_proven: str = ""
     flaws: tuple[Flaw, ...] = ()
-
-
-@cache
-def _form() -> TypeAdapter[Record]:
-    return TypeAdapter(Record)
 
 
 def read(backups: Path, name: str, metadata: Metadata) -> Record:
@@ -123,7 +117,7 @@ def _load(backups: Path, name: str) -> Record:
     with own_folder.existing(backups, STATE_FOLDER, PROOFS) as folder:
         if folder is None:
             raise FileNotFoundError
-        record = _form().validate_python(json.loads(disk.read_plain(folder / name, disk.MOST_STATE)))
+        record = msgspec.convert(json.loads(disk.read_plain(folder / name, disk.MOST_STATE)), Record)
     times = filter(None, (record.made_at, record.checked_at, record.tried_at, record.proven_at))
     if not all(time.tzinfo for time in times):
         raise ValueError(f"the record of {name} has a time without its offset")

@@ -10,12 +10,12 @@ import json
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+import msgspec
+from msgspec import Meta
 
 from backupkit.fs import descriptors, disk
 from backupkit.model import documents
@@ -28,15 +28,7 @@ JOURNAL_FILE = ".journal"
 _MOST = 16 << 20  # bytes
 
 
-def _valid_part_name(name: str) -> str:
-    """Return the name of a part if it stays inside its tree, else raise `ValueError`; it may be a path in a tree."""
-    if ({"", ".", "..", STAGING} & {*name.split("/")} and name) or "\0" in name:
-        raise ValueError("is no part of an app")
-    return name
-
-
-Name = Annotated[str, Field(pattern=f"^{NAME}$")]
-PartName = Annotated[str, AfterValidator(_valid_part_name)]
+Name = Annotated[str, Meta(pattern=rf"\A{NAME}\Z")]
 
 
 @dataclass(frozen=True)
@@ -46,9 +38,7 @@ class JournalPart:
     `safety` is the backup that holds the earlier state of this part: the app may have written to it in between.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    name: PartName
+    name: str
     safety: Name | None
     database: bool
     uploads: bool
@@ -71,11 +61,9 @@ class Journal:
     its uploads; `others` are the additional parts.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
     source: str
     safety: Name | None
-    id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    id: Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
     started: str
     database: bool
     uploads: bool
@@ -84,7 +72,7 @@ class Journal:
     copies: tuple[Name, ...] = field(default=(), kw_only=True)
     kept: tuple[Name, ...] = field(default=(), kw_only=True)
     sealed: Name | None = field(default=None, kw_only=True)
-    name: PartName = field(default="", kw_only=True)
+    name: str = field(default="", kw_only=True)
     others: tuple[JournalPart, ...] = field(default=(), kw_only=True)
     facts: DatabaseFacts | None
     revisions: tuple[str, ...] | None
@@ -124,11 +112,6 @@ def _part_of(alone: Journal) -> JournalPart:
 def joined(parts: Sequence[Journal]) -> Journal:
     """Return one journal of all of these parts."""
     return replace(parts[0], others=tuple(map(_part_of, parts[1:])))
-
-
-@cache
-def _type_adapter() -> TypeAdapter[Journal]:
-    return TypeAdapter(Journal)
 
 
 def write(backups: Path, journal: Journal) -> None:
@@ -175,13 +158,38 @@ def read(backups: Path) -> Journal | None:
     """Return the journal of an unfinished restore, or None. Raise `BackupError` if it cannot be trusted."""
     path = backups / JOURNAL_FILE
     try:
-        return _type_adapter().validate_json(_content(path))
+        return _checked(_content(path))
     except FileNotFoundError:
         return None
-    except (ValidationError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise  # the disk is full; the journal may be sound
         raise _unusable(path, f"cannot be read: {type(error).__name__}") from error
+
+
+def _checked(content: bytes) -> Journal:
+    """Return the journal; raise `ValueError` if it is not of the form that we write, or a part has an invalid name."""
+    values = msgspec.json.decode(content)
+    found = msgspec.convert(values, Journal)
+    names = [found.name, *(one.name for one in found.others)]
+    if _has_unknown_keys(values, found) or not all(map(_is_part_name, names)):
+        raise ValueError("is not of the form that we write")
+    return found
+
+
+def _has_unknown_keys(values: Any, found: object) -> bool:
+    """Return whether there are keys, at any depth, that are no fields of the dataclasses made of these values."""
+    if isinstance(found, tuple):
+        return any(map(_has_unknown_keys, values, found))
+    if not is_dataclass(found):
+        return False
+    names = {one.name for one in fields(found)}
+    return not names >= values.keys() or any(_has_unknown_keys(values[key], getattr(found, key)) for key in values)
+
+
+def _is_part_name(name: str) -> bool:
+    """Return whether the name of a part stays inside its tree; it may be a path in a tree."""
+    return not name or not ({"", ".", "..", STAGING} & {*name.split("/")} or "\0" in name)
 
 
 def _content(path: Path) -> bytes:

@@ -19,15 +19,16 @@ import hashlib
 import json
 import os
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, cast
 
-from pydantic import Field, TypeAdapter
+import msgspec
+from msgspec import Meta
 
 from backupkit.fs import disk
 from backupkit.model.backup import MAIN_DATABASE, Count, Seconds, Whole
@@ -43,7 +44,7 @@ _CHUNK = 1 << 20  # bytes
 _NAME = re.compile(r"(\d{8})-\d{8}T\d{6}Z\.point")
 _HINT = "`rewind` shows what can be restored; `verify --all` names all that is damaged."
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Form = Literal["file", "folder", "link"]
 ContentPlace = Literal["none", "here", "before", "base"]
 
@@ -53,7 +54,7 @@ class Entry:
     """One upload, folder or link: `changed` is its mtime in ns, `attributes` are extended ones, with values in hex."""
 
     form: Form
-    mode: Annotated[int, Field(ge=0, le=0o7777)]
+    mode: Annotated[int, Meta(ge=0, le=0o7777)]
     changed: Whole
     owner: tuple[Count, Count] | None = None
     size: Count = 0
@@ -85,8 +86,8 @@ class DatabaseChange:
     The point holds the `changed` pages, compressed to `length` bytes.
     """
 
-    page_size: Annotated[int, Field(ge=512, le=65536)]
-    pages: Annotated[int, Field(ge=1, lt=2**32)]
+    page_size: Annotated[int, Meta(ge=512, le=65536)]
+    pages: Annotated[int, Meta(ge=1, le=2**32 - 1)]
     root: Digest
     changed: Count
     length: Count
@@ -101,11 +102,11 @@ class PartChange:
     The part without a name has both. `packed` is the SHA-256 of its compressed pages in the point.
     """
 
-    name: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_-]{0,29})?$")]
+    name: Annotated[str, Meta(pattern=r"\A([a-z][a-z0-9_-]{0,29})?\Z")]
     database: DatabaseChange | None = None
     offset: Count = 0
     packed: str = ""
-    uploads: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    uploads: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")] = ""
     changes: tuple[Change, ...] = ()
     excluded_folders: tuple[str, ...] = ()
 
@@ -140,7 +141,7 @@ class Header:
 
     at: datetime
     since: datetime
-    interval: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    interval: Annotated[float, Meta(gt=0, le=sys.float_info.max)]
     base: str
     seal: Digest
     base_state: Digest
@@ -191,11 +192,6 @@ class Header:
         return tuple(change for one in self.parts for change in one.changes)
 
 
-@cache
-def _header_type() -> TypeAdapter[Header]:
-    return TypeAdapter(Header)
-
-
 def name_of(number: int, at: datetime) -> str:
     """Return the file name of the point with this number in its chain."""
     return f"{number:08d}-{at:%Y%m%dT%H%M%S}Z.point"
@@ -224,7 +220,7 @@ def read_header(path: Path) -> Header:
             raw = file.read(length)
         if hashlib.sha256(raw).digest() != tail[8:40]:
             raise _damaged(path, "its header is not as it was written")
-        header = _header_type().validate_python(json.loads(raw))
+        header = msgspec.convert(json.loads(raw), Header)
     except OSError as error:
         raise _damaged(path, f"it cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
