@@ -80,6 +80,7 @@ read_arguments() {
         ;;
     esac
     case $command:$before in
+      import:--name) words+=("$word") before="" && continue ;;
       import:--identity | import:-i | export:--recipients-file)
         words+=("$(absolute "$word")") key=$((${#words[@]} - 2)) before=""
         continue
@@ -810,7 +811,7 @@ read_update_options() {
 
 update() {
   local new="" step=building
-  [ "$runner" != local ] || die 1 "There is no container here that could be updated."
+  [ "$runner" != local ] || die 1 "There is no container to update. Without Docker: update the code, then type ./backup.sh migrate"
   ! is_podman_compose || die 2 "update needs Docker Compose: podman-compose cannot change the image of a service that runs."
   claim_update
   find_image
@@ -903,16 +904,16 @@ install_with_venv() {
 # Made in a folder of its own, where it stays (its scripts name that folder), and linked to when whole: neither a killed
 # run nor two at once leave half of one.
 make_environment() (
-  results=3 # stdout as it was: what installs prints there too
   folder=$root/.backup-venv
   say_notice "Making a Python environment in $folder (once)."
-  mkdir -p "$folder"
-  echo '*' >"$folder/.gitignore"
+  { mkdir -p "$folder" && echo '*' >"$folder/.gitignore"; } 2>/dev/null ||
+    die 1 "Cannot write to $folder. Run this command once as the owner of $root."
   # Those of older requirements, and of killed runs; another run may be clearing them too.
   find "$folder" -mindepth 1 -maxdepth 1 -type d -mmin +60 -exec rm -rf {} + 2>/dev/null || true
-  made=$(mktemp -d "$folder/made.XXXXXX")
+  made=$(mktemp -d "$folder/made.XXXXXX") || die 1 "Cannot write to $folder. Run this command once as the owner of $root."
   trap 'rm -rf "$made"' EXIT
   chmod 755 "$made"
+  results=3 # stdout as it was: what installs prints there too
   if ! command -v uv >/dev/null || ! install_with_uv "$made/venv" "$1"; then
     rm -rf "$made/venv"
     install_with_venv "$made/venv" "$1" || die 1 "The packages in $1 could not be installed (see above)."
@@ -925,7 +926,8 @@ make_environment() (
 run_here() {
   local requirements environment
   requirements=$app/requirements.txt
-  [ -e "$requirements" ] || die 1 "There is no backup_restore.py with a requirements.txt in $root or $root/backend."
+  [ -e "$requirements" ] || die 1 "There is no backup_restore.py with a requirements.txt in $root or $root/backend." \
+    "Copy them there, or set BACKUP_APP_DIR to their folder."
   environment=$root/.backup-venv/$(cksum <"$requirements" | tr ' ' -)
   is_usable "$environment" || make_environment "$requirements"
   export BACKUP_APP_DIR=$app

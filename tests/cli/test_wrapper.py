@@ -322,6 +322,25 @@ def test_a_refusal_while_the_environment_is_made_is_one_too(host: Host) -> None:
     assert same_as_document(host.run("list", "--json", code=1, BACKUP_RUNNER="local"))
 
 
+def test_a_folder_that_cannot_be_written_to_is_said_in_one_sentence(host: Host) -> None:
+    (host.project / ".backup-venv").touch()
+    assert same_as_document(host.run("list", "--json", code=1, BACKUP_RUNNER="local"))
+    lines = host.run("list", code=1, BACKUP_RUNNER="local").stderr.decode().splitlines()
+    assert lines[1:] == [
+        f"backup.sh: Cannot write to {host.project}/.backup-venv. Run this command once as the owner of {host.project}."
+    ]
+
+
+def test_without_a_container_update_names_what_to_type(host: Host) -> None:
+    assert b"./backup.sh migrate" in host.run("update", code=1, BACKUP_RUNNER="local").stderr
+
+
+def test_the_name_for_an_imported_backup_is_no_path(host: Host) -> None:
+    host.install("uv")
+    done = host.run("import", "x.tar", "--name", "a/b", BACKUP_RUNNER="local")
+    assert done.stdout == b"local:import x.tar --name a/b\n"
+
+
 def test_data_in_a_named_volume_is_never_looked_for_in_a_folder(host: Host) -> None:
     host.install("uv")
     compose = "services:\n  backend:\n    volumes:\n      - data:/app/data\nvolumes:\n  data:\n"
