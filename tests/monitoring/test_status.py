@@ -560,6 +560,17 @@ def test_metrics_that_cannot_be_written_are_refused_and_leave_nothing(app: Small
     assert not (tmp_path / "taken.prom.new").exists()
 
 
+def test_metrics_replace_no_link_and_no_device(app: SmallApp, tmp_path: Path) -> None:
+    """As root, a rename over /dev/stdout would take it away from every program of the machine."""
+    create_backup(app.settings, BackupRequest("one"))
+    link, pipe = tmp_path / "stdout", tmp_path / "pipe"
+    link.symlink_to("/proc/self/fd/1")
+    os.mkfifo(pipe)
+    for taken in (link, pipe):
+        refused(app, "status", "--prometheus", str(taken), code=2, names=str(taken), hint="`status --prometheus -`")
+    assert link.is_symlink() and pipe.is_fifo()
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [

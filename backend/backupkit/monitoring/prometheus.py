@@ -35,8 +35,9 @@ def text(found: Status, app: str) -> str:
 def write(path: Path, content: str) -> None:
     """Replace the file atomically with this content, readable for all users.
 
-    Raises `Refused` if it cannot be written.
+    Raises `Refused` if it cannot be written, or is a link or a device.
     """
+    _require_replaceable(path)
     draft = path.with_name(f"{path.name}.new")  # the collector reads every name that ends with .prom
     try:
         disk.write_file(draft, content.encode(), 0o644)
@@ -46,6 +47,16 @@ def write(path: Path, content: str) -> None:
             disk.remove(draft)
         reason = error.strerror or type(error).__name__
         raise Refused(f"The file {path} cannot be written: {reason}.", hint=f"ls -ld {path.parent}") from error
+
+
+def _require_replaceable(path: Path) -> None:
+    """Raise `Refused` for a link, a device or a pipe.
+
+    A rename over /dev/stdout, which root may do, takes the stdout of every program on the machine away.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir()):
+        hint = "Name a file; `status --prometheus -` prints the metrics."
+        raise Refused(f"{path} is a link or a device, and is not replaced.", hint)
 
 
 def _lines(found: Status, app: str) -> Iterator[str]:
