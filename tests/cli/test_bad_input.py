@@ -57,6 +57,18 @@ def backed_up(app: SmallApp) -> SmallApp:
 # Names
 
 
+def test_a_slip_in_a_name_is_told_with_the_right_one_first(backed_up: SmallApp) -> None:
+    for number in range(4):
+        create_backup(backed_up.settings, BackupRequest(f"later{number}"))
+    refused(backed_up, "restore", "godo", "--yes", code=10, names="godo", hint="There are: good, ")
+    refused(backed_up, "rows", "good", "messages", code=10, names="messages", hint="There are: ")
+
+
+def test_an_unknown_subcommand_is_one_json_document_too(app: SmallApp) -> None:
+    told = run_here(app, "config", "get", "timezone", "--json", check=2)
+    assert json.loads(told.out)["error"]["code"] == 2
+
+
 @pytest.mark.parametrize("name", STRANGE_NAMES)
 def test_a_strange_name_is_refused_for_a_new_backup(app: SmallApp, name: str) -> None:
     refused(app, "backup", "--", name, code=2, names=repr(name), hint="1 to 100 letters")

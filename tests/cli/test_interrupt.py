@@ -335,7 +335,7 @@ def test_an_end_that_takes_its_time_is_said_to_have_begun() -> None:
     environment = {**clean_environment(), "PYTHONPATH": str(COMMAND.parent)}
     run = subprocess.run([sys.executable, "-c", SLOW_END], capture_output=True, text=True, env=environment)
     assert run.returncode == 130
-    assert run.stderr.splitlines()[0] == "Interrupted; it ends as soon as all is in order …"
+    assert run.stderr.splitlines()[0] == "Interrupted. Cleaning up before the command ends …"
     assert run.stderr.endswith("\nInterrupted; nothing is left half done.\n")
 
 

@@ -124,7 +124,7 @@ def test_after_todays_backup_the_next_is_tomorrows(app: SmallApp) -> None:
 def test_a_run_that_was_missed_is_due_now_and_says_when_it_was_missed(app: SmallApp) -> None:
     found = due(with_(app), backed_up(20 * HOUR))
     assert (found.at, found.why) == (NOON - 10 * HOUR, "missed at 2026-06-15 02:00")
-    assert due(with_(app), RunHistory()).why == "there was none yet"
+    assert due(with_(app), RunHistory()).why == "there is no scheduled one yet"
 
 
 def test_however_many_were_missed_one_run_makes_up_for_all(app: SmallApp) -> None:

@@ -193,7 +193,9 @@ def _free_name(settings: Settings, wanted: str | None, archived: str) -> str:
             f"The archive is refused: {archived[:100]!r} is not a name for a backup.", hint=_UNTRUSTED
         ) from error
     if name in store.taken_names(settings):
-        raise Refused(f"There is a {name} in {settings.dir} already.", hint="Give it another one: `import --name NAME`")
+        raise Refused(
+            f"There is a {name} in {settings.dir} already.", hint="Give it another name: `import FILE --name NAME`"
+        )
     if name == store.LATEST:
         raise Refused("'latest' means the newest backup, and cannot be a name.", hint="Choose another: --name NAME")
     return name

@@ -94,7 +94,9 @@ def _repeat_interrupt(number: signal.Signals) -> None:
 def _announce_slow_end() -> None:
     """Print a notice if cleaning up takes longer than `_NOTICE_AFTER`."""
     global _slow_end_notice
-    _slow_end_notice = threading.Timer(_NOTICE_AFTER, say_notice, ["Interrupted; it ends as soon as all is in order …"])
+    _slow_end_notice = threading.Timer(
+        _NOTICE_AFTER, say_notice, ["Interrupted. Cleaning up before the command ends …"]
+    )
     _slow_end_notice.daemon = True
     _slow_end_notice.start()
 

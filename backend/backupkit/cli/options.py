@@ -41,7 +41,12 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer the question with
 OldForce = Annotated[bool, typer.Option("--force", "-f", hidden=True, help="The old name of --yes.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")]
 ExpectLoss = Annotated[
-    list[str] | None, typer.Option("--expect-loss", help="A table of which the migrations may lose data; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--expect-loss",
+        metavar="TABLE",
+        help="A table of which the migrations may lose data; may be given several times.",
+    ),
 ]
 RemoteName = Annotated[str | None, typer.Option("--remote", help="The name of a remote in the settings.")]
 Trust = Annotated[

@@ -63,8 +63,8 @@ class Output:
     # Callbacks of the options; each returns the value that the command gets.
 
     def use_json(self, is_asked: bool) -> bool:
-        """Choose between JSON and text."""
-        self.is_json = is_asked
+        """Choose JSON. A group whose own `--json` was not given leaves alone what was typed for its command."""
+        self.is_json = is_asked or self.is_json
         return is_asked
 
     def use_all_columns(self, is_asked: bool) -> bool:

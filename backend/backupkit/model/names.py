@@ -61,6 +61,14 @@ def few(texts: Sequence[str], most: int = 3, between: str = ", ") -> str:
     return f"{between.join(map(printable, texts[:most]))}{more}"
 
 
+def likely(wanted: str, known: Sequence[str]) -> list[str]:
+    """Return the known names, those first that a slip of the hand turns into the wanted one."""
+    import difflib  # only an error needs it
+
+    alike = difflib.get_close_matches(wanted, known, n=3)
+    return [*alike, *(name for name in known if name not in alike)]
+
+
 def first_of(texts: Sequence[str]) -> str:
     """Return the first of the texts, made printable, and how many more there are: `a (and 4 more)`."""
     return f"{printable(texts[0])}{f' (and {len(texts) - 1} more)' if len(texts) > 1 else ''}"

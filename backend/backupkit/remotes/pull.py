@@ -17,7 +17,7 @@ from backupkit.model.backup import APART, UPLOADS_FOLDER, Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, Step, Warned, silence
-from backupkit.model.names import check_name, printable
+from backupkit.model.names import check_name, likely, printable
 from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.base import (
     NOT_COPIED,
@@ -187,7 +187,7 @@ def _find(
         when = settings.local(until).isoformat(sep=" ", timespec="seconds")
         text = f"There is no whole backup on the remote {remote} made until {when}."
         raise NoSuchBackup(text, f"`list --remote {remote}` shows all of them.")
-    known = ", ".join(one.name for one in there[:3])
+    known = ", ".join(likely(name, [one.name for one in there])[:3])
     hint = f"There are: {known} …; `list --remote {remote}` shows all." if known else "There are none yet: `push`"
     raise NoSuchBackup(f"There is no backup {name} on the remote {remote}.", hint)
 

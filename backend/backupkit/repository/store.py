@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -21,7 +22,7 @@ from backupkit.fs import disk, mounts, tree, trust
 from backupkit.model.backup import APART, CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, silence
-from backupkit.model.names import check_name
+from backupkit.model.names import check_name, likely
 from backupkit.repository import flags, lock, manifest, reliable, separate_disk, verification
 
 LATEST = "latest"
@@ -105,7 +106,7 @@ def resolve(settings: Settings, name: str) -> Latest:
 def _find_named(settings: Settings, name: str) -> Backup:
     path = settings.dir / check_name(name)
     if not path.is_dir() or path.is_symlink():
-        known = [backup.name for backup in all_backups(settings)[:3]]
+        known = likely(name, [backup.name for backup in all_backups(settings)])[:3]
         hint = (
             f"There are: {', '.join(known)} …; `list` shows all."
             if known
@@ -275,7 +276,8 @@ def require_free(target: Path) -> None:
 def require_parent(file: Path) -> None:
     """Raise `Refused` if the folder of the file does not exist."""
     if not file.parent.is_dir():
-        raise Refused(f"There is no folder {file.parent}.", hint="A bare file name goes to the backups folder.")
+        hint = f"Make it: mkdir -p {shlex.quote(str(file.parent))}. A bare file name goes to the backups folder."
+        raise Refused(f"There is no folder {file.parent}.", hint)
 
 
 def require_file(settings: Settings, file: Path, missing: str, pattern: str, hint: str) -> None:

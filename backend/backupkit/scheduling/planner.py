@@ -159,7 +159,7 @@ def _overdue(settings: Settings, past: RunHistory, now: datetime, task: Task) ->
     slot, why = preceding(rules, settings.zone, now), ", ".join(rules)
     at = slot and _jittered(settings, rules, slot, past.seed)
     if last is None:
-        why = "there was none yet"
+        why = "there is no scheduled one yet"
     elif at and at < now - timedelta(minutes=1):
         why = f"missed at {settings.local(at):%Y-%m-%d %H:%M}"
     if task == "backup" and _wanted_at_start(settings, past):

@@ -53,7 +53,7 @@ _HEADER, _WRITE_VERSION = 20, 18  # bytes to read, and an offset in them: sqlite
 _WHOLE_HEADER = 100
 _SLOWEST = 10 << 20  # bytes per second: the slowest comparison that the timeout allows for
 VERSION_TABLE = "alembic_version"
-PUT_BACK = "Put a backup back: `list`, then `restore`."
+PUT_BACK = "Put a backup back: `list`, then `restore NAME`."
 
 T = TypeVar("T")
 

@@ -62,9 +62,9 @@ def keyed_table(connection: sqlite3.Connection, name: str) -> KeyedTable:
     identifies the rows, or a column requires a value that the backup does not have.
     """
     live, past = (columns_of(connection, name, schema) for schema in ("main", rows.OTHER))
-    for side, columns in (("the live database", live), ("the backup", past)):
+    for side, schema, columns in (("the live database", "main", live), ("the backup", rows.OTHER, past)):
         if not columns:
-            raise no_table(name, side)
+            raise no_table(connection, name, side, schema)
     listed = "SELECT type, name FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE"
     kind, true_name = connection.execute(listed, (name,)).fetchone() or ("", name)
     if kind != "table" or folded(name).startswith("sqlite_"):

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
-from backupkit.model.names import printable, printable_text
+from backupkit.model.names import few, likely, printable, printable_text
 from backupkit.sqlite import guard, rows
 from backupkit.sqlite.engine import folded, has_damage_code, quoted, unquoted
 from backupkit.sqlite.rows import DifferenceQuery, Key, Value
 
+_TABLES = """SELECT name FROM pragma_table_list
+    WHERE schema = ? AND type <> 'shadow' AND substr(name, 1, 7) <> 'sqlite_' ORDER BY name"""
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 Values = tuple[Value, ...]
 Kind = Literal["only in backup", "only live", "changed"]
@@ -96,7 +98,8 @@ def differences(
     with rows.attached_alike(connection, earlier):
         ours, theirs = (rows.columns_of(connection, table, schema) for schema in ("main", rows.OTHER))
         if not ours or not theirs:
-            raise no_table(table, "the live database" if theirs else str(earlier))
+            schema = rows.OTHER if ours else "main"
+            raise no_table(connection, table, "the live database" if theirs else str(earlier), schema)
         if _is_view(connection, table):
             raise Refused(f"{printable(table)} is a view: its rows have no key to compare them by.", "Name a table.")
         keys = rows.identity(connection, table, theirs)
@@ -145,16 +148,18 @@ def named_columns(connection: sqlite3.Connection, table: str, columns: Sequence[
     """Return these columns, or all of the table, spelled as in the table; raise `NoSuchBackup` for a missing one."""
     there = {folded(name): name for name in rows.columns_of(connection, table)}
     if not there:
-        raise no_table(table, "the backup")
+        raise no_table(connection, table, "the backup")
     if missing := next((name for name in columns if folded(name) not in there), None):
         hint = f"It has: {', '.join(map(printable_text, there.values()))}"
         raise NoSuchBackup(f"The table {printable(table)} has no column {printable(missing)}.", hint)
     return tuple(there[folded(name)] for name in columns) or tuple(there.values())
 
 
-def no_table(table: str, where: str) -> NoSuchBackup:
-    """Return the error for a missing table."""
-    return NoSuchBackup(f"There is no table {printable(table)} in {where}.", hint="The schema was another one then.")
+def no_table(connection: sqlite3.Connection, table: str, where: str, schema: str = "main") -> NoSuchBackup:
+    """Return the error for a missing table; its hint names the tables of that schema, those of like names first."""
+    known = [name for (name,) in connection.execute(_TABLES, (schema,))]
+    hint = f"There are: {few(likely(table, known), 7)}." if known else "There are no tables."
+    return NoSuchBackup(f"There is no table {printable(table)} in {where}.", hint)
 
 
 def _is_view(connection: sqlite3.Connection, table: str) -> bool:

@@ -281,4 +281,4 @@ def _database_of(settings: Settings, name: str) -> Iterator[sqlite3.Connection]:
 
 def _require_table(connection: sqlite3.Connection, table: str, where: str) -> None:
     if not rows.columns_of(connection, table):
-        raise query.no_table(table, where)
+        raise query.no_table(connection, table, where)

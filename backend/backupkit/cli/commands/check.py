@@ -155,7 +155,7 @@ def files(
     wide: Wide = False,
     json: Json = False,
 ) -> None:
-    """List the uploads of a backup, and which of them are live: the same, changed or missing."""
+    """List the uploads of a backup, and whether each is live: the same, changed or missing."""
     from backupkit.cli import json_, render
     from backupkit.verify.files import list_files
 
@@ -240,7 +240,8 @@ def status(
 def history(
     failures: Annotated[bool, typer.Option("--failures", help="Show only what failed or was interrupted.")] = False,
     since: Annotated[
-        str | None, typer.Option("--since", help="Show what began since then: 90m, 36h, 7d or 2w ago, or a date.")
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Show what began since then: 90m, 36h, 7d or 2w ago, or a date."),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most this many, the newest.")] = 30,
     wide: Wide = False,

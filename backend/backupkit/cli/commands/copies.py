@@ -96,10 +96,13 @@ def export_one(
     file: Annotated[str, typer.Argument(help="A bare name goes to the backups folder. - is stdout.")],
     recipient: Annotated[
         list[str] | None,
-        typer.Option("--recipient", "-r", help="Encrypt to this public key, age1…; may be given several times."),
+        typer.Option(
+            "--recipient", "-r", metavar="KEY", help="Encrypt to this public key, age1…; may be given several times."
+        ),
     ] = None,
     recipients_file: Annotated[
-        list[Path] | None, typer.Option("--recipients-file", help="Encrypt to the public keys in this file.")
+        list[Path] | None,
+        typer.Option("--recipients-file", metavar="FILE", help="Encrypt to the public keys in this file."),
     ] = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -139,6 +142,7 @@ def import_one(
         typer.Option(
             "--identity",
             "-i",
+            metavar="FILE",
             help="The file with the secret key, as age-keygen writes it; may be given several times.",
         ),
     ] = None,

@@ -299,7 +299,7 @@ def migrate(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Upgrade the schema: backup, rehearsal on a copy, upgrade, and back to the backup if it fails."""
+    """Upgrade the schema: backup, rehearsal on a copy, upgrade. If it fails, go back to the backup."""
     from backupkit.cli import json_, render
     from backupkit.migrations.migrate import migrate as upgrade
     from backupkit.migrations.migrate import rehearse

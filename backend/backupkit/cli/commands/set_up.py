@@ -150,7 +150,7 @@ def update(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Update the app: new image, backup, rehearsed migrations, health check, and all back if one fails."""
+    """Update the app: new image, rehearsal, backup, migrations, health check. If one fails, go back."""
     raise Refused(
         "update builds images and starts services, so it works on the host, beside the compose file.",
         hint="Type there: ./backup.sh update",
