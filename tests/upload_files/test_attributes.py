@@ -398,6 +398,35 @@ def test_an_acl_that_an_admin_put_on_the_backups_does_not_go_live(rich: SmallApp
     assert extras(rich.uploads) == before
 
 
+def test_a_plan_says_which_modes_an_admin_changed_in_the_backup(app: SmallApp) -> None:
+    folder = back_up(app, "one")
+    assert "with another mode" not in app.command("restore", "one", "--dry-run").out
+    (folder / "uploads/2").chmod(0o777)
+    (folder / "uploads/2/letter.txt").chmod(0o4666)
+    plan = plan_restore(app.settings, "one")
+    assert plan.uploads
+    assert (plan.uploads.changed, plan.uploads.with_new_rights) == (0, 2)
+    (note,) = (note for note in plan.notes if "mode and owner" in note)
+    assert note.startswith(
+        "Uploads and folders that get the mode and owner of the backup: 2; the first is 2: rwxr-xr-x"
+    )
+    assert "rwxrwxrwx" in note
+    done = app.command("restore", "one", "--force")
+    assert "the same as in the backup; 2 with another mode or owner" in done.out
+    assert "with another mode" not in app.command("restore", "one", "--dry-run").out
+    assert (app.uploads / "2/letter.txt").stat().st_mode & 0o7777 == 0o4666
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone restores owners")
+def test_a_plan_says_whose_uploads_become_another_ones(app: SmallApp) -> None:
+    folder = back_up(app, "one")
+    os.chown(folder / "uploads/2/letter.txt", 4711, 4712)
+    (note,) = (note for note in plan_restore(app.settings, "one").notes if "mode and owner" in note)
+    live = (app.uploads / "2/letter.txt").stat()
+    assert f": 1; the first is 2/letter.txt: rw-r--r-- of {live.st_uid}:{live.st_gid} now, " in note
+    assert note.endswith("rw-r--r-- of 4711:4712 then.")
+
+
 def test_a_backup_of_an_earlier_version_leaves_them_as_they_are(rich: SmallApp) -> None:
     """Its metadata do not say how many there were, because that version did not look."""
     folder = back_up(rich, "one")

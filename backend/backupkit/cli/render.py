@@ -335,7 +335,9 @@ def _counts(changes: Changes | Summary) -> str:
 
 def _changes(summary: Summary, copied: str) -> str:
     counts = _counts(summary)
-    return f"{counts} ({format_bytes(summary.bytes)} {copied})" if counts else "the same as in the backup"
+    contents = f"{counts} ({format_bytes(summary.bytes)} {copied})" if counts else "the same as in the backup"
+    number = summary.with_new_rights
+    return f"{contents}; {number:,} with another mode or owner" if number else contents
 
 
 def restored(deployment: Deployment, done: Restored) -> Iterator[str]:

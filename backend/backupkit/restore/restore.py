@@ -627,7 +627,7 @@ def _look_at_uploads(settings: Settings, source: Source, emit: EventListener) ->
     unreadable: list[str] = []
     in_use: list[str] = []
     found = staging.differences(settings, source, lambda path, _error: unreadable.append(path), emit, in_use.append)
-    summary, closed = diff.summarise(found, settings.uploads)
+    summary, closed = diff.summarise(found, settings.uploads, source.meaning.owners)
     if closed:
         raise _not_writable(closed)
     databases = tuple(path for path in in_use if not path.endswith(database.SIDECARS))
@@ -698,6 +698,9 @@ def _upload_notes(source: Source, summary: diff.Summary | None) -> Iterable[str]
         yield f"The backup's uploads have {source.meaning.lost}: what is live keeps its own."
     if paths := summary.unreadable if summary else ():
         yield f"What cannot be read stays as it is: {first_of(paths)}."
+    if summary and summary.new_rights:
+        what = f"the first is {summary.new_rights}"
+        yield f"Uploads and folders that get the mode and owner of the backup: {summary.with_new_rights}; {what}."
     if paths := summary.in_use if summary else ():
         yield f"Databases in use that the backup does not hold stay as they are: {first_of(paths)}."
 

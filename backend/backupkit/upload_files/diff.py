@@ -12,7 +12,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backupkit.fs import attributes, descriptors, disk, staging_area, tree
@@ -112,6 +112,10 @@ class Summary:
     unreadable: tuple[str, ...] = ()
     in_use: tuple[str, ...] = ()
     """Databases in use that the wanted tree lacks; they stay."""
+    with_new_rights: int = 0
+    """Files, links and folders that are as wanted but for their mode or owner."""
+    new_rights: str = ""
+    """The first of these: its path, and what its mode or owner is and will be."""
 
 
 def differences(
@@ -183,19 +187,39 @@ class _Unreadable(Exception):
         self.path, self.cause = path, cause
 
 
-def summarise(found: Iterable[Difference], live: Path) -> tuple[Summary, Path | None]:
-    """Return the totals to show, without folders, and the first folder that must be written to but is read-only."""
+def summarise(found: Iterable[Difference], live: Path, owners: bool) -> tuple[Summary, Path | None]:
+    """Return the totals to show, and the first folder that must be written to but is read-only.
+
+    Folders are counted only where their mode or owner changes; `owners` is whether owners are restored.
+    """
     numbers: Counter[str] = Counter()
-    needed, closed, looked_at = 0, None, None
+    needed, closed, looked_at, new_rights = 0, None, None, ""
     for one in found:
         entry = one.wanted or one.live
         numbers[one.action] += entry is not None and entry.form != "folder"
         needed += tree.content_size(one.wanted.facts) if one.needs_content and one.wanted else 0
+        if rights := _new_rights(one, owners):
+            numbers["rights"] += 1
+            new_rights = new_rights or rights
         below = one.path.rpartition("/")[0]
         if closed is None and one.action != "dress" and below != looked_at:
             looked_at = below
             closed = live / below if _is_read_only(live / below) else None
-    return Summary(numbers["add"], numbers["change"], numbers["remove"], needed), closed
+    summary = Summary(numbers["add"], numbers["change"], numbers["remove"], needed)
+    return replace(summary, with_new_rights=numbers["rights"], new_rights=new_rights), closed
+
+
+def _new_rights(one: Difference, owners: bool) -> str:
+    """Return what changes of the mode or owner of an entry whose content stays, or an empty text."""
+    if one.action != "dress" or not one.live or not one.wanted:
+        return ""
+    now, then = _rights(one.live.facts, owners), _rights(one.wanted.facts, owners)
+    return f"{printable(one.path)}: {now} now, {then} then" if now != then else ""
+
+
+def _rights(facts: os.stat_result, owners: bool) -> str:
+    mode = stat.filemode(facts.st_mode)[1:]
+    return f"{mode} of {facts.st_uid}:{facts.st_gid}" if owners and os.geteuid() == 0 else mode
 
 
 def _is_read_only(folder: Path) -> bool:
