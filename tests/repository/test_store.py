@@ -87,6 +87,25 @@ def test_latest_is_the_newest_usual_whole_backup_of_this_app_and_the_others_are_
     assert "safety" not in found.passed_over
 
 
+def test_the_time_that_a_list_shows_for_a_backup_is_a_time_of_that_backup(app: SmallApp, tmp_path: Path) -> None:
+    """A backup is made within a second, and shown with its beginning."""
+    make(app, "old", -3)
+    at = NOON + timedelta(milliseconds=700)
+    create_backup(app.settings, BackupRequest("new"), clock=lambda: at)
+    (app.folder / "backup.toml").write_text(f'[remotes.nas]\ntype = "folder"\npath = "{tmp_path}"\n')
+    run_here(app, "remotes", "--init", "nas", check=0)
+    run_here(app, "push", "--yes", check=0)
+    shown = run_here(app, "list", check=0).out
+    assert f"{NOON:%Y-%m-%d %H:%M:%S}" in shown
+    typed = ("--at", f"{NOON:%Y-%m-%d %H:%M:%S}")
+    assert run_here(app, "restore", "latest", *typed, "--dry-run", "--json").json["source"]["name"] == "new"
+    assert run_here(app, "show", *typed, "--json").json["backup_name"] == "new"
+    laid_out = ("restore", "latest", "--remote", "nas", "--to", str(app.folder.parent / "look"), "--dry-run")
+    assert "new" in run_here(app, *laid_out, *typed, check=0).out
+    before = ("--at", f"{NOON - timedelta(seconds=1):%Y-%m-%d %H:%M:%S}")
+    assert run_here(app, "restore", "latest", *before, "--dry-run", "--json").json["source"]["name"] == "old"
+
+
 def test_what_latest_passes_over_is_in_the_plan_and_told_by_every_command_that_takes_it(app: SmallApp) -> None:
     make(app, "good", 1)
     make(app, "partial", 2, uploads=False)

@@ -40,6 +40,14 @@ def moment(text: str, now: datetime, zone: ZoneInfo) -> tuple[datetime, str]:
     return _in_zone(given, zone)
 
 
+def is_until(made: datetime, until: datetime) -> bool:
+    """Return whether a time is at or before another, both as they are shown: in whole seconds.
+
+    Else the time that a list shows for a backup, typed after `--at`, would lead to the backup before it.
+    """
+    return made.replace(microsecond=0) <= until
+
+
 def _by_length(text: str, now: datetime, zone: ZoneInfo) -> datetime:
     try:
         return durations.at(text, now, zone).astimezone(UTC)

@@ -13,6 +13,7 @@ from pathlib import Path
 from backupkit.archive import packing
 from backupkit.config.settings import Settings
 from backupkit.fs import attributes, descriptors, disk, space, tree
+from backupkit.model import times
 from backupkit.model.backup import APART, UPLOADS_FOLDER, Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
@@ -175,7 +176,7 @@ def _find(
     emit: EventListener,
     until: datetime | None = None,
 ) -> RemoteBackup:
-    there = [one for one in there if until is None or one.created_at <= until]
+    there = [one for one in there if until is None or times.is_until(one.created_at, until)]
     if name == store.LATEST:
         wanted = _latest(settings, there, _avoided_by_latest(settings, remote), emit)
     else:

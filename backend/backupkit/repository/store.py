@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 from backupkit.config.deployment import as_root
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, mounts, tree, trust
+from backupkit.model import times
 from backupkit.model.backup import APART, CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, silence
@@ -135,7 +136,7 @@ def latest(settings: Settings, now: datetime | None = None, until: datetime | No
     """
     found, now = all_backups(settings), now or datetime.now(UTC)
     if until:
-        found = [one for one in found if one.made_at <= until]
+        found = [one for one in found if times.is_until(one.made_at, until)]
     for place, backup in enumerate(found):
         if not reliable.why_not_latest(settings, backup, now):
             newer = [*found[:place], *(one for one in found[place:] if _may_be_newer(one, backup))]

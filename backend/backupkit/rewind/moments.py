@@ -219,7 +219,11 @@ def _newest_unusual(settings: Settings, found: Timeline, at: datetime, now: date
     A person who asks for a time wants the data as it was then, unusual or not.
     """
     for one in store.own_backups(settings) if found.moments else ():
-        if one.unusual and one.made_at <= at and reliable.why_not_latest(settings, one, now).startswith("unusual"):
+        if (
+            one.unusual
+            and times.is_until(one.made_at, at)
+            and reliable.why_not_latest(settings, one, now).startswith("unusual")
+        ):
             return one
     return None
 
