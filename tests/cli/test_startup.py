@@ -46,13 +46,13 @@ def watched(app: SmallApp, *words: str) -> tuple[set[str], list[str]]:
     return set(told["modules"]), told["opened"]
 
 
-HEAVY = {"alembic", "sqlalchemy", "tomlkit", "apprise", "requests", "cryptography", "pathspec", "zstandard"}
+HEAVY = {"pydantic", "alembic", "sqlalchemy", "tomlkit", "apprise", "requests", "cryptography", "pathspec", "zstandard"}
 
 
 @pytest.mark.parametrize(
     ("words", "not_needed"),
     [
-        (["--help"], {"rich", "markdown_it", "pydantic", "backupkit.config.settings"}),
+        (["--help"], {"rich", "markdown_it", "msgspec", "backupkit.config.settings"}),
         (
             ["list"],
             {

@@ -268,7 +268,7 @@ def test_unchanged_databases_and_files_of_trees_are_shared_with_the_backup_befor
         ('[trees.two]\npath = "backups"', "overlap"),
         ('[databases.uploads]\npath = "data/x.db"', "uploads"),
         ('[databases.Two]\npath = "data/x.db"', "Two"),
-        ("[databases.two]\nalembic_ini = 'x'", "databases.two.path"),
+        ("[databases.two]\nalembic_ini = 'x'", "two.path is missing"),
     ],
 )
 def test_names_that_collide_and_places_that_overlap_are_refused(app: SmallApp, tables: str, said: str) -> None:

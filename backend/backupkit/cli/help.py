@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from backupkit.cli.values import convert_only_what_must_be
 from backupkit.config.deployment import program
 from backupkit.model.version import VERSION
 
@@ -32,6 +33,7 @@ class _WithExamples:
     def get_params(self, ctx: typer.Context) -> list[Any]:
         """Return the parameters, with a metavar for each value and none for a flag: Typer would show Python types."""
         found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        convert_only_what_must_be(found)
         for one in found:
             if one.metavar is None:
                 one.metavar = "" if getattr(one, "is_flag", False) else one.name.upper().replace("_", "-")
