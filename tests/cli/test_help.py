@@ -57,7 +57,7 @@ def test_the_help_has_the_groups_in_order_and_each_command_in_its_own(app: Small
 def test_the_help_of_a_command_names_what_is_typed_and_no_type_of_python(app: SmallApp, command: str) -> None:
     said = run_here(app, *command.split(), "--help", env=WRAPPED, check=0).out
     assert f" {command} [OPTIONS]" in said
-    assert not any(word in said for word in ("<bool>", "<str>", "<list", "[list", "{"))
+    assert not any(word in said for word in ("<bool>", "<str>", "<list", "[list", "{", "}"))
 
 
 def test_under_the_wrapper_the_help_names_the_wrapper(app: SmallApp) -> None:

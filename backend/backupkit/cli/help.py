@@ -20,6 +20,9 @@ def print_version(is_asked: bool) -> None:
         raise typer.Exit()
 
 
+_NO_BRACES = str.maketrans("", "", "{}")
+
+
 class _WithExamples:
     """A mixin for commands and groups; it must come before Typer's own class.
 
@@ -43,7 +46,8 @@ class _WithExamples:
 
     def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
         """Return `NAME` for each required argument and `[NAME]` for each optional one."""
-        return [piece.strip("{}").upper() for piece in super().collect_usage_pieces(ctx)]  # type: ignore[misc]
+        pieces = super().collect_usage_pieces(ctx)  # type: ignore[misc]
+        return [piece.translate(_NO_BRACES).upper() for piece in pieces]
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:
         """Write the help, and the examples at the end: as the person types them, on lines that are never wrapped."""
