@@ -184,6 +184,20 @@ def test_state_that_root_left_is_named_with_its_chown(app: SmallApp) -> None:
 
 
 @root_only
+def test_who_types_as_the_wrong_user_is_told_to_type_as_the_owner_first(app: SmallApp) -> None:
+    """To give the backups to whoever typed would take them away from the app."""
+    create_backup(app.settings, BackupRequest("good"))
+    give(USER + 1, app.database.parent, app.uploads, app.backups)
+
+    def list_them() -> None:
+        with pytest.raises(BackupError, match="belongs to another user") as refused:
+            store.all_backups(app.settings)
+        assert refused.value.hint.startswith(f"Type it as the user of {app.backups}: sudo -u '#{USER + 1}'. Or, ")
+
+    as_other(list_them)
+
+
+@root_only
 def test_state_that_cannot_be_entered_keeps_no_app_from_starting(app: SmallApp) -> None:
     """The container's start only asks whether a restore is unfinished; other cleaning up is not its task."""
     create_backup(app.settings, BackupRequest("good"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,7 +110,25 @@ def _why_not_writable(handle: int, path: Path, base: Path) -> BackupError:
 
 
 def _chown_hint(base: Path) -> str:
-    return f"As root: chown -R {os.geteuid()}:{os.getegid()} {base}, and chmod -R go-w {base}"
+    return f"{as_its_owner(base)}As root: chown -R {os.geteuid()}:{os.getegid()} {base}, and chmod -R go-w {base}"
+
+
+def as_its_owner(folder: Path) -> str:
+    """Return the advice to type the command as the owner of the folder; empty if that is this user, or root.
+
+    Who only typed as the wrong user must not take the backups away from the app's.
+    """
+    owner = folder.stat().st_uid
+    if owner in (0, os.geteuid()):
+        return ""
+    return f"Type it as the user of {folder}: sudo -u {_user_name(owner)}. Or, if the app's data is this user's: "
+
+
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"'#{number}'"
 
 
 @contextlib.contextmanager
