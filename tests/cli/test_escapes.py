@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import unicodedata
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 from textual.widgets import Input
 
 from backupkit.backup.create import create_backup

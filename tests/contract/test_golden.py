@@ -6,7 +6,6 @@ with the golden files in `tests/contract/`; `tests/golden.py` says how to rewrit
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import socket
@@ -20,6 +19,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.exceptions import best_match
+from msgspec import structs
 from test_contract import GIT
 from typer.main import get_command
 
@@ -549,7 +549,7 @@ def test_a_journal_is_read_as_it_was_written(app: SmallApp) -> None:
 
 def _no_default(value: Any) -> None:
     """Assert that no field has its default value, since a field that is not read would have it too."""
-    for one in dataclasses.fields(value):
+    for one in structs.fields(value):
         assert getattr(value, one.name) != one.default or one.name == "backup_version", one.name
 
 

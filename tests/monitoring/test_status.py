@@ -9,11 +9,11 @@ import re
 import shutil
 import signal
 import threading
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings

@@ -291,7 +291,7 @@ LIKELY = {
 }
 CHANGES = st.fixed_dictionaries(
     {}, optional={name: likely | JSON for name, likely in LIKELY.items()}
-) | st.dictionaries(st.sampled_from(sorted(Metadata.__dataclass_fields__)), JSON, max_size=3)
+) | st.dictionaries(st.sampled_from(sorted(Metadata.__struct_fields__)), JSON, max_size=3)
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings

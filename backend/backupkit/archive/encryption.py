@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from msgspec import Struct
+
 from backupkit.model.errors import Damaged, Refused
 
 if TYPE_CHECKING:
@@ -52,8 +54,7 @@ class Identities:
     passphrase: Callable[[], str] = str
 
 
-@dataclass(frozen=True)
-class _Stanza:
+class _Stanza(Struct, frozen=True):
     """The file key, wrapped for one recipient."""
 
     arguments: tuple[str, ...]

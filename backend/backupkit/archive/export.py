@@ -6,9 +6,10 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+from msgspec import Struct
 
 from backupkit.archive import age_keys, encryption, packing
 from backupkit.archive.encryption import Identities, Recipients
@@ -27,8 +28,7 @@ _SUFFIXES = (".tar.zst", ".tar.gz", ".tar")
 _UNTRUSTED = "Copy it again from where it was made, or take another one."
 
 
-@dataclass(frozen=True)
-class Exported:
+class Exported(Struct, frozen=True):
     """The exported backup, the file and its size, and whether a key is needed to read it."""
 
     backup: Backup
@@ -38,8 +38,7 @@ class Exported:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Imported:
+class Imported(Struct, frozen=True):
     """The backup that is here now, and warnings about the archive."""
 
     backup: Backup

@@ -13,10 +13,12 @@ import stat
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 from zoneinfo import ZoneInfo
+
+from msgspec.structs import replace
 
 from backupkit.archive import tar
 from backupkit.archive.tar import Member

@@ -11,8 +11,9 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
+
+from msgspec import Struct, field
 
 from backupkit.fs import attributes
 from backupkit.fs.attributes import Attributes
@@ -41,8 +42,7 @@ _DIGITS = 18
 _AGAIN = "Copy it again from where it was made, or take another one."
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """One entry: its path with slashes, of any bytes (surrogateescape); `changed` in nanoseconds.
 
     `target` is where a link leads, or the path of the file that a `name` links to.
@@ -136,8 +136,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 # Reading
 
 
-@dataclass
-class _Extra:
+class _Extra(Struct):
     """The fields from the extra headers before a member, and which types of them were seen."""
 
     fields: dict[str, bytes] = field(default_factory=dict)

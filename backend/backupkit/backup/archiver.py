@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, process, space, trust
@@ -42,8 +44,7 @@ from backupkit.sqlite.database import Inspection
 from backupkit.upload_files import archiver, marked, selection, walk
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """A backup in progress: the request, its folder, the earlier backup to link from, the files cache to write.
 
     `salvaged` is a finished database to store instead of the live one. `others` are the same draft for each further
@@ -81,8 +82,7 @@ class Draft:
         return tuple(one for one in (self, *self.others) if one.live_uploads)
 
 
-@dataclass(frozen=True)
-class _Archived:
+class _Archived(Struct, frozen=True):
     """One database or tree as it is in the draft; `added` is the bytes of it that were not linked."""
 
     draft: Draft
@@ -94,8 +94,7 @@ class _Archived:
     """The SQLite databases inside the tree."""
 
 
-@dataclass(frozen=True)
-class _DatabaseSource:
+class _DatabaseSource(Struct, frozen=True):
     """The snapshot of one database, or why there is none; `stamp` changes with each commit, and is None if unknown."""
 
     draft: Draft

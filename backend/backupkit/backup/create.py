@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
+
+from msgspec.structs import replace
 
 from backupkit.backup.make import Created, free_name, make_backup
 from backupkit.config.settings import Settings

@@ -13,9 +13,11 @@ import os
 import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.backup import archiver, references
 from backupkit.backup.archiver import Draft
@@ -41,8 +43,7 @@ from backupkit.repository import files_cache, flags, manifest, store, verificati
 from backupkit.retention import anomaly
 
 
-@dataclass(frozen=True)
-class Created:
+class Created(Struct, frozen=True):
     """A sealed backup, and warnings, such as what should be in it and is not."""
 
     backup: Backup

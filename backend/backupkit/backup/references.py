@@ -14,6 +14,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import Struct
+
 from backupkit.fs import tree
 from backupkit.model.backup import UPLOADS_FOLDER, ReferenceFacts, References
 from backupkit.model.events import EventListener, Progress, Step, Warned
@@ -29,8 +31,7 @@ _TOP = f"{UPLOADS_FOLDER}/".encode()
 Wanted = Mapping[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True)
-class LeftOut:
+class LeftOut(Struct, frozen=True):
     """The uploads that the settings excluded from the backup, as recorded in its metadata."""
 
     patterns: tuple[str, ...] = ()

@@ -14,8 +14,10 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.backup.create import refuse_overlap
 from backupkit.backup.make import Created, make_backup
@@ -46,8 +48,7 @@ _NO_DEFINITIONS = (
 _MAKE_ROOM = "Make room there, then try again."
 
 
-@dataclass(frozen=True)
-class SalvagedTable:
+class SalvagedTable(Struct, frozen=True):
     """Row counts of one table: found now, and compared with the newest good backup (None if not compared).
 
     `lost_pages` and `lost_rows` exist but could not be read; rows of `odd_pages` may be lost; `not_taken` rows violated
@@ -66,8 +67,7 @@ class SalvagedTable:
     not_taken: int = 0
 
 
-@dataclass(frozen=True)
-class Salvaged:
+class Salvaged(Struct, frozen=True):
     """The result of a salvage. `created` is None for a dry run.
 
     `recommended` names the backup to restore; it is empty if nothing is damaged and so nothing needs to be restored.
@@ -88,8 +88,7 @@ class Salvaged:
         return sum(one.found for one in self.tables)
 
 
-@dataclass(frozen=True)
-class _Source:
+class _Source(Struct, frozen=True):
     """The broken database, and the settings to back it up with, which name the uploads that belong to it, if any."""
 
     file: Path
@@ -97,8 +96,7 @@ class _Source:
     has_uploads: bool
 
 
-@dataclass(frozen=True)
-class _Rebuilding:
+class _Rebuilding(Struct, frozen=True):
     """What was read: the new database, its tables, the backup it was compared with, and warnings of what is missing."""
 
     file: Path
@@ -109,8 +107,7 @@ class _Rebuilding:
     has_lost_definitions: bool
 
 
-@dataclass(frozen=True)
-class _GoodBackup:
+class _GoodBackup(Struct, frozen=True):
     """The newest good backup, and its copy of the same database."""
 
     name: str

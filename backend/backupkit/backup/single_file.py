@@ -11,9 +11,11 @@ import contextlib
 import glob
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.backup import last_backup
 from backupkit.fs import descriptors, disk, space
@@ -29,8 +31,7 @@ from backupkit.sqlite import database
 MAX_BACKUPS = 20
 
 
-@dataclass(frozen=True)
-class SingleFileConfig:
+class SingleFileConfig(Struct, frozen=True):
     """What to back up, and where to. Paths are absolute; `zone` is None for the machine's own; `timeout` in seconds."""
 
     database: Path

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from backupkit.model.backup import GitFacts
 
@@ -31,8 +32,7 @@ def why_no_git(environment: Mapping[str, str]) -> str:
     return f"No facts from git in this backup: {reason}."
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(Struct, frozen=True):
     """The machine that `backup.sh` runs on: its name, the project's folder, the URL the code was cloned from."""
 
     name: str = ""

@@ -550,5 +550,10 @@ def _plain(value: object) -> Any:
     if isinstance(value, tuple | set | frozenset):
         return list(value)
     if isinstance(value, RemoteTable):
-        return value.values()
+        return {name: _whole(one) for name, one in value.values().items()}
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _whole(value: object) -> object:
+    """Return a number without a fraction as an integer, as it is written in backup.toml."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

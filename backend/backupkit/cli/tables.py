@@ -7,7 +7,8 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from backupkit.model.names import printable_text
 
@@ -28,8 +29,7 @@ class Drawn(str):
     """A line that is safe to print unchanged: its cells are printable, and its escape codes are our own colours."""
 
 
-@dataclass(frozen=True)
-class Terminal:
+class Terminal(Struct, frozen=True):
     """The terminal on which a table is drawn; a width of None shows all columns."""
 
     width: int | None

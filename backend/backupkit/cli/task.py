@@ -10,8 +10,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
+
+from msgspec import Struct
 
 from backupkit.cli.console import sentences
 from backupkit.fs.space import format_bytes
@@ -24,8 +25,7 @@ Result = TypeVar("Result")
 _ESTIMATE_AFTER = 2.0  # seconds that a step must have run before its end is estimated
 
 
-@dataclass(frozen=True)
-class Task(Generic[Result]):
+class Task(Struct, Generic[Result], frozen=True):
     """Work to do: `act` does it, given a listener; `result_lines` makes lines of its result.
 
     Once a step in `steps_to_finish` has begun, it cannot be cancelled. `choices` are the buttons for what to do next
@@ -40,8 +40,7 @@ class Task(Generic[Result]):
     is_quick: bool = False
 
 
-@dataclass(frozen=True)
-class Ended(Generic[Result]):
+class Ended(Struct, Generic[Result], frozen=True):
     """How a task ended: done with a result, failed with an error, or cancelled with neither."""
 
     state: Literal["done", "failed", "cancelled"]

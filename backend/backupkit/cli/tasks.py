@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from backupkit.backup.create import create_backup
 from backupkit.backup.make import Created
@@ -83,8 +84,7 @@ def push(settings: Settings, name: str | None = None) -> Task[list[Pushed]]:
     return Task(f"Push {name or 'what is missing elsewhere'}", act, render.pushed)
 
 
-@dataclass(frozen=True)
-class RestoreRequest:
+class RestoreRequest(Struct, frozen=True):
     """What a person wants to restore; without a name, to undo the last restore."""
 
     name: str = ""
@@ -144,8 +144,7 @@ def bringing_back(settings: Settings, title: str, plan: RescuePlan, clock: Clock
     )
 
 
-@dataclass(frozen=True)
-class CopyRequest:
+class CopyRequest(Struct, frozen=True):
     """What a person wants to restore into a separate folder: a backup, or a point of rewind."""
 
     name: str

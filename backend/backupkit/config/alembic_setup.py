@@ -10,17 +10,17 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 # The environment that backup.sh makes for itself: users do not type the commands in it.
 _PRIVATE_ENVIRONMENT = ".backup-venv"
 _PYPROJECT = "pyproject.toml"
 
 
-@dataclass(frozen=True)
-class AlembicSetup:
+class AlembicSetup(Struct, frozen=True):
     """Alembic's configuration. `folder` is where its relative paths start, and where its commands are typed.
 
     `script_location` is set if the configuration names none. `runs` is the command that upgrades, if it is not

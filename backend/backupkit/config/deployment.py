@@ -6,8 +6,9 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from backupkit.config.alembic_setup import AlembicSetup
 
@@ -17,8 +18,7 @@ _IN_BACKTICKS = re.compile(r"`([a-z-]+(?: [^`]*)?)`")
 _commands: set[str] = set()  # names of commands, to tell a command in backticks from a file's name
 
 
-@dataclass(frozen=True)
-class Deployment:
+class Deployment(Struct, frozen=True):
     """The Compose command and service through which users come here; if both are missing, this is the machine itself.
 
     `app_service` is the app's service, if commands run in another one. `has_own_command` means that the app is migrated

@@ -11,10 +11,10 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import tomlkit
+from msgspec import Struct
 
 from backupkit.config import schema
 from backupkit.config.secrets import IN_FILE
@@ -32,8 +32,7 @@ from backupkit.fs import disk
 from backupkit.model.errors import BackupError, Locked, Refused
 
 
-@dataclass(frozen=True)
-class Changed:
+class Changed(Struct, frozen=True):
     """A setting as it is in the file now (None: not in it), and the variable that overrides it, if there is one."""
 
     setting: str

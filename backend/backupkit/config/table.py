@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Self
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from backupkit.config.secrets import Secret
 from backupkit.model.checked import explained
@@ -35,8 +36,7 @@ class Invalid(ValueError):
         self.name, self.reason, self.value, self.is_unknown = name, reason, value, is_unknown
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(Struct, frozen=True):
     """How a setting is declared: its limits, and the functions that prepare and check a value."""
 
     default: Any

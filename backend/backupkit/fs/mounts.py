@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 # File systems on which another machine, or the host of a virtual machine, may write to the same files. SQLite's
 # write-ahead log needs memory that all of its processes share, and these share none: sqlite.org/wal.html.
@@ -19,8 +20,7 @@ def is_read_only(place: int | Path) -> bool:
     return bool(os.statvfs(place).f_flag & os.ST_RDONLY)
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(Struct, frozen=True):
     """One file system, or a part of it, mounted at `place` in this process's tree."""
 
     number: int

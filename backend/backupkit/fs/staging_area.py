@@ -16,9 +16,10 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from msgspec import Struct
 
 from backupkit.fs import descriptors, disk
 from backupkit.model.backup import STAGING
@@ -31,8 +32,7 @@ _MOST = 1 << 16  # bytes of the mark
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """A restore as its staging areas name it: its id, its safety copy's name and inode, and the backups folder."""
 
     id: str

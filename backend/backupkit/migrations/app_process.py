@@ -12,8 +12,9 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from backupkit.config.alembic_setup import app_python, ini_option
 from backupkit.config.settings import Settings
@@ -41,8 +42,7 @@ class AppCodeFailed(Exception):
         self.missing, self.is_refused = missing, is_refused
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """The exit code and the output of a process."""
 
     code: int
@@ -56,8 +56,7 @@ class Ended:
         return printable(lines[-1]) if lines else "it said nothing"
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(Struct, frozen=True):
     """The database that the app's code is pointed to, at a path that every form of URL and command can hold."""
 
     settings: Settings
@@ -95,8 +94,7 @@ class Target:
         return re.sub(r"\{(?:url|path|folder)\}", lambda match: values[match[0]], text)
 
 
-@dataclass(frozen=True)
-class Workshop:
+class Workshop(Struct, frozen=True):
     """What the app's code runs with: its target, and variables that point to it and keep it from the live database."""
 
     target: Target

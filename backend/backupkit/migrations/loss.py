@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from backupkit.sqlite import database
 from backupkit.sqlite.engine import quoted
@@ -15,8 +16,7 @@ _AT_ONCE = 500  # columns in one query; SQLite allows 2,000 in a result
 _OWN = ("alembic_version", "_alembic_tmp_")
 
 
-@dataclass(frozen=True)
-class Filled:
+class Filled(Struct, frozen=True):
     """A table's number of rows, and by column the number of values that are neither NULL nor empty."""
 
     rows: int
@@ -26,8 +26,7 @@ class Filled:
 Fillings = Mapping[str, Filled]
 
 
-@dataclass(frozen=True)
-class Loss:
+class Loss(Struct, frozen=True):
     """What a table loses, in a few words."""
 
     table: str

@@ -13,8 +13,10 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.backup.create import refuse_overlap
 from backupkit.backup.make import make_backup
@@ -32,8 +34,7 @@ from backupkit.restore.staging import Source, stage_database
 from backupkit.sqlite import app_migrations, database
 
 
-@dataclass(frozen=True)
-class Migrated:
+class Migrated(Struct, frozen=True):
     """What was migrated: rows by table before and after, seconds in the rehearsal and on the live database.
 
     `backup` and `seconds` are None if it was only rehearsed.

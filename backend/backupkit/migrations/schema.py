@@ -10,9 +10,10 @@ import json
 import os
 import threading
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from backupkit.config.alembic_setup import AlembicSetup
 from backupkit.config.settings import Settings

@@ -6,9 +6,10 @@ import ast
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from backupkit.config.alembic_setup import AlembicSetup, plain_version_folders
 from backupkit.model.backup import Migration
@@ -16,8 +17,7 @@ from backupkit.model.backup import Migration
 _FACTS = ("revision", "down_revision", "depends_on", "branch_labels")
 
 
-@dataclass(frozen=True)
-class Tree:
+class Tree(Struct, frozen=True):
     """The app's migrations, newest first; `below` maps each revision to those that it depends on.
 
     `files` are the files it was read from, with their modification times in nanoseconds.
@@ -50,8 +50,7 @@ class Tree:
         return tuple(one for one in reversed(self.migrations) if one.revision in lacking)
 
 
-@dataclass(frozen=True)
-class _Script:
+class _Script(Struct, frozen=True):
     """The facts in one migration file."""
 
     revision: str

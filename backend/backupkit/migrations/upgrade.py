@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from backupkit.config.settings import Settings
 from backupkit.migrations import alembic_child, app_process, loss, schema, version_table
@@ -35,8 +36,7 @@ class LossRefused(MigrationFailed):
     """The error for a migration that would lose data which the user did not expect to lose."""
 
 
-@dataclass(frozen=True)
-class Rehearsed:
+class Rehearsed(Struct, frozen=True):
     """A migrated copy: its content, the way in which env.py found it, and what was lost."""
 
     found: database.Inspection

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, Struct, field
+from msgspec.structs import fields, replace
 
 from backupkit.model.durations import LONG_AGO
 
@@ -36,8 +36,7 @@ Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Seconds = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 
 
-@dataclass(frozen=True)
-class DatabaseFacts:
+class DatabaseFacts(Struct, frozen=True):
     """What was read from the copy of the database, sizes in bytes. `raw`: too broken to copy, so its files were kept.
 
     `index_flaws` says where an index does not match its table: no row is missing, and REINDEX writes the index anew.
@@ -58,8 +57,7 @@ class DatabaseFacts:
     raw: bool = False
 
 
-@dataclass(frozen=True)
-class AppMigrations:
+class AppMigrations(Struct, frozen=True):
     """The migrations that Django or Rails recorded: the last one, and how many there are."""
 
     tool: str
@@ -67,8 +65,7 @@ class AppMigrations:
     count: Count
 
 
-@dataclass(frozen=True)
-class UploadsFacts:
+class UploadsFacts(Struct, frozen=True):
     """What the tree held, in bytes. `tree` is the SHA-256 of the list of its folders, files and links.
 
     `links_out` counts the links to something outside of the uploads, which is in no backup. `attributes` counts the
@@ -88,8 +85,7 @@ class UploadsFacts:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class ReferenceFacts:
+class ReferenceFacts(Struct, frozen=True):
     """What the rows of one column name, by one path template: how many do, find no file, or lead out of the uploads.
 
     `left_out` counts those whose file the settings exclude from backups. `examples` are the first missing paths.
@@ -106,8 +102,7 @@ class ReferenceFacts:
     error: str = ""
 
 
-@dataclass(frozen=True)
-class References:
+class References(Struct, frozen=True):
     """Which uploads rows name, and how many files no row names; None if a column could not be read."""
 
     columns: tuple[ReferenceFacts, ...] = ()
@@ -119,8 +114,7 @@ class References:
         return sum(one.missing for one in self.columns)
 
 
-@dataclass(frozen=True)
-class SealedDatabase:
+class SealedDatabase(Struct, frozen=True):
     """One of several databases in a backup: its name in the settings, or its path in the backup, if it lies in a tree.
 
     The other fields are as in `Metadata`.
@@ -139,8 +133,7 @@ class SealedDatabase:
 _OF_A_DATABASE = tuple(one.name for one in fields(SealedDatabase) if one.name != "name")
 
 
-@dataclass(frozen=True)
-class SealedTree:
+class SealedTree(Struct, frozen=True):
     """One of several trees in a backup: its name, which its folder there has too, and what it held."""
 
     name: str
@@ -148,8 +141,7 @@ class SealedTree:
     excluded_folders: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class GitFacts:
+class GitFacts(Struct, frozen=True):
     """The commit of the code, as git on the host reports it; `dirty` means changed tracked files."""
 
     commit: str
@@ -160,8 +152,7 @@ class GitFacts:
     tag: str | None = None
 
 
-@dataclass(frozen=True)
-class Metadata:
+class Metadata(Struct, frozen=True):
     """The content of `backup_metadata.json`. An earlier or hand-made backup has only the first seven fields.
 
     `added_bytes` is the size of what it does not share with the backup `linked_from`, on which it does not depend.
@@ -296,16 +287,14 @@ class Metadata:
         return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Flaw:
+class Flaw(Struct, frozen=True):
     """Something in a backup that is not as it was written: its path in the backup, and a sentence about it."""
 
     path: str
     text: str
 
 
-@dataclass(frozen=True)
-class Backup:
+class Backup(Struct, frozen=True):
     """A backup as it lies on disk. `metadata` is None if it cannot be trusted; `error` then says why.
 
     `flaws` are what the last verify found, `not_proven` is why the last test restore failed, `recovery_seconds` is how
@@ -353,8 +342,7 @@ class Backup:
         return self.metadata.anomalies if self.metadata and not self.accepted else ()
 
 
-@dataclass(frozen=True)
-class BackupRequest:
+class BackupRequest(Struct, frozen=True):
     """A request for a new backup: `pin_until_next` pins it until the next good one, `pin` for good."""
 
     name: str | None = None
@@ -366,16 +354,14 @@ class BackupRequest:
     git: GitFacts | None = None
 
 
-@dataclass(frozen=True)
-class Migration:
+class Migration(Struct, frozen=True):
     """One step of the schema: its revision, and the title that its author gave it."""
 
     revision: str
     title: str
 
 
-@dataclass(frozen=True)
-class SchemaVerdict:
+class SchemaVerdict(Struct, frozen=True):
     """How a backup's revisions relate to this code's heads, and why.
 
     `pending` are the migrations still to run after a restore, oldest first (only if the relation is behind). `needs`

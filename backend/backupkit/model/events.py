@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from backupkit.model.operation import Operation
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Struct, frozen=True):
     """The beginning of a piece of work: `total` is in `unit`, or None if it is not known."""
 
     name: str
@@ -20,41 +20,35 @@ class Step:
     unit: Literal["bytes", "files", "pages", "rows"] = "bytes"
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """The amount that the current step has `done` of its total."""
 
     done: int
 
 
-@dataclass(frozen=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """Something that the user should know, and need not act on."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class Warned:
+class Warned(Struct, frozen=True):
     """Something that should be in the result and is not, or a following step that failed: exit code 3."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """The beginning of a wait: `what` says for what, for whom, and until when."""
 
     what: str
 
 
-@dataclass(frozen=True)
-class StillWaiting:
+class StillWaiting(Struct, frozen=True):
     """A wait that goes on. Emitted several times a second, so that a listener can end the run by raising."""
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """The end of an operation, good or bad: its last event, emitted when the lock is free again."""
 
     operation: Operation

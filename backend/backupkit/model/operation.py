@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from backupkit.model.errors import CANCELLED
 
@@ -15,8 +14,7 @@ Outcome = Literal["running", "success", "warning", "failure", "refused", "interr
 Through = Literal["wrapper", "command", "scheduler", "web", "library"]
 
 
-@dataclass(frozen=True)
-class Who:
+class Who(Struct, frozen=True):
     """A process, as another person can find it. `born` tells it from a later one with the same pid."""
 
     user: str
@@ -26,16 +24,14 @@ class Who:
     born: str = ""
 
 
-@dataclass(frozen=True)
-class TimedStep:
+class TimedStep(Struct, frozen=True):
     """A step of an operation, as it was announced, and the seconds from it to the next one."""
 
     name: str
     seconds: float
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """One run of an operation. Bytes and seconds; None if they are not known, or not known yet.
 
     `refused` means that the request was wrong and nothing was done; `interrupted`, that it was asked to end, or was

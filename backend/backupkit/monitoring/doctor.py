@@ -7,13 +7,14 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
 from typing import Literal
+
+from msgspec import Struct
 
 from backupkit.backup.create import refuse_overlap
 from backupkit.config.deployment import as_root, unseen_variables
@@ -44,8 +45,7 @@ _MAX_CANDIDATES = 3  # candidates for the database that are shown
 _OWN_NAMES = (lock.LOCK_FILE, flags.STATE_FOLDER, journal.JOURNAL_FILE)
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """The result of one check, and how to fix it; a `note` is a deliberate choice or of no concern."""
 
     level: Literal["fine", "note", "warning", "wrong"]

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Literal
 
+from msgspec import Struct
+
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup
 from backupkit.model.operation import Operation, Outcome
@@ -20,8 +22,7 @@ WEEKS, TEST_RESTORES = 13, 10
 Mark = Literal["before", "open", "missed", "failed", "damaged", "removed", "made", "proven"]
 
 
-@dataclass(frozen=True)
-class Day:
+class Day(Struct, frozen=True):
     """A day in the configured zone: the existing backups made on it, and how many were removed since.
 
     `damaged` and `proven` count existing backups; `failures` counts failed attempts.
@@ -36,8 +37,7 @@ class Day:
     failures: int = 0
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(Struct, frozen=True):
     """The size of an existing backup in bytes; the sums of it and all older ones, as full size and as space on disk."""
 
     at: datetime
@@ -47,8 +47,7 @@ class Size:
     unique_bytes: int
 
 
-@dataclass(frozen=True)
-class TestRestore:
+class TestRestore(Struct, frozen=True):
     """A test restore: its time, backups and outcome, its duration if known, and its error."""
 
     __test__ = False  # keeps pytest from collecting it as a test
@@ -60,8 +59,7 @@ class TestRestore:
     error: str = ""
 
 
-@dataclass(frozen=True)
-class Overview:
+class Overview(Struct, frozen=True):
     """The days, oldest first, from a Monday to today; the sizes, oldest first; the test restores, newest first."""
 
     days: tuple[Day, ...] = ()

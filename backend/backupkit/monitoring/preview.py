@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from backupkit.config import editor
 from backupkit.config.settings import Settings, check_file, load_settings, read_text
@@ -14,8 +15,7 @@ from backupkit.scheduling.agenda import next_runs
 from backupkit.scheduling.planner import DueRun
 
 
-@dataclass(frozen=True)
-class Preview:
+class Preview(Struct, frozen=True):
     """The settings as they would be in force, and their effect; `is_at_work`: a scheduler is running.
 
     `troubles` has the error of each typed value that is not valid, by setting; the preview uses the other values.

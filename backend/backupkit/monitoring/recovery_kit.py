@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+from msgspec import Struct
 
 from backupkit.config.remotes import secret_origins
 from backupkit.config.settings import Settings, origins, secret_names
@@ -16,8 +17,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.repository import reliable, store
 
 
-@dataclass(frozen=True)
-class RemoteAccess:
+class RemoteAccess(Struct, frozen=True):
     """A remote: its name, its place, and the command that fetches the newest backup from it.
 
     No field may hold a password.
@@ -28,8 +28,7 @@ class RemoteAccess:
     fetch: str
 
 
-@dataclass(frozen=True)
-class RecoveryKit:
+class RecoveryKit(Struct, frozen=True):
     """Everything for the sheet. `secrets` are the names of the secrets that are set, each with its origin.
 
     `ways_in` are names of remotes, each with what else access to it requires.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk
@@ -24,8 +25,7 @@ SIGNATURE = b'<meta name="generator" content="backupkit report'
 _HEAD, _RUNS = 1000, 5  # bytes searched for the signature; runs that are listed
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Struct, frozen=True):
     """The content of the page, all as of one time."""
 
     status: Status

@@ -9,10 +9,12 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any, Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, space
@@ -44,8 +46,7 @@ _LOCK_TIMEOUT = 1  # seconds to wait for a locked database
 _WINDOW, _DAY = timedelta(days=30), timedelta(days=1)
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """Everything that `judge` needs, as of `now`; the backups are newest first."""
 
     now: datetime
@@ -67,8 +68,7 @@ class Facts:
     """The timeline of points; None if rewind is off."""
 
 
-@dataclass(frozen=True)
-class Reason:
+class Reason(Struct, frozen=True):
     """Why the level is not fine, in one sentence, and the command to type."""
 
     level: Level
@@ -76,8 +76,7 @@ class Reason:
     fix: str
 
 
-@dataclass(frozen=True)
-class Numbers:
+class Numbers(Struct, frozen=True):
     """The numbers, in bytes, seconds and days; None if unknown.
 
     `last_backup` is the newest reliable backup: of this app, usable, not a safety copy, not dated in the future;
@@ -126,8 +125,7 @@ class Numbers:
     sqlite_wal_reset_bug: bool = field(default_factory=engine.has_wal_reset_bug)
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(Struct, frozen=True):
     """The level, a summary sentence, all reasons with the worst first, and the numbers."""
 
     level: Level

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
+
+from msgspec import Struct
 
 from backupkit.config.remotes import FolderTable, GitTable
 from backupkit.config.settings import Settings
@@ -32,8 +33,7 @@ KEEPS_NO_ATTRIBUTES = (
 )
 
 
-@dataclass(frozen=True)
-class RemoteBackup:
+class RemoteBackup(Struct, frozen=True):
     """A complete backup on a remote; `revision` is empty for an unversioned one."""
 
     name: str

@@ -7,10 +7,10 @@ Losing the file loses no backup: the results are unknown until the next check.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 
 import msgspec
+from msgspec import Struct, field
 
 from backupkit.config.settings import Settings
 from backupkit.model.clock import Clock, utc_now
@@ -21,28 +21,24 @@ from backupkit.remotes.base import WHOLE, DamagedThere, Remote, retry_while_away
 _FILE = "checked.json"
 
 
-@dataclass(frozen=True)
-class Checks:
+class Checks(Struct, frozen=True):
     """When each copy was last found sound, and what is wrong with damaged ones; both by name."""
 
     sound_at: Mapping[str, datetime] = field(default_factory=dict)
     flaws: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Sound:
+class _Sound(Struct, frozen=True):
     name: str
     at: datetime
 
 
-@dataclass(frozen=True)
-class _Damaged:
+class _Damaged(Struct, frozen=True):
     name: str
     text: str
 
 
-@dataclass(frozen=True)
-class _Written:
+class _Written(Struct, frozen=True):
     """The content of the file."""
 
     sound: tuple[_Sound, ...] = ()

@@ -6,8 +6,9 @@ The rule is 3-2-1: three copies, on two media, one of them off-site.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup
@@ -18,8 +19,7 @@ from backupkit.remotes.push import missing
 from backupkit.repository import reliable
 
 
-@dataclass(frozen=True)
-class RemoteState:
+class RemoteState(Struct, frozen=True):
     """A remote: what it holds and how many backups are still to be pushed, or `failure` if it could not be asked.
 
     `other_disk`: whether it is on another medium than the backups here. `asked_at`: when it last answered, or None.
@@ -45,8 +45,7 @@ class RemoteState:
         return self.failure is None and not self.behind and not self.flaws and self.backups > 0
 
 
-@dataclass(frozen=True)
-class Copies:
+class Copies(Struct, frozen=True):
     """All remotes, and how many copies, media and off-site copies there are by the 3-2-1 rule."""
 
     remotes: tuple[RemoteState, ...] = ()

@@ -9,12 +9,13 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.config.remotes import FolderTable
 from backupkit.config.settings import Settings
@@ -31,8 +32,7 @@ from backupkit.repository.flags import STATE_FOLDER
 _FILE = "seen.json"
 
 
-@dataclass(frozen=True)
-class CachedListing:
+class CachedListing(Struct, frozen=True):
     """A remote's backups, newest first, when it was asked, and whether it is on another disk than the backups here.
 
     `own`: names of those that this backups folder also held when they were listed; None if an earlier version asked.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+
+from msgspec import Struct
 
 from backupkit.archive import packing
 from backupkit.config.settings import Settings
@@ -39,8 +40,7 @@ from backupkit.rewind.chain import Point
 from backupkit.verify.verify import Verified, backup_at, verify_backups
 
 
-@dataclass(frozen=True)
-class Pulled:
+class Pulled(Struct, frozen=True):
     """The backup that is here now, whether this call fetched it, and how many rewind points came with it."""
 
     backup: Backup

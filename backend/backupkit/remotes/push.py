@@ -7,8 +7,10 @@ A remote that fails harms no backup here, and does not stop the push to other re
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.config.remotes import RemoteTable
 from backupkit.config.settings import Settings
@@ -31,8 +33,7 @@ _APART = "Give each app its own BACKUP_APP_ID, and each machine its own place on
 _HINT = "The backups here are not touched by that. `remotes` shows how things stand; the next run tries again."
 
 
-@dataclass(frozen=True)
-class Pushed:
+class Pushed(Struct, frozen=True):
     """What one remote got in this run, and how many it has now; or why it failed, and what it got before that.
 
     `points` and `points_there` are the same numbers for rewind points.

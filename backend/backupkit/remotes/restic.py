@@ -12,11 +12,13 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.config.remotes import ResticTable, variable
 from backupkit.config.secrets import IN_FILE, revealed, scrubbed, secrets_from_files
@@ -54,8 +56,7 @@ _LOGIN_FAILED = re.compile(r"Host key verification failed|Permission denied \(|T
 _NEEDED = {"sftp:": ("ssh", "openssh-client"), "rclone:": ("rclone", "rclone")}
 
 
-@dataclass(frozen=True)
-class _SentPoints:
+class _SentPoints(Struct, frozen=True):
     """A snapshot of points: their backup's name and time, how many, the number and time of the last, their bytes."""
 
     snapshot: str

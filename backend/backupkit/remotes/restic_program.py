@@ -11,9 +11,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from msgspec import Struct
 
 from backupkit.model.errors import RemoteAway
 from backupkit.model.events import EventListener, Progress
@@ -41,8 +42,7 @@ def version_output() -> str:
     return subprocess.run(["restic", "version"], capture_output=True, text=True, timeout=60, check=False).stdout
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(Struct, frozen=True):
     """restic's exit code, the JSON that it printed, and its other output."""
 
     code: int

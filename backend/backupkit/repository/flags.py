@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from backupkit.fs import disk, own_folder
 from backupkit.model.names import is_name
@@ -60,8 +61,7 @@ def forget_all_but(backups: Path, names: Set[str]) -> None:
             clear(backups, flag, name)
 
 
-@dataclass(frozen=True)
-class Flags:
+class Flags(Struct, frozen=True):
     """The names of the backups with each flag, read at once because that is cheaper than one look per backup."""
 
     pinned: frozenset[str]

@@ -7,10 +7,11 @@ its missing end. Unreadable lines are moved to a separate file, once.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.fs import append_log, disk, own_folder, process
 from backupkit.model import documents
@@ -25,8 +26,7 @@ _OMITTED_DEFAULTS = (("outcome", "running"), ("through", "library"), ("born", ""
 _NEVER_ENDED = "Its end was not recorded: it was killed, the machine went down, or the disk was full."
 
 
-@dataclass(frozen=True)
-class History:
+class History(Struct, frozen=True):
     """The operations, newest first, and what is wrong with the file, in one sentence."""
 
     operations: tuple[Operation, ...] = ()

@@ -16,8 +16,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, process, trust

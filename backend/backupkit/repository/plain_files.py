@@ -13,9 +13,10 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
+
+from msgspec import Struct
 
 from backupkit.fs import disk, own_folder
 from backupkit.model.errors import BackupError
@@ -27,8 +28,7 @@ _RECORD = "databases.json"
 _NAME = re.compile(r"backup_(\d{8}_\d{6})\.db", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Owners:
+class Owners(Struct, frozen=True):
     """The recorded databases, by name of the backup, in one backups folder."""
 
     databases: Mapping[str, Path]
@@ -46,8 +46,7 @@ class Owners:
         return self.is_readable and all(_is_same(one, database) for one in self.databases.values())
 
 
-@dataclass(frozen=True)
-class SingleBackup:
+class SingleBackup(Struct, frozen=True):
     """One backup file; `at` is the time in its name, read in the requested zone. Size in bytes."""
 
     path: Path

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, own_folder, tree
@@ -22,8 +23,7 @@ from backupkit.repository import flags, store
 _FILE = "sizes.json"
 
 
-@dataclass(frozen=True)
-class _CachedSize:
+class _CachedSize(Struct, frozen=True):
     """Unique bytes of a backup made at `made`, while `older` is the next older one."""
 
     made: str

@@ -11,10 +11,12 @@ import shlex
 import tempfile
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.config.deployment import as_root
 from backupkit.config.settings import Settings
@@ -117,8 +119,7 @@ def _find_named(settings: Settings, name: str) -> Backup:
     return read(settings, name)
 
 
-@dataclass(frozen=True)
-class Latest:
+class Latest(Struct, frozen=True):
     """The newest usual, whole backup of this app; `passed_over` lists the newer ones with the reasons."""
 
     backup: Backup

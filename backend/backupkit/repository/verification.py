@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from backupkit.fs import disk, own_folder
 from backupkit.model import documents
@@ -27,8 +27,7 @@ from backupkit.repository.flags import PROOFS, SOUND, STATE_FOLDER
 _ATTEMPTS = 3
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(Struct, frozen=True):
     """When a backup was checked (`checked_at`), test-restored (`tried_at`) and proven by that, and what was found.
 
     `not_proven` is why the last test restore failed; `recovery_seconds` is how long the restore took.

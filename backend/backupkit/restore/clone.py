@@ -6,8 +6,9 @@ change uploads, so with a mask they are left out, unless it contains `-- uploads
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused

@@ -7,7 +7,8 @@ including the contents of a folder that has taken its place.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from backupkit.backup.create import refuse_overlap
 from backupkit.config.settings import Settings

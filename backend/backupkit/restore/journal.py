@@ -10,12 +10,12 @@ import json
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
+from msgspec.structs import fields, replace
 
 from backupkit.fs import descriptors, disk
 from backupkit.model import documents
@@ -31,8 +31,7 @@ _MOST = 16 << 20  # bytes
 Name = Annotated[str, Meta(pattern=rf"\A{NAME}\Z")]
 
 
-@dataclass(frozen=True)
-class JournalPart:
+class JournalPart(Struct, frozen=True):
     """An additional database or tree of a restore under way; the fields are as in `Journal`.
 
     `safety` is the backup that holds the earlier state of this part: the app may have written to it in between.
@@ -47,8 +46,7 @@ class JournalPart:
     revisions: tuple[str, ...] | None
 
 
-@dataclass(frozen=True)
-class Journal:
+class Journal(Struct, frozen=True):
     """A restore under way. It stores names, not paths: a container and its host may see a folder at different paths.
 
     `source` is restored, `safety` holds the earlier state. Without a `safety` the restore is a rollback, of a failed
@@ -67,15 +65,15 @@ class Journal:
     started: str
     database: bool
     uploads: bool
-    back: bool = field(default=False, kw_only=True)
-    part: str | None = field(default=None, kw_only=True)
-    copies: tuple[Name, ...] = field(default=(), kw_only=True)
-    kept: tuple[Name, ...] = field(default=(), kw_only=True)
-    sealed: Name | None = field(default=None, kw_only=True)
-    name: str = field(default="", kw_only=True)
-    others: tuple[JournalPart, ...] = field(default=(), kw_only=True)
     facts: DatabaseFacts | None
     revisions: tuple[str, ...] | None
+    back: bool = False
+    part: str | None = None
+    copies: tuple[Name, ...] = ()
+    kept: tuple[Name, ...] = ()
+    sealed: Name | None = None
+    name: str = ""
+    others: tuple[JournalPart, ...] = ()
 
     @property
     def parts(self) -> tuple[Journal, ...]:
@@ -178,13 +176,13 @@ def _checked(content: bytes) -> Journal:
 
 
 def _has_unknown_keys(values: Any, found: object) -> bool:
-    """Return whether there are keys, at any depth, that are no fields of the dataclasses made of these values."""
+    """Return whether there are keys, at any depth, that are no fields of what was made of these values."""
     if isinstance(found, tuple):
         return any(map(_has_unknown_keys, values, found))
-    if not is_dataclass(found):
+    if not isinstance(found, Struct):
         return False
-    names = {one.name for one in fields(found)}
-    return not names >= values.keys() or any(_has_unknown_keys(values[key], getattr(found, key)) for key in values)
+    is_unknown = not set(found.__struct_fields__) >= values.keys()
+    return is_unknown or any(_has_unknown_keys(values[key], getattr(found, key)) for key in values)
 
 
 def _is_part_name(name: str) -> bool:

@@ -7,10 +7,11 @@ restore is finished.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+
+from msgspec import structs
 
 from backupkit.backup.make import make_backup
 from backupkit.config.settings import Settings
@@ -35,11 +36,11 @@ def keep(settings: Settings, found: Journal, is_resumed: bool, emit: EventListen
     with_uploads = bool(found.safety and any(one.uploads for one in found.parts))
     note = f"what the app wrote after the safety copy for {found.source} was made"
     made = make_backup(settings, BackupRequest(kind="pre_restore", note=note, uploads=with_uploads), emit, clock).backup
-    found = dataclasses.replace(found, kept=(*found.kept, made.name))
+    found = structs.replace(found, kept=(*found.kept, made.name))
     for part in found.parts:
         is_restored = not (part.database or (part.uploads and not part.facts))  # databases go first, then trees
         if part.safety and not is_restored:  # of a restored part this copy has the new state, not the earlier one
-            found = found.with_part(dataclasses.replace(part, safety=made.name))
+            found = found.with_part(structs.replace(part, safety=made.name))
     journal.write(settings.dir, found)
     if is_resumed:
         emit(Warned(f"The database was written to since the restore was prepared; that is kept in {made.name}."))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from backupkit.config.deployment import is_contained, on_host
 from backupkit.config.settings import WITHOUT_HOOKS, Settings
@@ -33,8 +35,7 @@ _CONTAINERS = ("/.dockerenv", "/run/.containerenv")  # files by which an engine 
 _VIRTUAL = ("tmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2")
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """A backup, the target folder, and the paths of its parts below that; None for a part that is left out.
 
     `needs` is in bytes.
@@ -64,8 +65,7 @@ class Layout:
         return self.target / self.uploads if self.uploads else None
 
 
-@dataclass(frozen=True)
-class LaidOut:
+class LaidOut(Struct, frozen=True):
     """The content of the target: rows by table, the number of uploads, and how the schema compares with this code.
 
     `is_compared` is whether the backup has checksums, with which every file was compared.

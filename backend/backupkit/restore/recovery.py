@@ -7,11 +7,12 @@ touched, and staged files can be removed; but only if this is the backups folder
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+
+from msgspec import structs
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, process, scratch, staging_area, trust
@@ -156,7 +157,7 @@ def roll_back(settings: Settings, found: Journal, error: BaseException, emit: Ev
         raise kind(reason, hint="Fix the cause, then type: `recover`") from error
     why = "was interrupted" if isinstance(error, KeyboardInterrupt) else f"failed ({error})"
     emit(Warned(f"The restore {why}; rolling back to the safety copy."))
-    back = dataclasses.replace(found, back=True)
+    back = structs.replace(found, back=True)
     try:
         journal.write(settings.dir, back)
         restore_safety_copies(settings, back, emit, clock)
@@ -176,8 +177,8 @@ def restore_safety_copies(settings: Settings, found: Journal, emit: EventListene
     staged = staging.stage(settings, source, identity, (), copies, emit)
     # Without a safety copy: a restore that was rolled back cannot be undone.
     back = journal_of(settings, staged, identity, held, clock)
-    back = journal.joined([dataclasses.replace(one, safety=None) for one in back.parts])
-    back = dataclasses.replace(back, kept=found.kept)
+    back = journal.joined([structs.replace(one, safety=None) for one in back.parts])
+    back = structs.replace(back, kept=found.kept)
     journal.write(settings.dir, back)
     finish(settings, back, emit, clock)
     emit(Notice("Everything is as it was before the restore."))
@@ -193,7 +194,7 @@ def _rollback_source(settings: Settings, found: Journal) -> Source:
         for source in each
         if (part := _part_for(found, source)) and part.safety == name and (half := _limit_to_replaced(source, part))
     ]
-    return staging.as_live(settings, dataclasses.replace(sources[0], others=tuple(sources[1:])))
+    return staging.as_live(settings, structs.replace(sources[0], others=tuple(sources[1:])))
 
 
 def _part_for(found: Journal, source: Source) -> Journal | None:
@@ -206,7 +207,7 @@ def _part_for(found: Journal, source: Source) -> Journal | None:
 def _limit_to_replaced(source: Source, part: Journal) -> Source | None:
     """Reduce the safety copy's part to what the restore replaced, or return None if it replaced nothing of it."""
     is_own = source.part == part.name
-    kept = dataclasses.replace(
+    kept = structs.replace(
         source,
         database=source.database if (part.facts if is_own else part.uploads) else None,
         uploads=source.uploads if part.uploads else None,
@@ -223,7 +224,7 @@ def journal_of(settings: Settings, staged: Source, identity: Identity, copies: S
     """Return the journal for what is staged; the `copies` are backups that hold the live data."""
     started = settings.local(clock()).isoformat(sep=" ")
     parts = [_part_of(staging.place_of(settings, one), one, identity, started, copies) for one in staged.each]
-    return dataclasses.replace(journal.joined(parts), part=_only_part(settings, staged))
+    return structs.replace(journal.joined(parts), part=_only_part(settings, staged))
 
 
 def _only_part(settings: Settings, staged: Source) -> str | None:
@@ -278,7 +279,7 @@ def finish(settings: Settings, found: Journal, emit: EventListener, clock: Clock
             found, compared[part.name] = _resume_database(settings, found, part.name, emit, clock)
             found = database_is_done(settings, found, part.name)
         else:  # since then the app may have migrated it to another revision
-            found = found.with_part(dataclasses.replace(part, revisions=None))
+            found = found.with_part(structs.replace(part, revisions=None))
     return finish_uploads(settings, found, emit, compared)
 
 
@@ -340,7 +341,7 @@ class _AlreadyLive(Exception):
 
 def database_is_done(settings: Settings, found: Journal, name: str) -> Journal:
     """Record in the journal that the database is live: a repeated run must not undo what the app writes afterwards."""
-    done = found.with_part(dataclasses.replace(found.at(name), database=False))
+    done = found.with_part(structs.replace(found.at(name), database=False))
     journal.write(settings.dir, done)
     return done
 

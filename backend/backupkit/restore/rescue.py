@@ -12,8 +12,9 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from backupkit.backup.create import refuse_overlap
 from backupkit.backup.make import make_backup
@@ -31,14 +32,13 @@ from backupkit.sqlite import database, row_rescue, row_return
 from backupkit.sqlite.row_rescue import Choice, Found
 
 
-@dataclass(frozen=True)
-class RescuePlan:
+class RescuePlan(Struct, frozen=True):
     """The changes of a rescue: the backup's name, its database file, the rows, and the uploads that they name."""
 
     source: str
     file: Path
     found: Found
-    uploads: NamedUploads = NamedUploads()  # noqa: RUF009 - it is frozen
+    uploads: NamedUploads = NamedUploads()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -46,8 +46,7 @@ class RescuePlan:
         return (*self.found.notes, *self.uploads.notes())
 
 
-@dataclass(frozen=True)
-class Rescued:
+class Rescued(Struct, frozen=True):
     """The result of a rescue, in rows by table. `safety` is empty if there was nothing to bring back.
 
     `differ` is the number of rows that differ from the live ones and were left as they are.

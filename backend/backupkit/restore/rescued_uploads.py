@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.backup import references
 from backupkit.config.settings import Settings
@@ -25,8 +27,7 @@ from backupkit.sqlite.row_rescue import Found
 from backupkit.upload_files import choice
 
 
-@dataclass(frozen=True)
-class NamedUploads:
+class NamedUploads(Struct, frozen=True):
     """The uploads that rescued rows name: the missing ones are restored by `plan` and listed in `paths`.
 
     The live files of `differ` have changed, and stay. `lacking` are neither live nor in the backup.

@@ -19,8 +19,11 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from backupkit.backup import references
 from backupkit.backup.create import refuse_overlap
@@ -52,8 +55,7 @@ from backupkit.sqlite.rows import Changes
 from backupkit.upload_files import diff, selection, walk
 
 
-@dataclass(frozen=True)
-class Live:
+class Live(Struct, frozen=True):
     """The live data before a restore; `error` is why the database could not be read, or empty.
 
     `unsaved` is the bytes that the newest backup lacks, `is_wanted` whether the database is the wanted one already.
@@ -71,8 +73,7 @@ class Live:
     changes: Mapping[str, Changes] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class RestorePlan:
+class RestorePlan(Struct, frozen=True):
     """Everything that a restore will change, as shown and as done.
 
     `needs` is in bytes by folder, `rows_after` in rows by table.
@@ -108,8 +109,7 @@ class RestorePlan:
         return (self, *self.others)
 
 
-@dataclass(frozen=True)
-class Restored:
+class Restored(Struct, frozen=True):
     """The result of a restore: its safety copy, the rows now live, and warnings of what it could not do.
 
     `kept` are the raw files of a database that was too broken to be copied. `can_undo` is False if the restore replaced
@@ -131,8 +131,7 @@ class Restored:
     """The results for additional databases and trees, by name."""
 
 
-@dataclass(frozen=True)
-class RestoredPart:
+class RestoredPart(Struct, frozen=True):
     """The restored state of an additional database or tree."""
 
     database: bool

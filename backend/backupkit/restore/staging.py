@@ -8,8 +8,10 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, process, space, staging_area, tree, trust
@@ -44,8 +46,7 @@ from backupkit.upload_files.selection import Excluded
 _OLDER = "Try an older backup: `list`."
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Struct, frozen=True):
     """The verified files to restore, and what to restore of the tree beside their contents (`meaning`).
 
     If the backup `has_checksums`, each file of a tree is compared with its checksum while it is staged: again, or with
@@ -62,7 +63,7 @@ class Source:
     uploads: Path | None
     facts: DatabaseFacts | None = None
     revisions: tuple[str, ...] = ()
-    meaning: diff.Meaning = diff.Meaning()  # noqa: RUF009 - it is frozen
+    meaning: diff.Meaning = diff.Meaning()
     git: GitFacts | None = None
     undecided: SchemaVerdict | None = None
     is_sound: bool = False
@@ -72,7 +73,7 @@ class Source:
     verify_while_staging: bool = False
     chosen: Chosen | None = None
     """The only uploads to restore, or None for all of them."""
-    excluded: Excluded = Excluded()  # noqa: RUF009 - it is frozen
+    excluded: Excluded = Excluded()
     """The exclusions of the backup: live uploads that match them stay as they are."""
     part: str = ""
     others: tuple[Source, ...] = ()

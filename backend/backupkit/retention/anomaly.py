@@ -7,8 +7,9 @@ An unusual backup is not part of the baseline until it is accepted, or until the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
+
+from msgspec.structs import replace
 
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import APART, Backup, Metadata

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
 from datetime import timedelta
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk
@@ -25,8 +27,7 @@ from backupkit.verify.verify import verify_backups
 _CHECKED_WITHIN = timedelta(days=1)
 
 
-@dataclass(frozen=True)
-class PrunePlan:
+class PrunePlan(Struct, frozen=True):
     """A verdict for each backup, newest first.
 
     `stopped` is why nothing may be removed now, or empty. `limit` is how many one run removes without `force`; 0: all.
@@ -48,8 +49,7 @@ class PrunePlan:
         return 0 < self.limit < len(self.removals)
 
 
-@dataclass(frozen=True)
-class Pruned:
+class Pruned(Struct, frozen=True):
     """The backups that were removed, and the warnings of the run."""
 
     removed: tuple[Backup, ...] = ()

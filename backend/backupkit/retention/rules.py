@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
+
+from msgspec import Struct, field
 
 from backupkit.config.settings import Settings
 from backupkit.model.backup import APART, Backup
@@ -27,8 +28,7 @@ _SAFETY_RULES = {"keep_pre_restore", "keep_pre_migration", "keep_safety_within"}
 Reason = tuple[Backup, str]
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """Retention settings; 0 or an empty span means that there is no such rule.
 
     `newest` is how many backups of all kinds may stay, `min_good` how many good ones stay whatever their age.
@@ -57,8 +57,7 @@ class Policy:
         return any((self.of_routine, self.pre_restore, self.pre_migration, self.safety_within))
 
 
-@dataclass(frozen=True)
-class RetentionContext:
+class RetentionContext(Struct, frozen=True):
     """The other inputs of a decision: the app, the time and time zone, and facts about single backups by name.
 
     `reserved` holds the reason why something else needs a backup. `apart` holds the reason why a backup is outside this
@@ -73,8 +72,7 @@ class RetentionContext:
     undated: Mapping[str, datetime] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The decision on one backup, with all reasons to keep it or the reason why it may go."""
 
     backup: Backup
@@ -82,8 +80,7 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """A verdict for each backup, newest first. `stopped` is why none may go now, or empty."""
 
     verdicts: tuple[Verdict, ...]

@@ -18,6 +18,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+from msgspec import Struct
+
 from backupkit.fs import disk, own_folder
 from backupkit.model.errors import Damaged
 from backupkit.model.names import is_name
@@ -32,8 +34,7 @@ SET_BACK = datetime.fromtimestamp(0, UTC)
 """The `since` of a point that was taken when the clock was not ahead of the point before it."""
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(Struct, frozen=True):
     """A point on disk: the name of its base backup (`chain`), its file, and its header."""
 
     chain: str
@@ -47,8 +48,7 @@ class Point:
         return self.header.at
 
 
-@dataclass(frozen=True)
-class Lost:
+class Lost(Struct, frozen=True):
     """A point that cannot be restored, and why; `header` is None if it cannot be read."""
 
     chain: str
@@ -95,8 +95,7 @@ class Moment:
         return self.chain, self.turn
 
 
-@dataclass(frozen=True)
-class Timeline:
+class Timeline(Struct, frozen=True):
     """All moments sorted by time, all lost points, and the size of all readable points in bytes."""
 
     moments: tuple[Moment, ...] = ()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from backupkit.fs import disk, own_folder, space
 from backupkit.model.backup import Backup
@@ -22,8 +23,7 @@ from backupkit.rewind.state import seal_of
 _DRAFT = f"{disk.DRAFT_PREFIX}copied-point"
 
 
-@dataclass(frozen=True)
-class Copied:
+class Copied(Struct, frozen=True):
     """The number of points copied by one call, and why others were left out."""
 
     points: int = 0

@@ -10,9 +10,12 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
 from backupkit.fs import descriptors, disk, process, space, tree
@@ -50,8 +53,7 @@ _HINT = "`rewind` shows what can be restored."
 _CHECK_ATTEMPTS = 5  # attempts of a check if points are merged meanwhile
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(Struct, frozen=True):
     """The choice for a time: a point, or a newer backup (`moment` is None then); and a sentence that explains it."""
 
     moment: Moment | None
@@ -342,8 +344,7 @@ def built(settings: Settings, moment: Moment, emit: EventListener = silence) -> 
         yield replace(store.read_at(folder, settings.zone), just_built=True)
 
 
-@dataclass(frozen=True)
-class _Building:
+class _Building(Struct, frozen=True):
     """A moment that is being built as a backup in `folder`; `points` is the folder of its chain."""
 
     settings: Settings
@@ -396,8 +397,7 @@ def _build(building: _Building, emit: EventListener) -> None:
         _seal(building, found, checksums, emit)
 
 
-@dataclass(frozen=True)
-class _FinishedPart:
+class _FinishedPart(Struct, frozen=True):
     """A finished part: the inspection of its database, and the facts on its tree."""
 
     database: database.Inspection | None = None

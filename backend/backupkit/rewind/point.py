@@ -22,13 +22,13 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, cast
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct, to_builtins
+from msgspec.structs import replace
 
 from backupkit.fs import disk
 from backupkit.model.backup import MAIN_DATABASE, Count, Seconds, Whole
@@ -49,8 +49,7 @@ Form = Literal["file", "folder", "link"]
 ContentPlace = Literal["none", "here", "before", "base"]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One upload, folder or link: `changed` is its mtime in ns, `attributes` are extended ones, with values in hex."""
 
     form: Form
@@ -63,8 +62,7 @@ class Entry:
     attributes: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """The new entry of a path, or its deletion (`entry` is None).
 
     `content` is where the content of a file is: "here" is in this point at `offset`, "before" is where it was before,
@@ -79,8 +77,7 @@ class Change:
     stamp: str = ""
 
 
-@dataclass(frozen=True)
-class DatabaseChange:
+class DatabaseChange(Struct, frozen=True):
     """The new state of a database: `root` is the SHA-256 of the hashes of its pages.
 
     The point holds the `changed` pages, compressed to `length` bytes.
@@ -95,8 +92,7 @@ class DatabaseChange:
     journal_mode: str
 
 
-@dataclass(frozen=True)
-class PartChange:
+class PartChange(Struct, frozen=True):
     """The new state of a part of the app: a database whose pages begin at `offset`, or a tree with its digest.
 
     The part without a name has both. `packed` is the SHA-256 of its compressed pages in the point.
@@ -126,8 +122,7 @@ class PartChange:
         return f"database {self.name or MAIN_DATABASE}"
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(Struct, frozen=True):
     """The header of a point.
 
     `parent` and `state` are the digests of the states before and after it. `since` is when the data was last seen in
@@ -502,7 +497,7 @@ class Content:
 
 def _to_json(header: Header) -> bytes:
     """Return the header as JSON in ASCII, since names may hold any bytes."""
-    values = asdict(replace(header, changes=(), others=()))
+    values = to_builtins(replace(header, changes=(), others=()), builtin_types=(datetime,))
     values |= {key: value.isoformat() for key, value in values.items() if isinstance(value, datetime)}
     values["changes"] = [_without_defaults(change) for change in header.changes]
     if header.others:
@@ -514,11 +509,11 @@ def _to_json(header: Header) -> bytes:
 
 
 def _part_to_json(one: PartChange) -> dict[str, object]:
-    return {**asdict(replace(one, changes=())), "changes": [_without_defaults(change) for change in one.changes]}
+    return {**to_builtins(replace(one, changes=())), "changes": [_without_defaults(change) for change in one.changes]}
 
 
 def _without_defaults(change: Change) -> dict[str, object]:
-    return {key: value for key, value in asdict(change).items() if value not in ("", 0, None)}
+    return {key: value for key, value in to_builtins(change).items() if value not in ("", 0, None)}
 
 
 def _packer() -> tuple[Literal["zstd", "zlib"], Any]:

@@ -11,9 +11,11 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from backupkit.fs import attributes, disk, tree
 from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Backup, Metadata
@@ -51,8 +53,7 @@ class KnownUpload(NamedTuple):
         return replace(self.entry, owner=owner if found else None) == replace(entry, owner=found)
 
 
-@dataclass
-class State:
+class State(Struct):
     """Database and uploads at one point of a chain; `others` are the further databases and trees by name.
 
     A further tree has no pages, and a further database has no uploads.

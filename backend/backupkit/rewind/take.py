@@ -12,10 +12,13 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
 from backupkit.fs import own_folder
@@ -360,8 +363,7 @@ class Rewinder:
             yield found if found and found.folder.name == known.base.name else None
 
 
-@dataclass(frozen=True)
-class _DatabaseRead:
+class _DatabaseRead(Struct, frozen=True):
     """One database in the new snapshot: its state, and the facts on its changed pages in the point."""
 
     state: State

@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk
@@ -153,8 +155,7 @@ def _merge_groups(folder: Path, backup: Backup, newest: Moment, kept_names: set[
 # Merging points
 
 
-@dataclass(frozen=True)
-class _ChangeSource:
+class _ChangeSource(Struct, frozen=True):
     """A change, and the file name of the point that holds its content."""
 
     change: Change

@@ -12,11 +12,12 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Literal
 from zoneinfo import ZoneInfo
+
+from msgspec import Struct, field
 
 from backupkit.config import cron
 from backupkit.config.settings import Settings
@@ -34,8 +35,7 @@ _CLOCKS_DIFFER = timedelta(hours=1)  # times further in the future than this are
 _A_WEEK = timedelta(days=8)  # a week and a day, so that every weekday counts whatever the hour
 
 
-@dataclass(frozen=True)
-class RunHistory:
+class RunHistory(Struct, frozen=True):
     """The past runs: the time of the last one of each task, and of the failed attempts since, oldest first.
 
     `started` is when the scheduler began. `seed` makes the jitter differ from that of other backups folders.
@@ -47,8 +47,7 @@ class RunHistory:
     seed: str = ""
 
 
-@dataclass(frozen=True)
-class DueRun:
+class DueRun(Struct, frozen=True):
     """A task, the time it is due (UTC, maybe in the past), and the reason."""
 
     task: Task

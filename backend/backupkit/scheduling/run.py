@@ -10,8 +10,9 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from backupkit.backup.create import backup_of_today, create_backup, create_backup_if_needed
 from backupkit.config.settings import Settings
@@ -32,8 +33,7 @@ from backupkit.verify.verify import Verified, can_be_proven, choose_for_test, re
 State = Literal["done", "nothing", "warnings", "failed", "skipped"]
 
 
-@dataclass(frozen=True)
-class StepReport:
+class StepReport(Struct, frozen=True):
     """The outcome of a step in one sentence. `idle`: there was nothing to do. `backup` is the one it made or found."""
 
     sentence: str
@@ -42,8 +42,7 @@ class StepReport:
     backup: Backup | None = None
 
 
-@dataclass(frozen=True)
-class RunStep:
+class RunStep(Struct, frozen=True):
     """One step: `act` gets the reports of the earlier steps; `needs` names those that must have succeeded."""
 
     name: str
@@ -51,8 +50,7 @@ class RunStep:
     needs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class StepResult:
+class StepResult(Struct, frozen=True):
     """How a step ended, and after how many seconds. `error` is set if it failed."""
 
     name: str

@@ -6,7 +6,7 @@ little text: by joins, by triggers that multiply, by functions that return large
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 _MEGABYTE = 1 << 20
 SECONDS, BYTES_A_SECOND = 20, 250_000  # measured: 40 MB load in a second; a small board is 20 times slower
@@ -18,8 +18,7 @@ _VALUE, _VALUE_A_BYTE = 16 * _MEGABYTE, 3  # text is twice as long in UTF-16
 _MEMORY, _MEMORY_A_BYTE = 512 * _MEGABYTE, 8  # Python and its libraries; 4 copies of the statement, the value, the row
 
 
-@dataclass(frozen=True)
-class Allowance:
+class Allowance(Struct, frozen=True):
     """The limits of a text, by what was read of it: bytes, statements, bytes of the longest one, number of CREATEs."""
 
     read: int = 0

@@ -13,10 +13,11 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import IO
+
+from msgspec import Struct
 
 from backupkit.fs import process
 from backupkit.model.events import EventListener, silence
@@ -28,8 +29,7 @@ _LOCKED = 1 << 30  # SQLite uses the page at this byte for locks only
 _TRIES, _PAUSE = 50, 0.002  # tries for one moment of several databases, and seconds between two tries
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(Struct, frozen=True):
     """Size, times and inode of a database file, and of its WAL."""
 
     file: tuple[int, ...]
@@ -75,8 +75,7 @@ class PagesChanged(Exception):
     """The pages read are not from one moment: they must be read again."""
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(Struct, frozen=True):
     """A live database, and the earlier hashes of its pages; `part` is its name if there are several."""
 
     live: Path
@@ -85,8 +84,7 @@ class Known:
     part: str = ""
 
 
-@dataclass(frozen=True)
-class Changed:
+class Changed(Struct, frozen=True):
     """The size of the database in this snapshot, and the pages whose hash has changed: number and content.
 
     `found` raises `PagesChanged`; only after its last page is it certain that all are from one moment.

@@ -15,9 +15,11 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
 from backupkit.fs import descriptors, disk, process, stamps
@@ -58,8 +60,7 @@ PUT_BACK = "Put a backup back: `list`, then `restore NAME`."
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """The result of comparing a live database with what was written to it.
 
     `is_same`: whether the pages are identical; None if unknown. `file`: device and inode of the file that was written;
@@ -70,8 +71,7 @@ class Comparison:
     file: tuple[int, int] | None
 
 
-@dataclass(frozen=True)
-class Inspection:
+class Inspection(Struct, frozen=True):
     """The result of inspecting a database: its facts, its revisions, and its problems (none if it is sound).
 
     `versions` has the revisions in every table that may be Alembic's version table, by the table's name.
@@ -147,7 +147,7 @@ def naming(part: str) -> Iterator[None]:
         yield
     except SourceBroken as error:
         if part and "/" not in part:
-            error.hint = error.hint.replace("`restore`", f"`restore NAME --only {part}`")
+            error.hint = error.hint.replace("`restore NAME`", f"`restore NAME --only {part}`")
             error.hint = error.hint.replace("`salvage`", f"`salvage --database {part}`")
         raise
 

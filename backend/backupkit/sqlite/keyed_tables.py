@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from backupkit.model.errors import Refused
 from backupkit.model.names import few, printable, printable_text
@@ -23,8 +24,7 @@ _CONTENT = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class ForeignKey:
+class ForeignKey(Struct, frozen=True):
     """A foreign key: `columns` of the table refer to `parent_columns` of the parent. `number` is SQLite's own."""
 
     number: int
@@ -34,8 +34,7 @@ class ForeignKey:
     parent_columns: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class KeyedTable:
+class KeyedTable(Struct, frozen=True):
     """A table that both have: its live name, its primary key, and the columns that can be written in both."""
 
     name: str
@@ -95,8 +94,7 @@ def keyed_table(connection: sqlite3.Connection, name: str) -> KeyedTable:
     )
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(Struct, frozen=True):
     """A column. `is_required`: it must be given a value. `place`: its place in the primary key from 1 on, or 0."""
 
     name: str

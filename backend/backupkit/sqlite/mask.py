@@ -11,8 +11,9 @@ import contextlib
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from backupkit.model.errors import Damaged, Refused
 from backupkit.model.names import few, printable, printable_text
@@ -36,8 +37,7 @@ SECONDS = 3600.0
 _HINT = "Change every value of it in the mask, or allow it with a line of its own: -- allow: {name}"
 
 
-@dataclass(frozen=True)
-class Mask:
+class Mask(Struct, frozen=True):
     """A parsed mask: its statements, the columns that may stay unchanged, and whether uploads are included."""
 
     file: str

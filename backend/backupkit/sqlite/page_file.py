@@ -11,10 +11,11 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from msgspec import Struct
 
 from backupkit.sqlite.cells import INDEX_INTERIOR, INDEX_LEAF, INTERIOR, TABLE_INTERIOR, TABLE_LEAF, cell_at
 
@@ -34,8 +35,7 @@ _POINTER_TO_TREE_PAGE = 5
 _DEEPEST = 40
 
 
-@dataclass(frozen=True)
-class Hints:
+class Hints(Struct, frozen=True):
     """Facts about the file from elsewhere, used if its own header is broken; zero, empty or None if unknown."""
 
     page_size: int = 0
@@ -43,8 +43,7 @@ class Hints:
     reserved: int | None = None
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(Struct, frozen=True):
     """Facts about the database from page 1; zeros if it is broken."""
 
     is_sound: bool

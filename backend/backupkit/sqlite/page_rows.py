@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
+from msgspec import Struct
+
 from backupkit.sqlite.cells import (
     INDEX_INTERIOR,
     INDEX_LEAF,
@@ -34,8 +36,7 @@ class UndecodedText(bytes):
     """The bytes of a text that is not valid in its database's encoding, or that SQLite would change."""
 
 
-@dataclass(frozen=True)
-class StoredRow:
+class StoredRow(Struct, frozen=True):
     """A row: its number (None if its table has none), its values as far as they are stored, its size in bytes."""
 
     number: int | None
@@ -55,8 +56,7 @@ class Losses:
     odd_pages: int = 0
 
 
-@dataclass(frozen=True)
-class _Cell:
+class _Cell(Struct, frozen=True):
     """A cell: `record` has `size` bytes, or is None if a part is missing; `length` is the cell's size on its page."""
 
     number: int | None

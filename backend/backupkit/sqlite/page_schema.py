@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.sqlite.cells import TABLE_LEAF
 from backupkit.sqlite.page_rows import Losses, RowReader, StoredRow
@@ -20,8 +22,7 @@ _BEGINS = {  # as SQLite stores them, however they were typed
 }
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A row of `sqlite_schema`. `from_backup`: `sql` is the newest backup's text.
 
     `other_root` is the root page in the backup, `other_sql` the text that is the alternative to `sql`.
@@ -49,8 +50,7 @@ class Entry:
         return self.kind == "table" and self.root == 0
 
 
-@dataclass(frozen=True)
-class Schema:
+class Schema(Struct, frozen=True):
     """The schema in use, and whether all of it could be read from the file itself."""
 
     entries: tuple[Entry, ...]

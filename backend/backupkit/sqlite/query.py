@@ -9,10 +9,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.names import few, likely, printable, printable_text
@@ -27,8 +28,7 @@ Values = tuple[Value, ...]
 Kind = Literal["only in backup", "only live", "changed"]
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """Rows of one table in key order; `is_cut`: there are more. Rows of a view have no keys."""
 
     columns: tuple[str, ...]
@@ -37,8 +37,7 @@ class Selection:
     keys: tuple[Key, ...] = ()
 
 
-@dataclass(frozen=True)
-class RowDifference:
+class RowDifference(Struct, frozen=True):
     """A row that is only in the backup, only live, or in both with different values; None on the side without it."""
 
     kind: Kind
@@ -46,8 +45,7 @@ class RowDifference:
     live: Values | None
 
 
-@dataclass(frozen=True)
-class RowDifferences:
+class RowDifferences(Struct, frozen=True):
     """The rows of one table that differ, first those only in the backup; only `columns` were compared."""
 
     keys: tuple[str, ...]

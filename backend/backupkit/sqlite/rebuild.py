@@ -14,10 +14,13 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count, groupby
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.model.events import EventListener, Progress, Step, silence
 from backupkit.model.names import printable_text
@@ -70,8 +73,7 @@ class TableRows:
         return not (self.lost.pages or self.lost.rows or self.lost.odd_pages or self.not_taken)
 
 
-@dataclass(frozen=True)
-class Rebuilt:
+class Rebuilt(Struct, frozen=True):
     """The new database: its tables, and `notes` of a sentence each.
 
     `known_rows` are in tables that the newest backup has too; all rows if there is no backup. `is_whole_schema`: all
@@ -209,8 +211,7 @@ class _Table:
         return (row.number, *found) if self.rowid else found
 
 
-@dataclass(frozen=True)
-class _Column:
+class _Column(Struct, frozen=True):
     """A stored column. `is_number`: it is the row number. `is_written`: neither that nor computed by SQLite."""
 
     name: str

@@ -10,9 +10,11 @@ import contextlib
 import resource
 import sqlite3
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from backupkit.fs import child, confinement
 from backupkit.fs.child import Child
@@ -23,8 +25,7 @@ from backupkit.sqlite import database, engine
 from backupkit.sqlite import rebuild as rebuilding
 from backupkit.sqlite.allowance import Allowance
 from backupkit.sqlite.guard import Guard, Meter, harden
-from backupkit.sqlite.page_rows import Losses
-from backupkit.sqlite.rebuild import Rebuilt, TableRows
+from backupkit.sqlite.rebuild import Rebuilt
 
 _TIMES = 4  # times the processor time for a dump of that size: Python reads the pages, at most twice
 
@@ -45,7 +46,7 @@ def rebuild(
         started.close_input()
         for kind, *words in started.answers():
             if kind == "rebuilt":
-                return _rebuilt(*words)
+                return msgspec.convert(words[0], Rebuilt)
             _act_on(kind, words, emit)
         if excess := started.excess():
             raise SourceBroken(f"{broken.name} asks for more {excess} than a file of its size may.", database.PUT_BACK)
@@ -69,12 +70,6 @@ def _act_on(kind: str, words: list[Any], emit: EventListener) -> None:
         raise sqlite3.DatabaseError(*words)
     else:
         child.raise_error(*words)
-
-
-def _rebuilt(facts: dict[str, Any]) -> Rebuilt:
-    tables = [TableRows(**{**one, "lost": Losses(**one["lost"])}) for one in facts.pop("tables")]
-    lists = {name: tuple(value) for name, value in facts.items() if isinstance(value, list)}
-    return Rebuilt(tables=tuple(tables), **{**facts, **lists})
 
 
 # The child process
@@ -123,7 +118,7 @@ def _serve(broken: Path, target: Path, known: Path | None, include_free: bool) -
     except Exception as error:
         child.answer_error(error, f"{broken.name} cannot be read")
     else:
-        child.answer("rebuilt", asdict(rebuilt))
+        child.answer("rebuilt", msgspec.to_builtins(rebuilt))
 
 
 def _confine(broken: Path, target: Path) -> None:

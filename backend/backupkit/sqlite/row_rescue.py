@@ -9,9 +9,10 @@ import sqlite3
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct, field
 
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.names import few, printable
@@ -38,8 +39,7 @@ _SECONDS = 60.0  # limit of the search
 Why = Literal["asked for", "referred to", "refers to them"]
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """The rows that are asked for: those that meet a condition, all that are missing, or those of these keys.
 
     `keys` are as typed, for a primary key of one column; `rows` are exact values of `rows.key_of` in the backup.
@@ -51,8 +51,7 @@ class Choice:
     rows: tuple[Key, ...] = ()
 
 
-@dataclass(frozen=True)
-class RescuedRow:
+class RescuedRow(Struct, frozen=True):
     """A row of the backup, its values in the order of `Found.columns`; `live` is the live row of this key, or None."""
 
     table: str
@@ -62,8 +61,7 @@ class RescuedRow:
     live: Values | None
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(Struct, frozen=True):
     """The plan of a rescue. `differ` are rows with other values live: they stay, or are replaced if `overwrite`.
 
     `same` counts rows that are live unchanged. `notes` are sentences for the user.

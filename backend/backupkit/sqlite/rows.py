@@ -10,10 +10,11 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from backupkit.model.errors import Refused
 from backupkit.model.names import printable_text
@@ -27,8 +28,7 @@ OTHER = "other"  # the schema name of the second, attached database
 _INSTRUCTIONS = 10_000  # of SQLite's VM, between two checks of the clock
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(Struct, frozen=True):
     """A value on one printable line. `size` is the bytes of a blob, which is not shown itself."""
 
     kind: Literal["null", "integer", "real", "text", "blob"]
@@ -37,16 +37,14 @@ class Cell:
     is_cut: bool = False
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True):
     """A row, and its key, which finds the next page."""
 
     key: Key
     cells: tuple[Cell, ...]
 
 
-@dataclass(frozen=True)
-class RowPage:
+class RowPage(Struct, frozen=True):
     """Some rows of a table in key order, and whether there are more on either side."""
 
     columns: tuple[str, ...]
@@ -55,8 +53,7 @@ class RowPage:
     has_later: bool
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """A row that differs between two databases; the cells are empty on the side that has no row of that key.
 
     `key` is its key in the earlier database, if that was asked for; empty for a row that came.
@@ -68,8 +65,7 @@ class Difference:
     key: Key = ()
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """The rows that are gone, came or changed since the earlier database; `keys` identify them.
 
     Only `columns`, which both have, were compared. `is_cut`: there are more, or the time was over (`is_late`).
@@ -153,8 +149,7 @@ def compare(
     return Comparison(tuple(unquoted(key) for key in keys), columns, tuple(found), is_cut, is_late)
 
 
-@dataclass(frozen=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """The numbers of rows that a table gains, changes and loses if an earlier state replaces the live one."""
 
     added: int = 0
@@ -203,8 +198,7 @@ def _counted(connection: sqlite3.Connection, table: str) -> Changes:
     return Changes(added, changed, removed)
 
 
-@dataclass(frozen=True)
-class DifferenceQuery:
+class DifferenceQuery(Struct, frozen=True):
     """The SQL that finds each kind of difference. `main` is the database as it is now."""
 
     table: str

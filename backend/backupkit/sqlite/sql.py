@@ -21,8 +21,9 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import Any, BinaryIO
+
+from msgspec import Struct
 
 from backupkit.fs import scratch
 from backupkit.model.errors import Damaged, SourceUnreadable
@@ -51,8 +52,7 @@ _WRITABLE_SCHEMA = (
 )
 
 
-@dataclass(frozen=True)
-class DumpFacts:
+class DumpFacts(Struct, frozen=True):
     """The content of a dump in numbers; `bytes` is the size of the text before any compression."""
 
     tables: int
@@ -60,14 +60,12 @@ class DumpFacts:
     bytes: int
 
 
-@dataclass(frozen=True)
-class _Column:
+class _Column(Struct, frozen=True):
     name: str
     generated: bool
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(Struct, frozen=True):
     """One line of `sqlite_master`."""
 
     root: int
@@ -77,8 +75,7 @@ class _Entry:
     sql: str
 
 
-@dataclass(frozen=True)
-class _Rows:
+class _Rows(Struct, frozen=True):
     """The rows of a table: the start of their INSERT, their source, and the columns to read.
 
     `alone`: each row needs an INSERT of its own, because SQLite limits the columns of an INSERT of several rows.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from msgspec import Struct
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -45,8 +45,7 @@ def coloured(symbol: str, words: str) -> Text:
     return Text(f"{symbol} {words}", style=_COLOURS.get(symbol, ""))
 
 
-@dataclass(frozen=True)
-class RepositoryState:
+class RepositoryState(Struct, frozen=True):
     """The report, and the run that holds the lock, in words (`at_work`, empty if none does)."""
 
     report: Report

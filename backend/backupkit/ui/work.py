@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Generic
 
+from msgspec.structs import replace
 from textual import work
 from textual.containers import VerticalScroll
 from textual.widgets import Button, Label, ProgressBar, Static

@@ -11,9 +11,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from backupkit.fs import attributes, descriptors, disk, tree
 from backupkit.fs.attributes import Attributes, Keeper
@@ -45,8 +47,7 @@ _LONGEST = 2000  # bytes of a path that SQLite can open
 _MAGIC = b"SQLite format 3\0"
 
 
-@dataclass(frozen=True)
-class Copied:
+class Copied(Struct, frozen=True):
     """The result of a copy: its facts, and the bytes that were copied rather than linked.
 
     `late` holds the SHA-256, by path, of files that appeared after their folder was listed, and were not recorded.
@@ -141,8 +142,7 @@ class _EarlierFolder:
             self._folder.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Folders:
+class _Folders(Struct, frozen=True):
     """The current folder in three trees: live, draft and earlier backup."""
 
     source: tree.OpenFolder
@@ -164,8 +164,7 @@ class _LinkedFile(NamedTuple):
     attributes: int
 
 
-@dataclass
-class _Copying:
+class _Copying(Struct):
     root: str
     record: Record
     emit: EventListener
@@ -343,8 +342,7 @@ def _enter_both(folders: _Folders, name: str) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class _Level:
+class _Level(Struct, frozen=True):
     """A folder that is being copied: its path with a trailing slash, live facts, and the names still to copy.
 
     Each name comes with its inode.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from backupkit.fs import tree
 from backupkit.fs.tree import Entry
@@ -16,8 +17,7 @@ from backupkit.model.patterns import Patterns
 Pair = tuple[Entry | None, Entry | None]
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(Struct, frozen=True):
     """The chosen paths of a tree; `leaves` are the files and links among them, `above` the folders above those.
 
     `bytes` is the size of the files on disk.

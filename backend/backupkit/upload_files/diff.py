@@ -12,8 +12,10 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.fs import attributes, descriptors, disk, staging_area, tree
 from backupkit.fs.attributes import Attributes, Keeper
@@ -42,8 +44,7 @@ class Altered(Exception):
         self.path, self.what = path, what
 
 
-@dataclass(frozen=True)
-class DiffPaths:
+class DiffPaths(Struct, frozen=True):
     """The live folder, the wanted tree, and trees that hold copies of the live files.
 
     `owner` is given to every staged entry; None keeps the owners of the wanted tree.
@@ -55,8 +56,7 @@ class DiffPaths:
     owner: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
-class Meaning:
+class Meaning(Struct, frozen=True):
     """What to restore of a wanted tree, in addition to contents, modes and times.
 
     `hard_links` is whether names of one inode are names of one file, or None if that is not known.
@@ -69,8 +69,7 @@ class Meaning:
     lost: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """A path that is not as wanted, with its live and its wanted entry.
 
     `attributes` is whether to set the extended attributes of the wanted entry; else they stay. `same_as` is the path
@@ -101,8 +100,7 @@ class Difference:
         return self.action in ("add", "change") and self.wanted is not None and self.wanted.form in ("file", "link")
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(Struct, frozen=True):
     """The changes of a restore to the uploads: numbers of files and links, bytes to stage, and unreadable paths."""
 
     added: int = 0

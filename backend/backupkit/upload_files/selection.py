@@ -10,6 +10,8 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import Struct
+
 from backupkit.config.settings import Settings
 from backupkit.fs import tree
 from backupkit.model.backup import STAGING
@@ -22,8 +24,7 @@ _SUPER_JOURNAL = "-mj"  # SQLite's super-journal for a commit to several databas
 Identity = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class DatabasePlace:
+class DatabasePlace(Struct, frozen=True):
     """The file name of a database, the inode of its folder, and the folder's path below the uploads.
 
     The database need not exist. `folder` is None if there is no such folder, `path` is None outside the uploads.
@@ -105,8 +106,7 @@ class Selection:
         return found in self.apart and _identity_of(self.apart[found]) == found
 
 
-@dataclass(frozen=True)
-class Excluded:
+class Excluded(Struct, frozen=True):
     """What a backup left out: the patterns, the names of marking files, and the folders that they marked."""
 
     patterns: tuple[str, ...] = ()

@@ -12,10 +12,11 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from backupkit.config.settings import Settings
 from backupkit.fs import descriptors, disk, tree
@@ -34,8 +35,7 @@ _MOST_ROWS = 1000
 _SECONDS = 30.0  # limit for evaluating a condition, and so for reading the live database
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(Struct, frozen=True):
     """One entry of a folder; size in bytes, and the target of a link."""
 
     name: str
@@ -45,8 +45,7 @@ class Item:
     target: str = ""
 
 
-@dataclass(frozen=True)
-class Folder:
+class Folder(Struct, frozen=True):
     """A page of a folder's entries, folders first, from index `start`, and the total number of entries."""
 
     path: str
@@ -55,8 +54,7 @@ class Folder:
     total: int
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(Struct, frozen=True):
     """A table and its number of rows."""
 
     name: str

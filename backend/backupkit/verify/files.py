@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from backupkit.config.settings import Settings
 from backupkit.fs import tree
@@ -19,8 +20,7 @@ from backupkit.verify import browse
 Standing = Literal["same", "changed", "missing", "unreadable"]
 
 
-@dataclass(frozen=True, slots=True)
-class ListedFile:
+class ListedFile(Struct, frozen=True):
     """A file or link of a backup; `live` is how the content of the live one at its path compares with it."""
 
     path: str

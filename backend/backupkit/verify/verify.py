@@ -14,11 +14,13 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from backupkit.backup import references
 from backupkit.config.settings import Settings
@@ -54,8 +56,7 @@ _MOST_DATABASES = 64  # databases whose results are kept for other backups that 
 Choose = Callable[[Sequence[Backup]], Backup]
 
 
-@dataclass(frozen=True)
-class Verified:
+class Verified(Struct, frozen=True):
     """The result for one backup: the backup in its new state, its flaws, and the number of `more` flaws not listed.
 
     `failure` is why it could not be checked or proven; `took` is the seconds of a passed test restore.
@@ -71,8 +72,7 @@ class Verified:
     references: References | None = None
 
 
-@dataclass(frozen=True)
-class VerifiedFile:
+class VerifiedFile(Struct, frozen=True):
     """The content of a plain database file, and its flaws."""
 
     path: Path
@@ -340,8 +340,7 @@ class _Run:
 Examined = list[tuple[Metadata, database.Inspection | Flaw]]
 
 
-@dataclass(frozen=True)
-class _BackupCheck:
+class _BackupCheck(Struct, frozen=True):
     """The check of one backup: its files in this thread, its databases in a second one, as both use disk and CPU."""
 
     backup: Backup

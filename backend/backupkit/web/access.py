@@ -17,9 +17,11 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct, to_builtins
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, own_folder
@@ -38,8 +40,7 @@ _FREE_GUESSES, _LONGEST_WAIT = 5, 300.0
 _MOST_SESSIONS = 50
 
 
-@dataclass(frozen=True)
-class Session:
+class Session(Struct, frozen=True):
     """A signed-in browser session, identified by its `path` and the hash of its key. `until` is a Unix time in seconds.
 
     `accounts` is a hash over the password hashes at sign-in: the session ends when a password changes.
@@ -220,7 +221,7 @@ class Access:
         return session, key
 
     def _write(self) -> None:
-        _put(self._backups, _SESSIONS, json.dumps([asdict(one) for one in self._sessions.values()]))
+        _put(self._backups, _SESSIONS, json.dumps([to_builtins(one) for one in self._sessions.values()]))
 
 
 def form_token(key: str) -> str:

@@ -6,9 +6,10 @@ The SVG itself is in `templates/drawings.html`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from math import ceil, floor, log10
+
+from msgspec import Struct
 
 from backupkit.cli.render import counted
 from backupkit.fs.space import format_bytes
@@ -92,8 +93,7 @@ def days_without(found: Overview) -> str:
 # Sizes over time
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(Struct, frozen=True):
     """A size over time: its points, the grid lines with their labels, and the first and last day."""
 
     title: str

@@ -10,9 +10,11 @@ import io
 import json
 import mimetypes
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backupkit.cli import tasks
 from backupkit.cli.session import of_database
@@ -160,8 +162,7 @@ def _part(value: object) -> Value:
 # Rows to bring back
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """Which rows of which table of a backup to bring back, and how."""
 
     name: str

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import Any
+
+from msgspec import Struct
 
 from backupkit.cli import render, tasks
 from backupkit.cli.filters import FILTERS, has_words
@@ -87,8 +88,7 @@ def _remote_backups(settings: Settings) -> list[tuple[str, RemoteBackup]]:
 # Buttons and links for the commands that fix a problem
 
 
-@dataclass(frozen=True)
-class Fix:
+class Fix(Struct, frozen=True):
     """A button: its caption, and the path it posts a form to, or links to if `is_link`."""
 
     caption: str

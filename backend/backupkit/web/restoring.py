@@ -7,9 +7,10 @@ not touched.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
+
+from msgspec.structs import replace
 
 from backupkit.cli import tasks
 from backupkit.cli.render import counted

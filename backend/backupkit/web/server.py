@@ -16,12 +16,12 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from aiohttp import BodyPartReader, web
+from msgspec.structs import replace
 
 from backupkit.cli.task import in_words
 from backupkit.model.errors import BackupError, Damaged, Locked, NoSuchBackup, Refused

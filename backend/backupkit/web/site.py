@@ -9,9 +9,12 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from backupkit.cli.task import Ended, Run, Task, how_far
 from backupkit.config.deployment import in_full
@@ -36,15 +39,13 @@ class Page:
         self.template, self.code, self.values = template, code, values
 
 
-@dataclass(frozen=True)
-class Goto:
+class Goto(Struct, frozen=True):
     """A redirect to another page of the same session."""
 
     path: str
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(Struct, frozen=True):
     """A file: shown by the browser if `is_shown`, else saved under its name."""
 
     name: str
@@ -56,8 +57,7 @@ class Content:
 Answer = Page | Goto | Content
 
 
-@dataclass(frozen=True)
-class Visit:
+class Visit(Struct, frozen=True):
     """One request of a signed-in browser: who made it, the placeholders of its path, its query and its form."""
 
     site: Site
@@ -83,8 +83,7 @@ class Visit:
         return Goto(f"job/{self.site.jobs.start(task, self.actor, kind).number}")
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(Struct, frozen=True):
     """The result of a planning job: the settings it used, what was wanted, and the plan or the reason for none."""
 
     settings: Settings
@@ -117,8 +116,7 @@ def job_of(visit: Visit) -> Job | None:
     return visit.site.jobs.find(visit.place.get("number", ""))
 
 
-@dataclass(frozen=True)
-class Plans:
+class Plans(Struct, frozen=True):
     """Plans of one kind, each made by a job and kept with it: what is carried out is exactly what was shown.
 
     `path` is that of their pages, without the job's number; `hint` says what to do if a plan is forgotten.

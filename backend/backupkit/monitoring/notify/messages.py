@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from backupkit.config.deployment import in_full
 from backupkit.config.secrets import scrubbed
@@ -22,8 +23,7 @@ _OUTCOME_WORDS: Mapping[ReportOutcome, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Struct, frozen=True):
     """How a command ended. `lines` are its result as shown to a person; `log` are the last lines of the log."""
 
     command: str

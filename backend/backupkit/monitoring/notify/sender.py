@@ -19,17 +19,17 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+from msgspec import Struct, to_builtins
 
 from backupkit.config.secrets import Secret, SecretUrl, scrubbed
 from backupkit.fs import process
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(Struct, frozen=True):
     """A message; services show its level by a colour or a sound."""
 
     subject: str
@@ -37,8 +37,7 @@ class Message:
     level: Literal["info", "success", "warning", "failure"] = "info"
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(Struct, frozen=True):
     """An Apprise address; or a ping: a URL that the body is posted to, with `signal` appended to its path."""
 
     url: SecretUrl
@@ -49,8 +48,7 @@ class Address:
         return f"{self.kind} to {self.url}"
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """The result for one address; `error` is empty if the message was accepted."""
 
     address: Address
@@ -66,7 +64,7 @@ class PendingMessage:
         self._default_error = "its process ended without an answer"
         self._process = _start_child()
         self._write_order(
-            {"message": asdict(message), "addresses": [_plain_address(one) for one in addresses], "for": seconds}
+            {"message": to_builtins(message), "addresses": [_plain_address(one) for one in addresses], "for": seconds}
         )
 
     def _write_order(self, order: Mapping[str, Any]) -> None:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Literal, get_args
 
+from msgspec import Struct
+
 from backupkit.model.backup import Kind, Metadata
 from backupkit.model.errors import NoSuchBackup, Refused, RemoteFailed
 from backupkit.model.names import check_name, printable
@@ -33,8 +35,7 @@ _FILTERS: dict[Wanted, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(Struct, frozen=True):
     """A commit of the branch, and the backup that it holds; `holds` names the included parts."""
 
     id: str
@@ -44,8 +45,7 @@ class Commit:
     holds: frozenset[str]
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """A commit to be made."""
 
     tree: str
@@ -53,8 +53,7 @@ class Draft:
     created_at: datetime
 
 
-@dataclass(frozen=True)
-class Blob:
+class Blob(Struct, frozen=True):
     """A file in a tree of git: its path there, and its size in bytes."""
 
     path: str

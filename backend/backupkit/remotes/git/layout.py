@@ -17,9 +17,10 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from backupkit.archive.tar import Member
 from backupkit.fs import disk, space, tree
@@ -38,8 +39,7 @@ _MILLION = 1_000_000
 _AGAIN = "Try an older backup: `list`."
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """A file to put into the tree: its path there, its source, its size, its name in errors, its checksum if known."""
 
     path: str

@@ -12,9 +12,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from msgspec import Struct
 
 from backupkit.config.secrets import scrubbed
 from backupkit.fs import process
@@ -63,8 +64,7 @@ _PASSING = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(Struct, frozen=True):
     """The exit code and the output of a git command."""
 
     code: int
@@ -72,8 +72,7 @@ class Done:
     err: str
 
 
-@dataclass(frozen=True)
-class Git:
+class Git(Struct, frozen=True):
     """The git program, run in one folder for one remote; `timeout` is the seconds that a command may take."""
 
     remote: str
