@@ -488,14 +488,14 @@ def _require_database_digest(building: _Building, one: PartChange, file: Path, a
     hashes[:HASH] = changed_pages.hash_of(as_stored[: one.database.page_size])
     if State(0, hashes).root != one.database.root:
         what = one.title if building.header.others else "database"
-        raise Damaged(f"The points up to {building.point.name} do not lead to the {what} that they name.", _HINT)
+        raise Damaged(f"The points up to {building.point.name} do not give the {what} that they recorded.", _HINT)
 
 
 def _require_uploads_digest(building: _Building, one: PartChange, state: State) -> None:
     """Raise `Damaged` unless the list of uploads has the digest in the point."""
     if one.uploads and state.uploads_digest() != one.uploads:
         what = one.name or UPLOADS_FOLDER
-        raise Damaged(f"The points up to {building.point.name} do not lead to the {what} that they name.", _HINT)
+        raise Damaged(f"The points up to {building.point.name} do not give the {what} that they recorded.", _HINT)
 
 
 def _seal(

@@ -108,15 +108,15 @@ class State(Struct):
         for one, state in self.paired_parts(path.name, header):
             if state.signature(one.name) != _signature_in(one):
                 where = f" in the {one.title}" if header.others and state.root != one.root and one.database else ""
-                raise Damaged(f"The point {path.name} does not lead to where it says{where}.", _HINT)
+                raise Damaged(f"The point {path.name} does not give the data that it recorded{where}.", _HINT)
         if header.state != _digest(map(_signature_in, header.parts)):
-            raise Damaged(f"The point {path.name} does not lead to where it says.", _HINT)
+            raise Damaged(f"The point {path.name} does not give the data that it recorded.", _HINT)
 
     def paired_parts(self, name: str, header: Header) -> list[tuple[PartChange, State]]:
         """Pair each part of the point with its state; raise `Damaged` if the two have different parts."""
         mine = self.parts
         if [one.name for one in header.parts] != list(mine):
-            raise Damaged(f"The point {name} has other databases or trees than those that it leads on from.", _HINT)
+            raise Damaged(f"The point {name} has other databases or trees than the point before it.", _HINT)
         return [(one, mine[one.name]) for one in header.parts]
 
     def _apply_pages(self, path: Path, database: DatabaseChange, offset: int) -> None:
