@@ -194,7 +194,13 @@ def test_who_types_as_the_wrong_user_is_told_to_type_as_the_owner_first(app: Sma
             store.all_backups(app.settings)
         assert refused.value.hint.startswith(f"Type it as the user of {app.backups}: sudo -u '#{USER + 1}'. Or, ")
 
+    def back_up() -> None:
+        with pytest.raises(BackupError, match="cannot be written to") as refused:
+            store.require(app.backups)
+        assert refused.value.hint.startswith(f"Type it as the user of {app.backups}: ")
+
     as_other(list_them)
+    as_other(back_up)
 
 
 @root_only

@@ -18,9 +18,9 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 from msgspec.structs import replace
 
-from backupkit.config.deployment import as_root
+from backupkit.config.deployment import as_root, is_contained
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, mounts, tree, trust
+from backupkit.fs import disk, mounts, own_folder, tree, trust
 from backupkit.model import times
 from backupkit.model.backup import APART, CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
@@ -389,4 +389,5 @@ def _file_sizes(path: Path) -> Iterator[int]:
 def _writable_hint(backups: Path) -> str:
     if backups.exists() and mounts.is_read_only(backups):
         return "It is mounted read-only: mount it so that it can be written to, or set BACKUP_DIR."
-    return f"{as_root('chown', '-R', f'{os.geteuid()}:{os.getegid()}', str(backups))} (or set BACKUP_DIR)"
+    as_owner = own_folder.as_its_owner(backups) if backups.exists() and not is_contained(os.environ) else ""
+    return f"{as_owner}{as_root('chown', '-R', f'{os.geteuid()}:{os.getegid()}', str(backups))} (or set BACKUP_DIR)"
