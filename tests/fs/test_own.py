@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -187,6 +188,8 @@ def test_state_that_root_left_is_named_with_its_chown(app: SmallApp) -> None:
 def test_who_types_as_the_wrong_user_is_told_to_type_as_the_owner_first(app: SmallApp) -> None:
     """To give the backups to whoever typed would take them away from the app."""
     create_backup(app.settings, BackupRequest("good"))
+    with contextlib.closing(sqlite3.connect(app.database)) as live:
+        live.execute("PRAGMA journal_mode = DELETE")  # in WAL mode the database could not be read either
     give(USER + 1, app.database.parent, app.uploads, app.backups)
 
     def list_them() -> None:
@@ -199,8 +202,14 @@ def test_who_types_as_the_wrong_user_is_told_to_type_as_the_owner_first(app: Sma
             store.require(app.backups)
         assert refused.value.hint.startswith(f"Type it as the user of {app.backups}: ")
 
+    def diagnose() -> None:
+        fixes = "".join(one.fix for one in examine(app.settings) if "a restore would fail" in one.text)
+        for folder in (app.database.parent, app.uploads):
+            assert f"Type it as the user of {folder}: sudo -u '#{USER + 1}'. Or, " in fixes
+
     as_other(list_them)
     as_other(back_up)
+    as_other(diagnose)
 
 
 @root_only

@@ -19,7 +19,7 @@ from msgspec import Struct
 from backupkit.backup.create import refuse_overlap
 from backupkit.config.deployment import as_root, unseen_variables
 from backupkit.config.settings import HOOKS, PREFIX, SETTINGS_FILE, Settings, overriding_variable, unknown_variables
-from backupkit.fs import attributes, disk, mounts, space, tree
+from backupkit.fs import attributes, disk, mounts, own_folder, space, tree
 from backupkit.migrations import schema, version_table
 from backupkit.model.backup import Metadata
 from backupkit.model.clock import Clock, utc_now
@@ -106,7 +106,8 @@ def _database(settings: Settings) -> Iterator[Finding]:
     )
     if not os.access(live, os.W_OK) or not os.access(live.parent, os.W_OK):
         owner = ":".join(map(str, disk.owner_of(live.parent)))
-        fix = f"chown {owner} {live}* and make {live.parent} writable"
+        as_owner = own_folder.as_its_owner(live.parent)
+        fix = f"{as_owner}chown {owner} {live}* and make {live.parent} writable"
         yield Finding("wrong", f"{live} or its folder cannot be written: a restore would fail.", fix)
 
 
@@ -161,7 +162,10 @@ def _uploads(settings: Settings) -> Iterator[Finding]:
         fix = "move what they point to into the uploads, or back it up in another way"
         yield Finding("warning", f"Links lead out of the uploads; their targets are in no backup: {few(out, 5)}.", fix)
     if not os.access(settings.uploads, os.W_OK):
-        yield Finding("wrong", f"{settings.uploads} cannot be written: a restore would fail.")
+        fix = (
+            f"{own_folder.as_its_owner(settings.uploads)}make it writable for the app's user: ls -ld {settings.uploads}"
+        )
+        yield Finding("wrong", f"{settings.uploads} cannot be written: a restore would fail.", fix)
 
 
 def _preserved_attributes(settings: Settings) -> Iterator[Finding]:
