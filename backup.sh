@@ -959,7 +959,7 @@ if updates; then
   exit
 fi
 if [ "$runner" = local ]; then
-  if [ -n "$stop" ]; then say_notice "There is no container to stop."; fi
+  if [ -n "$stop" ]; then say_notice "There is no container to stop. If the app must not run meanwhile, stop it yourself."; fi
   run_here
 fi
 if [ -n "$path" ]; then send_path; fi

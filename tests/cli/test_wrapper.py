@@ -792,7 +792,7 @@ def test_looking_stops_nothing(host: Host, look: str) -> None:
 def test_stop_without_a_container_is_no_error(host: Host) -> None:
     host.install("uv")
     done = host.run("restore", "x", "--stop", BACKUP_RUNNER="local")
-    assert b"no container to stop" in done.stderr
+    assert b"no container to stop. If the app must not run meanwhile, stop it yourself" in done.stderr
     assert done.stdout == b"local:restore x\n"
 
 
