@@ -451,7 +451,7 @@ def test_one_made_by_hand_can_be_proven_and_its_owners_still_mean_nothing(app: S
     by_hand(app)
     check(app, "by_hand", test_restore=True)
     assert store.read(app.settings, "by_hand").state == "proven"
-    assert not plan_restore(app.settings, "by_hand").source.meaning.owners
+    assert not plan_restore(app.settings, "by_hand").source.traits.owners
 
 
 def test_a_backup_without_its_checksums_or_of_a_later_format_is_damaged(app: SmallApp) -> None:

@@ -196,7 +196,7 @@ _OF_A_PART = ("source", "verdict", "live", "uploads", "notes", "migrate", "revis
 
 
 def _source(found: Source) -> Document:
-    meaning = found.meaning
+    traits = found.traits
     return {
         "name": found.name,
         "database": found.database,
@@ -204,10 +204,10 @@ def _source(found: Source) -> Document:
         "facts": documents.database(found.facts) if found.facts else None,
         "revisions": list(found.revisions),
         "meaning": {
-            "owners": meaning.owners,
-            "attributes": meaning.attributes,
-            "hard_links": meaning.hard_links,
-            "lost": meaning.lost,
+            "owners": traits.owners,
+            "attributes": traits.attributes,
+            "hard_links": traits.hard_links,
+            "lost": traits.lost,
         },
         "git": documents.git(found.git) if found.git else None,
         "undecided": documents.verdict(found.undecided) if found.undecided else None,

@@ -768,7 +768,7 @@ def status(settings: Settings, found: Status) -> Iterator[str]:
     yield from _known_copies(settings, numbers.copies)
     if numbers.free_bytes is not None:
         days = numbers.days_left
-        lasts = "" if days is None else f", enough for {lasting(days)} at the present rate"
+        lasts = "" if days is None else f", enough for {days_in_words(days)} at the present rate"
         yield f"  free       {format_bytes(numbers.free_bytes)}{lasts}"
     bug = ", with the WAL-reset bug (see doctor)" if numbers.sqlite_wal_reset_bug else ""
     yield f"  SQLite     {numbers.sqlite_version}{bug}"
@@ -786,7 +786,7 @@ def _rewind(settings: Settings, numbers: Numbers) -> str:
     return f"{begin} to {end}, {points}, {size}; a look every {often:.0f} s{slow}{tested}"
 
 
-def lasting(days: float) -> str:
+def days_in_words(days: float) -> str:
     """Return the number of days; "more than ten years" for more, because such an estimate is not exact."""
     return "more than ten years" if days > _TEN_YEARS else counted(int(days), "day")
 

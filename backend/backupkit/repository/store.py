@@ -55,7 +55,7 @@ _seen: ContextVar[dict[tuple[Path, ZoneInfo], list[Backup]] | None] = ContextVar
 
 
 @contextlib.contextmanager
-def seen_once() -> Iterator[None]:
+def reading_once() -> Iterator[None]:
     """Read the backups of each folder only once during the block, so that a reader shows one consistent state."""
     token = _seen.set({})
     try:

@@ -626,7 +626,7 @@ def _look_at_uploads(settings: Settings, source: Source, emit: EventListener) ->
     unreadable: list[str] = []
     in_use: list[str] = []
     found = staging.differences(settings, source, lambda path, _error: unreadable.append(path), emit, in_use.append)
-    summary, closed = diff.summarise(found, settings.uploads, source.meaning.owners)
+    summary, closed = diff.summarise(found, settings.uploads, source.traits.owners)
     if closed:
         raise _not_writable(closed)
     databases = tuple(path for path in in_use if not path.endswith(database.SIDECARS))
@@ -693,8 +693,8 @@ def _exclusions(settings: Settings, source: Source) -> list[str]:
 
 
 def _upload_notes(source: Source, summary: diff.Summary | None) -> Iterable[str]:
-    if source.meaning.lost:
-        yield f"The backup's uploads have {source.meaning.lost}: what is live keeps its own."
+    if source.traits.lost:
+        yield f"The backup's uploads have {source.traits.lost}: what is live keeps its own."
     if paths := summary.unreadable if summary else ():
         yield f"What cannot be read stays as it is: {first_of(paths)}."
     if summary and summary.new_rights:

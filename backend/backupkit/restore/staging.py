@@ -47,7 +47,7 @@ _OLDER = "Try an older backup: `list`."
 
 
 class Source(Struct, frozen=True):
-    """The verified files to restore, and what to restore of the tree beside their contents (`meaning`).
+    """The verified files to restore, and what to restore of the tree beside their contents (`traits`).
 
     If the backup `has_checksums`, each file of a tree is compared with its checksum while it is staged: again, or with
     `verify_while_staging` for the first time.
@@ -63,7 +63,7 @@ class Source(Struct, frozen=True):
     uploads: Path | None
     facts: DatabaseFacts | None = None
     revisions: tuple[str, ...] = ()
-    meaning: diff.Meaning = diff.Meaning()
+    traits: diff.Traits = diff.Traits()
     git: GitFacts | None = None
     undecided: SchemaVerdict | None = None
     is_sound: bool = False
@@ -109,9 +109,12 @@ def verified(
     with process.optional_worker(size if any(one.database for one in sources) else 0) as worker:
         pending = [worker.submit(_with_database_facts, settings, one, metadata, opened.append) for one in sources]
         try:
-            meanings = _meanings(backup, only, checksums, emit, verify_while_staging)
+            known = _traits_by_tree(backup, only, checksums, emit, verify_while_staging)
             found = [
-                replace(done.result(), meaning=meanings.get(one.uploads.name if one.uploads else "", meanings[""]))
+                replace(
+                    done.result(),
+                    traits=known.get(one.uploads.name if one.uploads else "", known[""]),
+                )
                 for one, done in zip(sources, pending, strict=True)
             ]
             for one in found:
@@ -235,9 +238,9 @@ def is_restored_from_its_place(settings: Settings, source: Source, migrate: bool
     )
 
 
-def _meanings(
+def _traits_by_tree(
     backup: Backup, only: str | None, checksums: dict[str, str], emit: EventListener, verify_while_staging: bool
-) -> dict[str, diff.Meaning]:
+) -> dict[str, diff.Traits]:
     """Verify the backup and return what to restore of each tree, by its folder; the empty key is for unknown trees.
 
     `checksums` receives those of the database files, by path.
@@ -245,19 +248,19 @@ def _meanings(
     metadata = store.require_metadata(backup)
     if not manifest.has_checksums(backup.path):
         emit(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
-        return {"": diff.Meaning(owners=False)}
+        return {"": diff.Traits(owners=False)}
     found: dict[str, walk.Survey] = {}
     _refuse_altered(backup, metadata, only, found.__setitem__, checksums, emit, verify_while_staging)
     trees = metadata.tree_facts
-    return {"": diff.Meaning()} | {name: _meaning(trees[name], survey) for name, survey in found.items()}
+    return {"": diff.Traits()} | {name: _traits(trees[name], survey) for name, survey in found.items()}
 
 
-def _meaning(recorded: UploadsFacts | None, found: walk.Survey) -> diff.Meaning:
+def _traits(recorded: UploadsFacts | None, found: walk.Survey) -> diff.Traits:
     if not recorded or recorded.attributes is None:
-        return diff.Meaning()
+        return diff.Traits()
     lost = integrity.lost(recorded, found)
     is_linked = bool(recorded.hard_links) if integrity.keeps_hard_links(recorded, found) else None
-    return diff.Meaning(True, integrity.keeps_attributes(recorded, found), is_linked, lost)
+    return diff.Traits(True, integrity.keeps_attributes(recorded, found), is_linked, lost)
 
 
 def _refuse_altered(
@@ -553,11 +556,11 @@ def _stage_uploads(
     settings: Settings, live: Path, source: Source, identity: Identity, copies: tuple[Path, ...], emit: EventListener
 ) -> None:
     assert source.uploads is not None
-    owner = None if source.meaning.owners else disk.owner_of(live)
+    owner = None if source.traits.owners else disk.owner_of(live)
     places = diff.DiffPaths(live, source.uploads, tuple(one / settings.sealed_folder for one in copies), owner)
 
-    if source.meaning.lost:
-        emit(Warned(f"{source.uploads} has {source.meaning.lost}: what is live keeps its own."))
+    if source.traits.lost:
+        emit(Warned(f"{source.uploads} has {source.traits.lost}: what is live keeps its own."))
 
     def stays(path: str, error: OSError) -> None:
         emit(Warned(f"{printable(path)} cannot be read ({error.strerror}), and stays as it is."))
@@ -585,7 +588,7 @@ def differences(
         yield from diff.differences(
             settings.uploads,
             source.uploads,
-            source.meaning,
+            source.traits,
             selection.of(settings, source.excluded),
             unreadable,
             earlier,

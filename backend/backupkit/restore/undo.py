@@ -85,7 +85,7 @@ def _holds(backup: Backup, metadata: Metadata, part: str | None) -> bool:
     return holds_database(backup, "" if part == MAIN_DATABASE else part)
 
 
-def goes_back_to(settings: Settings) -> str | None:
+def safety_copy_to_restore(settings: Settings) -> str | None:
     """Return the name of the safety copy that `undo` restores, or None."""
     last = _last_restore(settings)
     return last.safety if last else None

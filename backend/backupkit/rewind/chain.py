@@ -256,7 +256,7 @@ def moments_of(
     return found, lost
 
 
-def in_time(moments: Iterable[Moment]) -> tuple[Moment, ...]:
+def sorted_by_time(moments: Iterable[Moment]) -> tuple[Moment, ...]:
     """Return the moments of all chains sorted by time, with a gap between neighbours if the clock was set back.
 
     It was also set back if two chains overlap in time, since a chain begins after the one before it has ended. It is

@@ -77,7 +77,7 @@ def timeline(settings: Settings) -> Timeline:
         found, without = chain.moments_of(points, seal_of(backup), backup.made_at, bad)
         moments += found
         lost += without
-    return Timeline(chain.in_time(moments), tuple(lost), size)
+    return Timeline(chain.sorted_by_time(moments), tuple(lost), size)
 
 
 def check(settings: Settings, emit: EventListener = silence, only: str = "") -> list[chain.Lost]:

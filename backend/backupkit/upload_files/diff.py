@@ -56,7 +56,7 @@ class DiffPaths(Struct, frozen=True):
     owner: tuple[int, int] | None = None
 
 
-class Meaning(Struct, frozen=True):
+class Traits(Struct, frozen=True):
     """What to restore of a wanted tree, in addition to contents, modes and times.
 
     `hard_links` is whether names of one inode are names of one file, or None if that is not known.
@@ -119,7 +119,7 @@ class Summary(Struct, frozen=True):
 def differences(
     live: Path,
     wanted: Path,
-    meaning: Meaning,
+    traits: Traits,
     selection: Selection,
     unreadable: tree.Unreadable,
     earlier: ParentBackup | None = None,
@@ -142,7 +142,7 @@ def differences(
     What is no upload at its place is left out. So is a live path that cannot be read, and what would be below it:
     nobody can copy it, so it stays, and `unreadable` is called with it.
     """
-    with closing(_Comparison(live, wanted, meaning, earlier, adding_up(emit), sealed)) as comparison:
+    with closing(_Comparison(live, wanted, traits, earlier, adding_up(emit), sealed)) as comparison:
         pairs = _side_by_side(live, wanted, selection, unreadable, chosen)
         for one, two in chosen.pairs(pairs) if chosen else pairs:
             if _is_of_database(one or two, databases):
@@ -299,12 +299,12 @@ class _Comparison:
         self,
         live: Path,
         wanted: Path,
-        meaning: Meaning,
+        traits: Traits,
         earlier: ParentBackup | None,
         read: Callable[[int], None],
         sealed: Sealed | None,
     ) -> None:
-        self._live, self._wanted, self._meaning, self._earlier, self._read = live, wanted, meaning, earlier, read
+        self._live, self._wanted, self._traits, self._earlier, self._read = live, wanted, traits, earlier, read
         self._sealed = sealed
         self._checksums: dict[str, str | None] = {}
         """The sealed checksum of each wanted file with several names, by its first name."""
@@ -331,7 +331,7 @@ class _Comparison:
             return self._difference("change", one, two, same_as, checksum)
         if one.form == "folder":
             return self._difference("dress", one, two)  # always: its times change when entries are put into it
-        if _same_mode_time_owner(one.facts, two.facts, self._meaning.owners) and self._same_attributes(one, two):
+        if _same_mode_time_owner(one.facts, two.facts, self._traits.owners) and self._same_attributes(one, two):
             return None
         self._require_sealed(two, checksum)
         return self._difference("dress", one, two)
@@ -347,16 +347,16 @@ class _Comparison:
     def _difference(
         self, action: Action, one: Entry | None, two: Entry, same_as: str = "", checksum: str | None = None
     ) -> Difference:
-        return Difference(action, one, two, self._meaning.attributes and two.form != "link", same_as, checksum)
+        return Difference(action, one, two, self._traits.attributes and two.form != "link", same_as, checksum)
 
     def _names(self, one: Entry | None, two: Entry, checksum: str | None) -> tuple[str, bool]:
         """Return the earlier path of which the wanted file is another name, or an empty string.
 
         And whether the live file is a name of another one, or has a name of its own where a link is wanted.
         """
-        if two.form != "file" or self._meaning.hard_links is None:
+        if two.form != "file" or self._traits.hard_links is None:
             return "", False
-        wanted = self._first_path(1, two) if self._meaning.hard_links else two.path
+        wanted = self._first_path(1, two) if self._traits.hard_links else two.path
         if two.facts.st_nlink > 1 and self._checksums.setdefault(wanted, checksum) != checksum:
             raise Altered(two.path, manifest.ALTERED)  # one file cannot match two checksums
         live = self._first_path(0, one) if one and one.form == "file" else two.path
@@ -374,7 +374,7 @@ class _Comparison:
             del self._first_paths[1][inode]
 
     def _same_attributes(self, one: Entry, two: Entry) -> bool:
-        if not self._meaning.attributes or one.form == "link":
+        if not self._traits.attributes or one.form == "link":
             return True
         if self._earlier and self._earlier.keeps_attributes and _is_sealed_copy(self._earlier, one, two):
             return True

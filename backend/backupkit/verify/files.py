@@ -60,7 +60,7 @@ def _standings(settings: Settings, top: Path, chosen: Chosen) -> dict[str, Stand
         found = diff.differences(
             settings.uploads,
             top,
-            diff.Meaning(owners=False),
+            diff.Traits(owners=False),
             selection.of(settings.replaced(exclude=(), exclude_marked=())),  # compare files that are excluded now, too
             lambda path, _error: _mark_unreadable(standings, path, chosen),
             earlier,

@@ -124,7 +124,7 @@ def _compare_part(scratch: Settings, source: Source, rows: Mapping[str, int]) ->
         found = diff.differences(
             scratch.uploads,
             source.uploads,
-            source.meaning,
+            source.traits,
             selection.of(scratch),
             lambda path, _error: wrong.append(path),
             sealed=staging.sealed_files(source),

@@ -34,7 +34,7 @@ from backupkit.remotes.registry import look_at_remotes, prepare_remote
 from backupkit.repository import history, operation, sizes, store
 from backupkit.restore.journal import Journal
 from backupkit.restore.recovery import recover
-from backupkit.restore.undo import goes_back_to, lost_without
+from backupkit.restore.undo import lost_without, safety_copy_to_restore
 from backupkit.retention.prune import accept
 from backupkit.scheduling.run import StepResult, regular_steps, run_steps
 from backupkit.web.report import sheet
@@ -75,7 +75,7 @@ def show_overview(visit: Visit) -> Answer:
         found=found,
         reasons=[(reason, fix_of(settings, reason.fix)) for reason in reasons],
         elsewhere=[] if found.backups else _remote_backups(settings),
-        undo=goes_back_to(settings),
+        undo=safety_copy_to_restore(settings),
     )
 
 
@@ -298,7 +298,7 @@ def show_job(visit: Visit) -> Answer:
     progress = job.document()  # read once: the job may end while the page is rendered
     if progress["state"] == "done" and job.ended and isinstance(job.ended.result, Planned):
         return Goto(f"{job.kind}/{job.number}")
-    undo = goes_back_to(visit.settings) if job.kind == "restore" else None
+    undo = safety_copy_to_restore(visit.settings) if job.kind == "restore" else None
     return Page("job.html", job=job, progress=progress, undo=undo)
 
 

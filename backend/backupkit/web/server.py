@@ -197,7 +197,7 @@ class Server:
         """Return what the handler answers, as a response; an error becomes a page."""
         answer: Answer
         try:
-            with store.seen_once() if method == "GET" else contextlib.nullcontext():
+            with store.reading_once() if method == "GET" else contextlib.nullcontext():
                 answer = handler(visit)
         except Exception as raised:
             error = in_words(raised)
