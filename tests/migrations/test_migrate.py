@@ -107,8 +107,9 @@ def test_one_step_and_an_unknown_one(app: SmallApp) -> None:
     with pytest.raises(Refused, match="nonsense"):
         migrate(app.settings, "nonsense")
     app.execute("UPDATE alembic_version SET version_num = 'feedfacecafe'")
-    with pytest.raises(SchemaMismatch):
+    with pytest.raises(SchemaMismatch, match="feedfacecafe of the database") as refused:
         migrate(app.settings)
+    assert "--force" not in refused.value.hint, "`migrate` has no such option"
 
 
 def test_a_migration_that_fails_in_the_rehearsal_never_touches_the_live_database(app: SmallApp) -> None:

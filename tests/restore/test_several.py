@@ -72,6 +72,22 @@ def test_a_backup_holds_every_database_and_every_tree_under_its_own_name(several
     assert store.read(several.settings, "good").state == "checked"
 
 
+def test_where_one_is_missing_the_next_step_names_its_own_table(several: SeveralApp) -> None:
+    back_up(several)
+    several.media.rename(several.media.with_name("away"))
+    error = run_here(several, "backup", check=13).err
+    assert "Next: Set path of [trees.media] in backup.toml to where it is" in error and "BACKUP_UPLOADS" not in error
+    several.media.with_name("away").rename(several.media)
+    for part in ("", "-wal", "-shm"):
+        several.cache.with_name(f"{several.cache.name}{part}").unlink(missing_ok=True)
+    error = run_here(several, "backup", check=13).err
+    assert "Next: Set path of [databases.cache] in backup.toml to where it is; if it is gone:" in error
+    assert "restore NAME --only cache`." in error and "BACKUP_DATABASE" not in error
+    assert "set path of [databases.cache] in backup.toml" in run_here(several, "doctor", check=1).out
+    run_here(several, "restore", "good", "--only", "cache", "--force", check=0)
+    run_here(several, "backup", check=0)
+
+
 def test_the_page_for_restoring_by_hand_has_a_section_for_each_part(several: SeveralApp) -> None:
     back_up(several)
     heads = re.findall("^## .*", (several.backups / "good" / "RESTORE.md").read_text(), re.M)

@@ -1044,6 +1044,13 @@ def test_a_form_that_is_none_is_refused(served: Served, kind: str) -> None:
     assert served.browser(host="[").ask("GET", "/").code == 403
 
 
+@pytest.mark.parametrize(
+    "kind", ["multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=x"]
+)
+def test_an_upload_that_is_no_form_is_refused(owner: Browser, kind: str) -> None:
+    assert owner.ask("POST", f"{owner.base}/upload", b"xx", {"Content-Type": kind}).code == 400
+
+
 def still_served(browser: Browser) -> bool:
     with contextlib.suppress(OSError, HTTPException):
         return browser.get("/").code == 200

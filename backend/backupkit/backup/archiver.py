@@ -108,7 +108,7 @@ def fill(draft: Draft) -> Metadata:
     """Copy and check the data, write their checksums, and return metadata without name and times."""
     for one in draft.trees:
         assert one.live_uploads
-        walk.require(one.live_uploads)
+        walk.require(one.live_uploads, one.settings.part)
     with contextlib.closing(manifest.ChecksumWriter(draft.folder)) as checksums:
         found, trees, gap = _archive(draft, checksums)
         for archived in found:

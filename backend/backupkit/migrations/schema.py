@@ -92,7 +92,7 @@ def refuse_unless_restorable(
         return
     where = f"git checkout {git.commit}" if git else "Check out the code that made it"
     raise SchemaMismatch(
-        f"{verdict.reason} Nothing was changed.", hint=f"{where}, then restore; or --force to restore anyway."
+        f"{verdict.reason} Nothing was changed.", hint=f"{where}, then restore; or anyway: `restore NAME --force`."
     )
 
 
@@ -157,7 +157,11 @@ def steps_to(
     revisions that this code does not know, and `CannotRead`.
     """
     tree = read(settings, emit)
-    refuse_unless_restorable(_compare(tree, revisions), (), None)
+    if strange := [one for one in revisions if one not in tree.below]:
+        raise SchemaMismatch(
+            f"This code does not know revision {', '.join(strange)} of the database. Nothing was changed.",
+            hint="Check out the code that knows it, then migrate; or restore a backup that this code knows: `list`",
+        )
     if target == "head" and tree.target == "heads":
         raise Refused(f"There are {len(tree.heads)} heads: {', '.join(tree.heads)}.", hint="`migrate heads`")
     if target in ("head", "heads"):

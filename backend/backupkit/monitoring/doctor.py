@@ -220,7 +220,9 @@ def _further_parts(settings: Settings) -> Iterator[Finding]:
         live = part.uploads or part.database
         if not live.exists():
             level: Literal["note", "wrong"] = "note" if part.is_optional else "wrong"
-            yield Finding(level, f"There is no {part.part} at {live}.", "" if part.is_optional else "`config`")
+            table = "trees" if part.uploads else "databases"
+            fix = f"set path of [{table}.{part.part}] in backup.toml, or `restore NAME --only {part.part}`"
+            yield Finding(level, f"There is no {part.part} at {live}.", "" if part.is_optional else fix)
         elif part.uploads:
             yield from _safely(_folder(part.part, part.uploads))
         else:

@@ -445,7 +445,7 @@ def _rewind(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Rea
     if facts.rewind is None:
         return
     if facts.rewind.lost:
-        text = f"{len(facts.rewind.lost)} points of rewind cannot be restored: {facts.rewind.lost[0].why}."
+        text = f"{len(facts.rewind.lost)} points of rewind cannot be restored: {facts.rewind.lost[0].why.rstrip('.')}."
         yield Reason("warning", text, settings.deployment.tool("rewind"))
     if facts.scheduler_seed is None:
         text = "Rewind is on, but no scheduler is running: no points are taken."

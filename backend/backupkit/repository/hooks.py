@@ -135,7 +135,7 @@ class Hooks:
         except OSError as error:
             raise self._failed(hook, f"cannot be run: {error.strerror}: {printable(str(error.filename))}") from error
         if code:
-            raise self._failed(hook, f"ended with {code}: {output.last or 'it said nothing'}")
+            raise self._failed(hook, f"ended with {code}: {output.last.rstrip('.') or 'it said nothing'}")
 
     def _failed(self, hook: str, how: str) -> HookFailed:
         words = shlex.join(scrubbed(word, self._settings.secrets) for word in getattr(self._settings, hook))

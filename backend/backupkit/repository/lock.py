@@ -194,7 +194,7 @@ def _acquire(handle: int, timeout: float, emit: EventListener, who: Callable[[],
     deadline, has_said = time.monotonic() + timeout, False
     while not descriptors.try_lock(handle):
         if not has_said:
-            emit(Waiting(f"Waiting up to {timeout:g} s for {who()} to finish."))
+            emit(Waiting(f"Waiting up to {round(timeout, 1):g} s for {who()} to finish."))
             has_said = True
         if time.monotonic() >= deadline:
             raise Locked(

@@ -347,7 +347,7 @@ class Rewinder:
             live = one.settings.uploads
             scan = uploads.Scan(live or Path(), known.state.parts[part].uploads, writer, earlier, one.in_base)
             if live:
-                walk.require(live)
+                walk.require(live, part)
                 scan.run(one.settings)
         if part:
             scan.unreadable = [f"{part}/{path}" for path in scan.unreadable]

@@ -91,12 +91,15 @@ class Inspection(Struct, frozen=True):
         return self.versions.get(VERSION_TABLE)
 
 
+_NAMES_FILES = ": `doctor` names what it may be."
+
+
 def require(live: Path) -> None:
     """Raise `SourceBroken` if the live database is missing or empty, `SourceUnreadable` if no file can be reached."""
     try:
         facts = os.stat(live)
     except FileNotFoundError as error:
-        hint = "Set BACKUP_DATABASE to where it is: `doctor` names what it may be."
+        hint = f"Set BACKUP_DATABASE to where it is{_NAMES_FILES}"
         raise SourceBroken(f"There is no database at {live}.", hint) from error
     except OSError as error:
         hint = f"Run as a user who may read it (ls -ld {live.parent}), or see `doctor`."
@@ -142,12 +145,14 @@ def attributed_to(live: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming(part: str) -> Iterator[None]:
-    """Name this one of several databases in the hint of a `SourceBroken` from the block; "" needs no name."""
+    """Name this one of several databases in the hint of a `SourceUnreadable` from the block; "" needs no name."""
     try:
         yield
-    except SourceBroken as error:
+    except SourceUnreadable as error:
         if part and "/" not in part:
             error.hint = error.hint.replace("`restore NAME`", f"`restore NAME --only {part}`")
+            error.hint = error.hint.replace("BACKUP_DATABASE", f"path of [databases.{part}] in backup.toml")
+            error.hint = error.hint.replace(_NAMES_FILES, f"; if it is gone: `restore NAME --only {part}`.")
             error.hint = error.hint.replace("`salvage`", f"`salvage --database {part}`")
         raise
 
@@ -927,7 +932,7 @@ def _locked(live: Path, timeout: float) -> SourceLocked:
 
 
 def _waiting(live: Path, timeout: float) -> Waiting:
-    return Waiting(f"Waiting up to {timeout:g} s for {live}, which {_holders(live)} keeps locked.")
+    return Waiting(f"Waiting up to {round(timeout, 1):g} s for {live}, which {_holders(live)} keeps locked.")
 
 
 def _holders(live: Path) -> str:

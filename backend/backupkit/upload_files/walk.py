@@ -17,15 +17,17 @@ from backupkit.model.errors import SourceUnreadable
 from backupkit.repository.files_cache import ParentBackup
 
 
-def require(live: Path) -> None:
-    """Raise `SourceUnreadable` unless the uploads folder exists and can be read."""
+def require(live: Path, tree_name: str = "") -> None:
+    """Raise `SourceUnreadable` unless the folder of uploads, or of that tree, exists and can be read."""
+    setting = f"path of [trees.{tree_name}] in backup.toml" if tree_name else "BACKUP_UPLOADS"
     try:
         os.listdir(live)
     except FileNotFoundError as error:
-        hint = "Set BACKUP_UPLOADS to where it is, or to nothing if the app has none."
+        otherwise = "remove that table" if tree_name else "to nothing"
+        hint = f"Set {setting} to where it is, or {otherwise} if the app has none."
         raise SourceUnreadable(f"There is no uploads folder at {live}.", hint) from error
     except NotADirectoryError as error:
-        hint = "Set BACKUP_UPLOADS to the folder."
+        hint = f"Set {setting} to the folder."
         raise SourceUnreadable(f"The uploads folder {live} is not a folder.", hint) from error
     except OSError as error:
         hint = f"Run as a user who may read it (ls -ld {live}), or see `doctor`."

@@ -251,12 +251,8 @@ class Server:
 
     async def _upload(self, request: web.Request, visit: Visit) -> web.StreamResponse:
         """Receive an uploaded backup and start importing it. The form's fields must come before its file."""
-        try:
-            parts = await request.multipart()
-        except (ValueError, AssertionError) as error:  # the body is not multipart
-            raise web.HTTPBadRequest(reason="This is no form.") from error
         form: dict[str, str] = {}
-        async for part in parts:
+        async for part in _parts(request):
             if not isinstance(part, BodyPartReader):
                 raise web.HTTPBadRequest(reason="A form within a form.")
             if part.filename is None:
@@ -296,6 +292,15 @@ async def _read_form(request: web.Request) -> Mapping[str, Any]:
         async with _arriving(_REQUEST_SECONDS):
             return await request.post()
     except (ValueError, LookupError, AssertionError) as error:
+        raise web.HTTPBadRequest(reason="This is no form.") from error
+
+
+async def _parts(request: web.Request) -> AsyncIterator[object]:
+    """Yield the parts of the posted form; raise `HTTPBadRequest` if it is malformed."""
+    try:
+        async for part in await request.multipart():
+            yield part
+    except (ValueError, AssertionError) as error:
         raise web.HTTPBadRequest(reason="This is no form.") from error
 
 
