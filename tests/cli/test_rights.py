@@ -70,6 +70,18 @@ def test_a_folder_given_away_by_its_user_alone_does_not_lend_roots_group(app: Sm
     assert (app.backups / "who").read_text() == f"test command of {USER}:{USER} at /\n"
 
 
+def test_a_folder_keeps_the_bit_that_gives_new_uploads_its_group(app: SmallApp) -> None:
+    """The system takes the bit from whoever sets the mode of a folder, the same mode even, and is not in its group."""
+    shared = app.uploads / "2"
+    os.chown(shared, USER, 1234)
+    shared.chmod(0o2775)
+    as_root(app, "backup", "one")
+    (shared / "letter.txt").unlink()
+    assert as_root(app, "restore", "one", "--force").code == 0
+    assert (shared / "letter.txt").exists()
+    assert (shared.stat().st_mode & 0o7777, shared.stat().st_gid) == (0o2775, 1234)
+
+
 def test_roots_own_folder_is_worked_on_as_root(app: SmallApp) -> None:
     give(0, app.database.parent, app.uploads, app.backups)
     assert as_root(app, "backup", "one").err == ""

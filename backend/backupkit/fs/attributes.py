@@ -127,11 +127,13 @@ class Keeper:
         if (there := of_open(where)) == wanted:  # the usual case: neither has any
             return self.count(wanted, wanted, path)
         mode = stat.S_IMODE(os.stat(where).st_mode)
-        os.chmod(where, mode | 0o600)  # setting an attribute needs write permission
+        if mode | 0o600 != mode:
+            os.chmod(where, mode | 0o600)  # setting an attribute needs write permission
         for name in there.keys() - wanted.keys():
             os.removexattr(where, name)
         kept = [name for name in wanted if self._set(where, name, wanted[name], there)]
-        os.chmod(where, mode)  # the ACL may have changed it, and agrees with this one
+        if stat.S_IMODE(os.stat(where).st_mode) != mode:
+            os.chmod(where, mode)  # the ACL may have changed it, and agrees with this one
         self.count(wanted, kept, path)
 
     def can_keep(self, wanted: Attributes) -> Attributes:

@@ -134,13 +134,15 @@ def set_attributes(handle: int, owner: tuple[int, int], mode: int, changed: int)
 def set_owner_mode_times(place: int | str | Path, owner: tuple[int, int], mode: int, times: tuple[int, int]) -> None:
     """Set owner (if we are root), mode and times (of access and change, in ns) of a file or folder.
 
-    In this order, as chown clears bits of the mode; and only another owner, as it clears file capabilities too.
+    In this order, as chown clears bits of the mode; and only another owner, as it clears file capabilities too. Nor is
+    the same mode set again: that clears the setgid bit of a folder whose group we are not in.
     """
-    if os.geteuid() == 0:
-        facts = os.stat(place)
-        if (facts.st_uid, facts.st_gid) != owner:
-            os.chown(place, *owner)
-    os.chmod(place, mode)
+    facts = os.stat(place)
+    is_anothers = os.geteuid() == 0 and (facts.st_uid, facts.st_gid) != owner
+    if is_anothers:
+        os.chown(place, *owner)
+    if is_anothers or stat.S_IMODE(facts.st_mode) != mode:
+        os.chmod(place, mode)
     os.utime(place, ns=times)
 
 
