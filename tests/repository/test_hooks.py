@@ -165,6 +165,13 @@ def test_an_after_hook_that_fails_is_a_warning_and_the_result_stands(app: SmallA
     assert (last["outcome"], last["warnings"]) == ("warning", [warning])
 
 
+def test_a_backup_that_its_after_hook_moved_away_is_not_called_on_disk_without_a_warning(app: SmallApp) -> None:
+    configure(app, """after_backup = ["sh", "-c", 'mv "$BACKUP_PATH" elsewhere']""")
+    warning = f"one is not in {app.backups} any more: it was moved or removed while after_backup ran."
+    assert f"Warning: {warning}" in run_here(app, "backup", "one", check=3).err
+    assert (app.folder / "elsewhere").is_dir()
+
+
 def test_on_error_hears_of_the_error_and_a_failure_of_its_own_changes_no_exit_code(telling: SmallApp) -> None:
     telling.database.write_bytes(b"")
     failed = run_here(telling, "backup", "one", check=13)

@@ -81,7 +81,17 @@ def _make_with_hooks(
     with hook.around(work):
         created = _warn_if_unreadable_schema(settings, make_backup(settings, request, work.emit, clock), work.emit)
         work.about(created.backup)
-    return replace(created, warnings=(*created.warnings, *hook.warnings))
+    return replace(created, warnings=(*created.warnings, *hook.warnings, *_moved_away(created, work.emit)))
+
+
+def _moved_away(created: Created, emit: EventListener) -> tuple[str, ...]:
+    """Return and emit a warning if the backup is not at its place any more, after the hook `after_backup`."""
+    path = created.backup.path
+    if path.is_dir():
+        return ()
+    warning = f"{path.name} is not in {path.parent} any more: it was moved or removed while after_backup ran."
+    emit(Warned(warning))
+    return (warning,)
 
 
 def _push_if_configured(settings: Settings, created: Created, emit: EventListener, clock: Clock) -> Created:
