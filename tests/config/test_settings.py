@@ -395,6 +395,7 @@ def test_no_text_in_the_environment_leads_to_a_traceback(bare: Path, name: str, 
 @example(name="database", value="a\0b")
 @example(name="uploads", value=False)
 @example(name="dir", value=["x"])
+@example(name="self", value=1)
 def test_no_value_in_the_file_leads_to_a_traceback(bare: Path, name: str, value: Any) -> None:
     try:
         line = f"{json.dumps(name, ensure_ascii=False)} = {as_toml(value)}\n".encode()
@@ -420,3 +421,10 @@ def as_toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{as_toml(key)} = {as_toml(inner)}" for key, inner in value.items()) + "}"
     return str(value)
+
+
+@pytest.mark.parametrize("name", ["self", "", "given", "_given", "values"])
+def test_a_key_that_python_uses_itself_is_no_setting(folder: Path, name: str) -> None:
+    (folder / "backup.toml").write_text(f"{json.dumps(name)} = 1\n")
+    with pytest.raises(Refused, match="is not a setting"):
+        load_settings(folder)

@@ -416,7 +416,7 @@ class Settings(CheckedTable):
     _part: str = ""
     _tree: Path | None = None
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, /, **given: Any) -> None:
         super().__init__(**self.with_environment(given))
 
     @classmethod

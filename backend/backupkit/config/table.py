@@ -85,10 +85,11 @@ def _steps(given: Step | tuple[Step, ...]) -> tuple[Step, ...]:
 class CheckedTable:
     """A table of settings. Values are given by name; raise `Invalid` for the first one that is not allowed."""
 
-    def __init__(self, **given: object) -> None:
+    def __init__(self, /, **given: object) -> None:
         known = fields(type(self))
-        if unknown := next((name for name in given if name not in known), None):
-            raise Invalid(unknown, "is not a setting", given[unknown], is_unknown=True)
+        for name in given:
+            if name not in known:
+                raise Invalid(name, "is not a setting", given[name], is_unknown=True)
         values: dict[str, Any] = {}
         for name, declared in known.items():
             values[name] = _checked(name, declared, given.get(name, declared.default), values)
@@ -112,7 +113,7 @@ class CheckedTable:
         """Return each setting's value by its name, in the order in which the class lists them."""
         return {name: self.__dict__[name] for name in fields(type(self))}
 
-    def replaced(self, **changes: object) -> Self:
+    def replaced(self, /, **changes: object) -> Self:
         """Return a copy with other values for some settings, which are not checked again."""
         copy = object.__new__(type(self))
         kept = {name: value for name, value in vars(self).items() if name.startswith("_")}  # nothing that is cached
