@@ -52,7 +52,7 @@ HEAVY = {"pydantic", "alembic", "sqlalchemy", "tomlkit", "apprise", "requests", 
 @pytest.mark.parametrize(
     ("words", "not_needed"),
     [
-        (["--help"], {"rich", "markdown_it", "msgspec", "backupkit.config.settings"}),
+        (["--help"], {"rich", "markdown_it", "backupkit.config.settings"}),
         (
             ["list"],
             {
