@@ -83,8 +83,7 @@ def databases_by_name(value: object, earlier: Earlier) -> dict[str, DatabaseTabl
     paths = [str(earlier["database"]), *(one.path for one in found.values())]
     if len(set(paths)) < len(paths):
         _fail("names one database twice")
-    if two := colliding([Path(one).name for one in paths], []):
-        _fail(f"cannot be in one backup: {two} would have the same name there")
+    _require_distinct([Path(one).name for one in paths], [])
     return found
 
 
@@ -105,9 +104,13 @@ def trees_by_name(value: object, earlier: Earlier) -> dict[str, TreeTable]:
             _fail(f"overlap: {tree} and {other}")
         taken.append(tree)
     names = [earlier["database"].name, *(Path(one.path).name for one in earlier["databases"].values())]
-    if two := colliding(names, list(found)):
-        _fail(f"cannot be in one backup: {two} would have the same name there")
+    _require_distinct(names, list(found))
     return found
+
+
+def _require_distinct(databases: list[str], folders: list[str]) -> None:
+    if two := colliding(databases, folders):
+        _fail(f"cannot be in one backup: {two} would have the same name there")
 
 
 # After it

@@ -417,10 +417,10 @@ class Settings(CheckedTable):
     _tree: Path | None = None
 
     def __init__(self, /, **given: Any) -> None:
-        super().__init__(**self.with_environment(given))
+        super().__init__(**self._with_environment(given))
 
     @classmethod
-    def with_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def _with_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Return the values, overridden by those of the environment."""
         if not cls.reads_environment:
             return given

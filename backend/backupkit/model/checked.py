@@ -43,9 +43,8 @@ def explained(error: ValueError) -> tuple[str, str]:
     where = _steps(place["path"]) if place else []
     what = text[: place.start()] if place else text
     if field := _FIELD.fullmatch(what):
-        return ".".join((*where, field["name"])), "is missing" if field[
-            "problem"
-        ] == "missing required" else "is unknown"
+        problem = "is missing" if field["problem"] == "missing required" else "is unknown"
+        return ".".join((*where, field["name"])), problem
     return ".".join(where), _plain(what)
 
 

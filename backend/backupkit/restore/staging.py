@@ -111,10 +111,7 @@ def verified(
         try:
             known = _traits_by_tree(backup, only, checksums, emit, verify_while_staging)
             found = [
-                replace(
-                    done.result(),
-                    traits=known.get(one.uploads.name if one.uploads else "", known[""]),
-                )
+                replace(done.result(), traits=known.get(one.uploads.name if one.uploads else "", known[""]))
                 for one, done in zip(sources, pending, strict=True)
             ]
             for one in found:

@@ -15,7 +15,6 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from backupkit.fs import attributes, descriptors, disk, staging_area, tree
 from backupkit.fs.attributes import Attributes, Keeper
@@ -203,8 +202,8 @@ def summarise(found: Iterable[Difference], live: Path, owners: bool) -> tuple[Su
         if closed is None and one.action != "dress" and below != looked_at:
             looked_at = below
             closed = live / below if _is_read_only(live / below) else None
-    summary = Summary(numbers["add"], numbers["change"], numbers["remove"], needed)
-    return replace(summary, with_new_rights=numbers["rights"], new_rights=new_rights), closed
+    counts = (numbers["add"], numbers["change"], numbers["remove"])
+    return Summary(*counts, needed, with_new_rights=numbers["rights"], new_rights=new_rights), closed
 
 
 def _new_rights(one: Difference, owners: bool) -> str:
