@@ -17,11 +17,11 @@ import pytest
 
 from backupkit.backup.create import backup_of_today, create_backup
 from backupkit.config.settings import Settings
+from backupkit.fs import attributes
 from backupkit.model.backup import BackupRequest, Metadata
 from backupkit.model.errors import SourceBroken
 from backupkit.model.events import Event, Warned
 from backupkit.repository import manifest, store
-from backupkit.upload_files import archiver
 from small_app import HEAD, MERGED, NOON, REMINDERS, SALARY, SmallApp, tree
 
 
@@ -210,19 +210,22 @@ def test_an_uploads_folder_that_is_itself_a_link_is_backed_up(app: SmallApp, tmp
     assert tree(app.backups / "first" / "uploads") == tree(elsewhere)
 
 
-def test_a_file_that_changes_while_it_is_copied_is_taken_again(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = app.write_upload("growing", b"old")
-    real = archiver.disk.copy_contents
+@pytest.mark.parametrize("size", [3, 300_000], ids=["small", "large"])
+def test_a_file_that_changes_while_it_is_copied_is_taken_again(
+    app: SmallApp, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    path = app.write_upload("growing", b"o" * size)
+    real = attributes.of_open
     calls: list[Path] = []
 
-    def copy_and_disturb(source: int, target: int, sparse: bool = False) -> tuple[int, str]:
-        copied = real(source, target, sparse)
-        if not calls and os.readlink(f"/proc/self/fd/{source}") == str(path):
+    def ask_and_disturb(where: int | str) -> attributes.Attributes:
+        """The attributes are read after the content."""
+        if not calls and os.readlink(f"/proc/self/fd/{where}") == str(path):
             calls.append(path)
             path.write_bytes(b"new content")
-        return copied
+        return real(where)
 
-    monkeypatch.setattr(archiver.disk, "copy_contents", copy_and_disturb)
+    monkeypatch.setattr(attributes, "of_open", ask_and_disturb)
     metadata = back_up(app)
     assert calls
     assert (app.backups / "first" / "uploads" / "growing").read_bytes() == b"new content"

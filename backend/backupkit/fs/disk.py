@@ -289,6 +289,18 @@ def copy_contents(source: int, target: int, facts: os.stat_result) -> tuple[int,
     return write_contents(_chunks(source, facts.st_size), target, facts.st_blocks * 512 < facts.st_size)
 
 
+def may_share_blocks(facts: os.stat_result) -> bool:
+    """Return whether a copy may share the blocks of a file with these facts: its file system has not refused it yet."""
+    return facts.st_dev not in _devices_without_reflinks
+
+
+def write_all(target: int, content: bytes) -> None:
+    """Write all of the content, in as many calls as that takes."""
+    written = os.write(target, content)
+    while written < len(content):
+        written += os.write(target, memoryview(content)[written:])
+
+
 def write_contents(chunks: Iterable[bytes], target: int, sparse: bool = False) -> tuple[int, str]:
     """Return the bytes written and their SHA-256; not yet synced. Chunks of zeros become holes if `sparse`."""
     digest, size = hashlib.sha256(), 0
@@ -297,7 +309,7 @@ def write_contents(chunks: Iterable[bytes], target: int, sparse: bool = False) -
         if sparse and chunk.count(0) == len(chunk):
             os.lseek(target, len(chunk), os.SEEK_CUR)
         else:
-            _write_all(target, chunk)
+            write_all(target, chunk)
         size += len(chunk)
     if sparse:
         os.ftruncate(target, size)
@@ -474,7 +486,7 @@ def _copy_in_kernel(source: int, target: int, facts: os.stat_result) -> bool:
 
 def _clone(source: int, target: int, facts: os.stat_result) -> bool:
     """Share the source's blocks with the target (FICLONE: XFS, Btrfs, bcachefs); return whether that worked."""
-    if facts.st_dev in _devices_without_reflinks:
+    if not may_share_blocks(facts):
         return False
     try:
         fcntl.ioctl(target, _FICLONE, source)
@@ -510,12 +522,6 @@ def _path_of(handle: int) -> str | None:
         return os.readlink(f"/proc/self/fd/{handle}")
     except OSError:
         return None
-
-
-def _write_all(target: int, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(target, view) :]
 
 
 def _write_in_place(path: Path, content: bytes) -> None:

@@ -441,7 +441,7 @@ def _parse(raw: bytes) -> tuple[str, str]:
 
 def escaped(path: str) -> str:
     """Return the path escaped onto one line, as `sha256sum` does."""
-    return _SPECIAL.sub(lambda found: _ESCAPES[found.group()], path)
+    return _SPECIAL.sub(lambda found: _ESCAPES[found.group()], path) if _SPECIAL.search(path) else path
 
 
 def unescaped(line: str) -> str:

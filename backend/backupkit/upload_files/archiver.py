@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -23,21 +23,16 @@ from backupkit.model.backup import DatabaseFacts, UploadsFacts
 from backupkit.model.events import EventListener, Progress, Warned, silence
 from backupkit.model.names import first_of, printable
 from backupkit.repository.files_cache import ParentBackup
-from backupkit.upload_files import walk
+from backupkit.upload_files import live_file, walk
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
 
-_ATTEMPTS = 6  # to copy one file without a change in between
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 _MOST_WARNINGS = 100
+_PROGRESS_STEP = 1 << 18  # bytes: an event costs as much as the copy of a very small file
 _ROUNDS = 5  # searches for files that were moved meanwhile, each much shorter than the one before
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # nothing is there, or a link or a socket
-_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Record = Callable[[str, os.stat_result, str, int], None]
 TakeDatabase = Callable[[Path, Path], DatabaseFacts | None]
 """Copies a live SQLite database to a new file; returns None if it is no database, or SQLite cannot read it."""
@@ -184,6 +179,8 @@ class _Copying(Struct):
     files: int = 0
     bytes: int = 0
     added: int = 0
+    next_progress: int = 1
+    """The number of copied bytes from which on the next progress is emitted."""
     folders: int = 0
     links: int = 0
     links_out: int = 0
@@ -227,6 +224,8 @@ class _Copying(Struct):
 
     def end_ordered_walk(self) -> None:
         """End the ordered walk: from here on no file is looked up in the earlier backup, or recorded."""
+        if self.added:
+            self.emit_progress()
         self.is_late, self.earlier = True, None
 
     def warn_of_missing(self) -> None:
@@ -272,8 +271,13 @@ class _Copying(Struct):
             self.late[path] = checksum
         else:
             self.record(path, facts, checksum, attributes)
-        if added:
-            self.emit(Progress(self.added))
+        if self.added >= self.next_progress:
+            self.emit_progress()
+
+    def emit_progress(self) -> None:
+        """Emit the bytes that were copied so far."""
+        self.emit(Progress(self.added))
+        self.next_progress = self.added + _PROGRESS_STEP
 
 
 def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
@@ -378,10 +382,10 @@ def _try_entry(folders: _Folders, name: str, inode: int, level: _Level, copying:
     path = f"{level.path}{name}"
     try:
         inner = _copy_entry(folders, name, path, level, copying)
-    except _Gone:
+    except live_file.Gone:
         copying.missing[inode] = path
         return None
-    except _Unreadable as error:
+    except live_file.Unreadable as error:
         copying.warn(path, f"cannot be read ({error}), and is not in the backup.")
         return None
     except OSError as error:
@@ -394,7 +398,7 @@ def _try_entry(folders: _Folders, name: str, inode: int, level: _Level, copying:
 
 def _copy_entry(folders: _Folders, name: str, path: str, within: _Level, copying: _Copying) -> _Level | None:
     """Copy one entry to the draft. Make and enter a folder, and return its level: the caller copies its contents."""
-    facts = _call_live(os.stat, name, dir_fd=folders.source.handle, follow_symlinks=False)
+    facts = live_file.call(os.stat, name, dir_fd=folders.source.handle, follow_symlinks=False)
     if copying.skip(path, facts, within.facts) or copying.is_part_of_database(path):
         return None
     copying.moved += copying.is_late and facts.st_mtime_ns < copying.started
@@ -414,7 +418,7 @@ def _copy_entry(folders: _Folders, name: str, path: str, within: _Level, copying
     elif not _link_in_draft(folders, name, path, facts, copying) and not _link_unchanged(
         folders, name, path, facts, copying
     ):
-        _copy_file(folders, name, path, copying)
+        _copy_file(folders, name, path, facts, copying)
     return None
 
 
@@ -434,7 +438,7 @@ def _copy_database(folders: _Folders, name: str, path: str, facts: os.stat_resul
         with disk.Opened(made, os.O_RDWR | os.O_NOFOLLOW) as copied:
             disk.set_attributes(copied, facts)
             before = copying.keeper.kept
-            copying.keeper.set(copied, _call_live(attributes.of_name, name, folders.source.handle), path)
+            copying.keeper.set(copied, live_file.call(attributes.of_name, name, folders.source.handle), path)
             size = os.fstat(copied).st_size
         os.rename(made, target)
     finally:
@@ -459,19 +463,21 @@ def _enter_live(source: tree.OpenFolder, name: str, path: str) -> _Level:
     try:
         source.enter(name)
     except OSError as error:
-        raise _translate_error(error) from error
+        raise live_file.translate_error(error) from error
     try:
         return _level_of(source, path)
     except OSError as error:
         source.leave()
-        raise _translate_error(error) from error
+        raise live_file.translate_error(error) from error
 
 
 def _read_link(name: str, source: int) -> str:
     try:
         return os.readlink(name, dir_fd=source)
     except OSError as error:
-        raise _Gone if error.errno == errno.EINVAL else _translate_error(error) from error  # no longer a link
+        raise (
+            live_file.Gone if error.errno == errno.EINVAL else live_file.translate_error(error)
+        ) from error  # no longer a link
 
 
 def _link_in_draft(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
@@ -539,7 +545,7 @@ def _count_kept_attributes(folders: _Folders, name: str, path: str, known: int |
         copying.keeper.kept += known
         return known
     assert folders.before.handle is not None
-    live = _call_live(attributes.of_name, name, folders.source.handle)
+    live = live_file.call(attributes.of_name, name, folders.source.handle)
     with suppress(OSError):
         sealed = attributes.of_name(name, folders.before.handle)
         if sealed == copying.keeper.can_keep(live):
@@ -549,88 +555,34 @@ def _count_kept_attributes(folders: _Folders, name: str, path: str, known: int |
 
 
 def _is_of_content(name: str, folder: int, facts: os.stat_result, checksum: str) -> bool:
-    with _open_live(name, folder) as handle:
+    with live_file.opened(name, folder) as handle:
         try:
             same = disk.hash_contents(handle) == checksum
         except disk.ReadError as error:
-            raise _translate_error(error) from error
-        return same and tree.signature(_stat_live(handle)) == tree.signature(facts)
+            raise live_file.translate_error(error) from error
+        return same and tree.signature(live_file.facts_of(handle)) == tree.signature(facts)
 
 
-def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> None:
+def _copy_file(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> None:
+    """Copy a file, which had these facts a moment ago, with its attributes."""
+    small = live_file.read_small(name, folders.source.handle, facts)
+    if small and small.content.startswith(_MAGIC) and _copy_database(folders, name, path, facts, copying):
+        return
+    before = copying.keeper.kept
     with disk.Opened(name, _NEW, folders.target.handle) as copied:
         try:
-            is_stable, facts, checksum, found = _copy_until_stable(folders.source.handle, name, copied)
-            if os.pread(copied, len(_MAGIC), 0) == _MAGIC and _copy_database(folders, name, path, facts, copying):
-                return
-            before = copying.keeper.kept
-            copying.keeper.set(copied, found, path)
+            if small:
+                written = live_file.write_small(small, facts, copied)
+            else:
+                written = live_file.copy_until_stable(name, folders.source.handle, copied)
+                if os.pread(copied, len(_MAGIC), 0) == _MAGIC and _copy_database(folders, name, path, facts, copying):
+                    return
+            copying.keeper.set(copied, written.attributes, path)
         except BaseException:
             os.unlink(name, dir_fd=folders.target.handle)
             raise
-    if not is_stable:
+    if not written.is_stable:
         copying.warn(
             path, "changed in every attempt to copy it; the backup has the last copy, which may mix two states."
         )
-    copying.file(path, facts, checksum, facts.st_size, copying.keeper.kept - before)
-
-
-def _copy_until_stable(source: int, name: str, copied: int) -> tuple[bool, os.stat_result, str, Attributes]:
-    """Copy the file, again while it changes.
-
-    Return whether the copy is of one state of the file, and that state's facts, SHA-256 and attributes.
-    """
-    for attempt in range(_ATTEMPTS):
-        with _open_live(name, source) as original:
-            before = _stat_live(original)
-            if attempt:
-                os.ftruncate(copied, 0)
-                os.lseek(copied, 0, os.SEEK_SET)
-            try:
-                size, checksum = disk.copy_contents(original, copied, before)
-            except disk.ReadError as error:
-                raise _translate_error(error) from error
-            found = _call_live(attributes.of_open, original)
-            after = _stat_live(original)
-            disk.set_attributes(copied, after)
-        if tree.signature(before) == tree.signature(after) and size == after.st_size:
-            return True, after, checksum, found
-        time.sleep(0.02 * 2**attempt)
-    return False, after, checksum, found
-
-
-class _Gone(Exception):
-    """A listed entry has disappeared, or has another form now."""
-
-
-class _Unreadable(Exception):
-    """The live file or folder cannot be read; the text says why."""
-
-
-def _open_live(name: str, within: int) -> disk.Opened:
-    try:
-        return disk.Opened(name, _FILE, within)
-    except OSError as error:
-        raise _translate_error(error) from error
-
-
-def _stat_live(handle: int) -> os.stat_result:
-    return _call_live(os.fstat, handle)
-
-
-def _call_live(ask: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Call a function of the live file system, and translate its errors."""
-    try:
-        return ask(*arguments, **named)
-    except OSError as error:
-        raise _translate_error(error) from error
-
-
-def _translate_error(error: OSError) -> Exception:
-    """Return what an error of the live file system means for one file: `_Gone` or `_Unreadable`.
-
-    An error of this process, as too many open files, is returned as it is: every other file would meet it too.
-    """
-    if error.errno in _GONE:
-        return _Gone()
-    return error if error.errno in _OF_THE_PROCESS else _Unreadable(error.strerror)
+    copying.file(path, written.facts, written.checksum, written.facts.st_size, copying.keeper.kept - before)

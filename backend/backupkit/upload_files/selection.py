@@ -68,14 +68,19 @@ class Selection:
     excluded: tuple[Patterns, ...] = ()
     met: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        # To tell of most files, each with one call, that no other check is needed.
+        self._reserved = (STAGING, *(one.name for one in self.databases))
+        self._inodes = {inode for _, inode in self.apart}
+
     def leaves_out(self, path: str, facts: os.stat_result, within: os.stat_result) -> bool:
         """Return whether a live entry is no upload; `within` is the `stat` of its folder."""
         is_folder = stat.S_ISDIR(facts.st_mode)
         is_out = (
             path == STAGING
             or self._is_database(path.rpartition("/")[2], within)
-            or self._is_apart(tree.inode(facts))
-            or self._is_excluded(path, is_folder)
+            or (facts.st_ino in self._inodes and self._is_apart(tree.inode(facts)))
+            or (bool(self.excluded) and self._is_excluded(path, is_folder))
             or (is_folder and self.marked.has(path))
         )
         if is_out:
@@ -93,13 +98,12 @@ class Selection:
         return path == STAGING or self._is_excluded(path, is_folder) or self.marked.holds(path)
 
     def _is_database(self, name: str, within: os.stat_result) -> bool:
-        for one in self.databases:  # noqa: SIM110 - a generator would cost more than all other checks of a file
-            if one.has_the_name(name) and tree.inode(within) == one.folder:
-                return True
-        return False
+        return name.startswith(self._reserved) and any(
+            one.has_the_name(name) and tree.inode(within) == one.folder for one in self.databases
+        )
 
     def _is_excluded(self, path: str, is_folder: bool) -> bool:
-        return bool(self.excluded) and any(patterns.match(path, is_folder) for patterns in self.excluded)
+        return any(patterns.match(path, is_folder) for patterns in self.excluded)
 
     def _is_apart(self, found: Identity) -> bool:
         # The inode is read again: that of a removed file may be an upload's now.

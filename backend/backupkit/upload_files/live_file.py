@@ -1,0 +1,130 @@
+"""Copy one live file while the app may write to it: the copy is of one state of the file, or is reported as unstable.
+
+Its errors tell what they mean for this one file: it is gone, or it cannot be read.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple, ParamSpec, TypeVar
+
+from backupkit.fs import attributes, disk, tree
+from backupkit.fs.attributes import Attributes
+
+_ATTEMPTS = 6  # to copy one file without a change in between
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # nothing is there, or a link or a socket
+_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_SMALL = 1 << 18  # bytes of a file that is read whole before its copy is made
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Gone(Exception):
+    """A listed entry has disappeared, or has another form now."""
+
+
+class Unreadable(Exception):
+    """The live file or folder cannot be read; the text says why."""
+
+
+class Copied(NamedTuple):
+    """A finished copy: whether it is of one state of the file, and that state's facts, SHA-256 and attributes."""
+
+    is_stable: bool
+    facts: os.stat_result
+    checksum: str
+    attributes: Attributes
+
+
+class Content(NamedTuple):
+    """The whole content of a small file, and its attributes."""
+
+    content: bytes
+    attributes: Attributes
+
+
+def read_small(name: str, within: int, facts: os.stat_result) -> Content | None:
+    """Return what is in a small file, or None if it is large, sparse, or not as `facts` say any more.
+
+    Also None where its file system may share blocks, which `copy_until_stable` does.
+    """
+    size = facts.st_size
+    if size > _SMALL or facts.st_blocks * 512 < size or disk.may_share_blocks(facts):
+        return None
+    try:
+        handle = os.open(name, _FILE, dir_fd=within)
+        try:
+            content = os.read(handle, size + 1)
+            found = attributes.of_open(handle)
+            after = os.fstat(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise translate_error(error) from error
+    is_same = tree.inode(after) == tree.inode(facts) and tree.signature(after) == tree.signature(facts)
+    return Content(content, found) if is_same and len(content) == size else None
+
+
+def write_small(small: Content, facts: os.stat_result, copied: int) -> Copied:
+    """Write that content to the open new file, with owner, mode and times; return the copy's facts."""
+    disk.write_all(copied, small.content)
+    disk.set_attributes(copied, facts)
+    return Copied(True, facts, hashlib.sha256(small.content).hexdigest(), small.attributes)
+
+
+def copy_until_stable(name: str, within: int, copied: int) -> Copied:
+    """Copy the file to the open new one, again while it changes."""
+    for attempt in range(_ATTEMPTS):
+        with opened(name, within) as original:
+            before = facts_of(original)
+            if attempt:
+                os.ftruncate(copied, 0)
+                os.lseek(copied, 0, os.SEEK_SET)
+            try:
+                size, checksum = disk.copy_contents(original, copied, before)
+            except disk.ReadError as error:
+                raise translate_error(error) from error
+            found = call(attributes.of_open, original)
+            after = facts_of(original)
+            disk.set_attributes(copied, after)
+        if tree.signature(before) == tree.signature(after) and size == after.st_size:
+            return Copied(True, after, checksum, found)
+        time.sleep(0.02 * 2**attempt)
+    return Copied(False, after, checksum, found)
+
+
+def opened(name: str, within: int) -> disk.Opened:
+    """Open a live file for a block."""
+    try:
+        return disk.Opened(name, _FILE, within)
+    except OSError as error:
+        raise translate_error(error) from error
+
+
+def facts_of(handle: int) -> os.stat_result:
+    """Return what `fstat` says of an open live file."""
+    return call(os.fstat, handle)
+
+
+def call(ask: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Call a function of the live file system, and translate its errors."""
+    try:
+        return ask(*arguments, **named)
+    except OSError as error:
+        raise translate_error(error) from error
+
+
+def translate_error(error: OSError) -> Exception:
+    """Return what an error of the live file system means for one file: `Gone` or `Unreadable`.
+
+    An error of this process, as too many open files, is returned as it is: every other file would meet it too.
+    """
+    if error.errno in _GONE:
+        return Gone()
+    return error if error.errno in _OF_THE_PROCESS else Unreadable(error.strerror)
