@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from backupkit.model.operation import Operation
 
 
+PROGRESS_STEP = 1 << 18
+"""Bytes between two events of progress over many files: an event costs as much as the copy of a very small file."""
+
+
 class Step(Struct, frozen=True):
     """The beginning of a piece of work: `total` is in `unit`, or None if it is not known."""
 

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from backupkit.fs import attributes, descriptors, disk, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import DatabaseFacts, UploadsFacts
-from backupkit.model.events import EventListener, Progress, Warned, silence
+from backupkit.model.events import PROGRESS_STEP, EventListener, Progress, Warned, silence
 from backupkit.model.names import first_of, printable
 from backupkit.repository.files_cache import ParentBackup
 from backupkit.upload_files import live_file, walk
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 _MOST_WARNINGS = 100
-_PROGRESS_STEP = 1 << 18  # bytes: an event costs as much as the copy of a very small file
 _ROUNDS = 5  # searches for files that were moved meanwhile, each much shorter than the one before
 
 Record = Callable[[str, os.stat_result, str, int], None]
@@ -277,7 +276,7 @@ class _Copying(Struct):
     def emit_progress(self) -> None:
         """Emit the bytes that were copied so far."""
         self.emit(Progress(self.added))
-        self.next_progress = self.added + _PROGRESS_STEP
+        self.next_progress = self.added + PROGRESS_STEP
 
 
 def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
@@ -572,7 +571,7 @@ def _copy_file(folders: _Folders, name: str, path: str, facts: os.stat_result, c
     with disk.Opened(name, _NEW, folders.target.handle) as copied:
         try:
             if small:
-                written = live_file.write_small(small, facts, copied)
+                written = live_file.write_small(small, copied)
             else:
                 written = live_file.copy_until_stable(name, folders.source.handle, copied)
                 if os.pread(copied, len(_MAGIC), 0) == _MAGIC and _copy_database(folders, name, path, facts, copying):

@@ -7,6 +7,7 @@ checksum while it is staged; a file whose content is live already is not staged.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections import Counter
@@ -16,10 +17,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from backupkit.fs import attributes, descriptors, disk, staging_area, tree
+from backupkit.fs import attributes, descriptors, disk, small_file, staging_area, tree
 from backupkit.fs.attributes import Attributes, Keeper
+from backupkit.fs.small_file import SmallFile
 from backupkit.fs.tree import Entry
-from backupkit.model.events import EventListener, Progress, Step, Warned, adding_up, silence
+from backupkit.model.events import PROGRESS_STEP, EventListener, Progress, Step, Warned, adding_up, silence
 from backupkit.model.names import printable
 from backupkit.repository import manifest
 from backupkit.repository.files_cache import ParentBackup
@@ -30,6 +32,9 @@ from backupkit.upload_files.selection import Selection
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+
+_Copied = tuple[int, os.stat_result, Attributes]
+"""A copy's size, and the facts and attributes of the file that was copied."""
 
 Sealed = Callable[[str], str | None]
 """Returns the SHA-256 that a file of the wanted tree was sealed with; paths must come in the order of a walk."""
@@ -236,7 +241,7 @@ def stage(
     stays, with a warning.
     """
     emit(Step("Staging the uploads", total))
-    done = 0
+    done = shown = 0
     with (
         staging_area.opened(places.live, "uploads", restore) as area,
         descriptors.naming(staging_area.place_of(places.live, "uploads")),
@@ -250,11 +255,13 @@ def stage(
                 staging.unsafe.add(one.path)
                 continue
             size, operation = staging.stage_one(one, str(number))
-            if size:
-                done += size
+            done += size
+            if done - shown > PROGRESS_STEP:
+                shown = done
                 emit(Progress(done))
             if operation:
                 write_operation(operations, operation)
+        emit(Progress(done))
         staging.warn_of_lost(emit)
 
 
@@ -525,20 +532,15 @@ class _Staging:
             return attributes.of_name(name, folder)
 
     def _copy(self, one: Difference, staged: str) -> tuple[int, Attributes | None]:
-        with (
-            self._wanted.of(one.path) as (within, name),
-            _wanted_file(name, within, one) as original,
-            self._area.of(staged) as (folder, new),
-            disk.Opened(new, _NEW, folder) as copied,
-        ):
-            facts = os.fstat(original)
-            size = _copy_content(original, copied, facts, one)
-            disk.set_attributes(copied, facts, self._owner)
-            if not one.attributes:
-                return size, None
-            wanted = attributes.of_open(original)
-            self._keeper.set(copied, wanted, one.path)
-            return size, wanted
+        with self._wanted.of(one.path) as (within, name), self._area.of(staged) as (folder, new):
+            small = _read_small(name, within, one)
+            with disk.Opened(new, _NEW, folder) as copied:
+                size, facts, wanted = _write(small, copied) if small else _copy_large(name, within, one, copied)
+                disk.set_attributes(copied, facts, self._owner)
+                if not one.attributes:
+                    return size, None
+                self._keeper.set(copied, wanted, one.path)
+                return size, wanted
 
     def _link(self, entry: Entry, staged: str) -> None:
         owner, time = self._owner or (entry.facts.st_uid, entry.facts.st_gid), entry.facts.st_mtime_ns
@@ -571,24 +573,51 @@ class _Staging:
             emit(Warned(text))
 
 
-def _wanted_file(name: str, within: int, one: Difference) -> disk.Opened:
+def _read_small(name: str, within: int, one: Difference) -> SmallFile | None:
+    """Return what is in a small wanted file, or None if it is not small; raise `Altered` if it is not as sealed."""
+    assert one.wanted is not None
     try:
-        return disk.Opened(name, _FILE, within)
+        found = small_file.read(name, within, one.wanted.facts, one.attributes)
     except OSError as error:
-        if one.checksum is None or isinstance(error, PermissionError):
-            raise
-        what = manifest.MISSING if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-        raise Altered(one.path, what) from error
+        raise _altered(one, error) from error
+    if found and one.checksum not in (None, hashlib.sha256(found.content).hexdigest()):
+        raise Altered(one.path, manifest.ALTERED)
+    return found
+
+
+def _write(small: SmallFile, copied: int) -> _Copied:
+    disk.write_all(copied, small.content)
+    return len(small.content), small.facts, small.attributes
+
+
+def _copy_large(name: str, within: int, one: Difference, copied: int) -> _Copied:
+    """Copy the content of a wanted file; raise `Altered` if it is not as it was sealed."""
+    try:
+        opened = disk.Opened(name, _FILE, within)
+    except OSError as error:
+        raise _altered(one, error) from error
+    with opened as original:
+        facts = os.fstat(original)
+        size = _copy_content(original, copied, facts, one)
+        return size, facts, attributes.of_open(original) if one.attributes else attributes.NOTHING
+
+
+def _altered(one: Difference, error: OSError) -> Exception:
+    """Return what it means that a wanted file cannot be opened or read: that it is damaged, if it was sealed."""
+    if one.checksum is None or isinstance(error, PermissionError):
+        return error
+    return Altered(
+        one.path, manifest.MISSING if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+    )
 
 
 def _copy_content(original: int, copied: int, facts: os.stat_result, one: Difference) -> int:
-    """Copy the content and return its size; raise `Altered` if a sealed file differs from its checksum."""
     if one.checksum is None:
         return disk.copy_open(original, copied, facts)
     try:
         size, checksum = disk.copy_contents(original, copied, facts)
     except disk.ReadError as error:
-        raise Altered(one.path, f"cannot be read: {error.strerror}") from error
+        raise _altered(one, error) from error
     if checksum != one.checksum:
         raise Altered(one.path, manifest.ALTERED)
     return size

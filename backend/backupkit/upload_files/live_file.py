@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, ParamSpec, TypeVar
 
-from backupkit.fs import attributes, disk, tree
+from backupkit.fs import attributes, disk, small_file, tree
 from backupkit.fs.attributes import Attributes
+from backupkit.fs.small_file import SmallFile
 
 _ATTEMPTS = 6  # to copy one file without a change in between
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # nothing is there, or a link or a socket
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-_SMALL = 1 << 18  # bytes of a file that is read whole before its copy is made
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,40 +42,22 @@ class Copied(NamedTuple):
     attributes: Attributes
 
 
-class Content(NamedTuple):
-    """The whole content of a small file, and its attributes."""
-
-    content: bytes
-    attributes: Attributes
-
-
-def read_small(name: str, within: int, facts: os.stat_result) -> Content | None:
-    """Return what is in a small file, or None if it is large, sparse, or not as `facts` say any more.
-
-    Also None where its file system may share blocks, which `copy_until_stable` does.
-    """
-    size = facts.st_size
-    if size > _SMALL or facts.st_blocks * 512 < size or disk.may_share_blocks(facts):
-        return None
+def read_small(name: str, within: int, facts: os.stat_result) -> SmallFile | None:
+    """Return what is in a small live file that has not changed since it had these facts; else None."""
     try:
-        handle = os.open(name, _FILE, dir_fd=within)
-        try:
-            content = os.read(handle, size + 1)
-            found = attributes.of_open(handle)
-            after = os.fstat(handle)
-        finally:
-            os.close(handle)
+        found = small_file.read(name, within, facts)
     except OSError as error:
         raise translate_error(error) from error
-    is_same = tree.inode(after) == tree.inode(facts) and tree.signature(after) == tree.signature(facts)
-    return Content(content, found) if is_same and len(content) == size else None
+    if found is None or tree.inode(found.facts) != tree.inode(facts):
+        return None
+    return found if tree.signature(found.facts) == tree.signature(facts) else None
 
 
-def write_small(small: Content, facts: os.stat_result, copied: int) -> Copied:
-    """Write that content to the open new file, with owner, mode and times; return the copy's facts."""
+def write_small(small: SmallFile, copied: int) -> Copied:
+    """Write that content to the open new file, with owner, mode and times."""
     disk.write_all(copied, small.content)
-    disk.set_attributes(copied, facts)
-    return Copied(True, facts, hashlib.sha256(small.content).hexdigest(), small.attributes)
+    disk.set_attributes(copied, small.facts)
+    return Copied(True, small.facts, hashlib.sha256(small.content).hexdigest(), small.attributes)
 
 
 def copy_until_stable(name: str, within: int, copied: int) -> Copied:
