@@ -53,6 +53,11 @@ def test_the_help_has_the_groups_in_order_and_each_command_in_its_own(app: Small
         assert all(f"\n  {name} " in said[after:before] for name in group)
 
 
+@pytest.mark.parametrize("asked", ["--help", "-h"])
+def test_the_help_without_the_options_of_the_commands_is_that_of_the_whole_program(app: SmallApp, asked: str) -> None:
+    assert app.command(asked, check=0).out == run_here(app, asked, check=0).out
+
+
 @each_command
 def test_the_help_of_a_command_names_what_is_typed_and_no_type_of_python(app: SmallApp, command: str) -> None:
     said = run_here(app, *command.split(), "--help", env=WRAPPED, check=0).out

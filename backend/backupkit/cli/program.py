@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
@@ -96,7 +97,10 @@ def _program(
 def run(app: typer.Typer) -> None:
     """Run the program once, with the arguments of this process."""
     open_missing_streams()
-    _keep_only(app, sys.argv[1:2])
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        _leave_out_options(app)
+    else:
+        _keep_only(app, sys.argv[1:2])
     try:
         app(prog_name=os.environ.get("BACKUP_HOST_COMMAND") or None)
     finally:
@@ -109,3 +113,16 @@ def _keep_only(app: typer.Typer, first_word: Sequence[str]) -> None:
     groups = [one for one in app.registered_groups if one.name in first_word]
     if commands or groups:  # else keep all, for the help or for a suggestion of a similar command
         app.registered_commands, app.registered_groups = commands, groups
+
+
+def _leave_out_options(app: typer.Typer) -> None:
+    """Leave out the options of all commands, which the help of the program does not show: to read them takes long."""
+    for one in app.registered_commands:
+        one.help, one.callback = inspect.getdoc(one.callback), _nothing
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        group.typer_instance.registered_commands = []
+
+
+def _nothing() -> None:
+    """Stand for a command without options."""

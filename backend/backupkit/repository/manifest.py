@@ -62,6 +62,13 @@ _USE_LATER = "Use the version of this toolkit that wrote it, or a later one."
 _TRY_ANOTHER = "Try another backup: `list`. What is in this folder can still be copied out by hand."
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)  # one for all: `list` reads many documents
+
+
 def write_metadata(folder: Path, metadata: Metadata) -> None:
     """Write `backup_metadata.json` into the draft, not synced."""
     text = json.dumps(documents.metadata(metadata), indent=2, ensure_ascii=True) + "\n"
@@ -96,7 +103,8 @@ def _read_once(folder: Path, zone: ZoneInfo, _stamp: tuple[int, str]) -> Metadat
 def _read_metadata(folder: Path, zone: ZoneInfo) -> Metadata:
     path = folder / METADATA_FILE
     try:
-        values = json.loads(disk.read_plain(path, MOST_METADATA), parse_constant=_refuse_constant)
+        content = disk.read_plain(path, MOST_METADATA)
+        values = _decoder.decode(content.decode(json.detect_encoding(content), "surrogatepass"))
     except FileNotFoundError as error:
         raise Damaged(f"{folder} has no {METADATA_FILE}.", _TRY_ANOTHER) from error
     except OSError as error:
@@ -452,10 +460,6 @@ def unescaped(line: str) -> str:
 def is_inside(path: str) -> bool:
     """Return whether a path is relative and stays below the folder it is joined to, links apart."""
     return bool(path) and not path.startswith("/") and "\0" not in path and ".." not in path.split("/")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
 
 
 def _refuse_later_format(path: Path, values: dict[str, Any]) -> None:
