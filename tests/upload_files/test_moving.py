@@ -176,3 +176,45 @@ def test_whatever_is_moved_about_all_the_time_is_in_each_backup_or_named(app: Sm
                 assert list(manifest.verify_checksums(folder)) == []
         finally:
             mover.kill()
+
+
+SIZES = pytest.mark.parametrize("size", [10, 300_000], ids=["small", "large"])
+
+
+@SIZES
+def test_a_file_that_is_replaced_by_a_folder_after_it_was_listed_is_that_folder_in_the_backup(
+    app: SmallApp, size: int
+) -> None:
+    path = app.write_upload("inbox/x.txt", b"x" * size)
+
+    def replace() -> None:
+        path.unlink()
+        path.mkdir()
+        (path / "inner.txt").write_bytes(b"in the folder")
+
+    found, warnings = back_up(app, "x.txt", replace)
+    assert found["inbox/x.txt/inner.txt"] == tree(app.uploads)["inbox/x.txt/inner.txt"]
+    assert [warning.partition(" ")[2][:11] for warning in warnings] == ["disappeared"], "the file is gone, and named"
+
+
+@SIZES
+@pytest.mark.parametrize("is_written_to", [False, True])
+def test_a_file_that_is_replaced_by_a_fifo_after_it_was_listed_is_no_file_of_the_backup(
+    app: SmallApp, size: int, is_written_to: bool
+) -> None:
+    path = app.write_upload("inbox/x.txt", b"x" * size)
+    opened = list[int]()
+
+    def replace() -> None:
+        path.unlink()
+        os.mkfifo(path)
+        if is_written_to:
+            opened.append(os.open(path, os.O_RDWR))
+
+    try:
+        found, warnings = back_up(app, "x.txt", replace)
+    finally:
+        for handle in opened:
+            os.close(handle)
+    assert "inbox/x.txt" not in found
+    assert "inbox/x.txt is a socket, a fifo or a device, and is not in the backup." in warnings

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Callable
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -17,7 +18,8 @@ from backupkit.fs.attributes import Attributes
 from backupkit.fs.small_file import SmallFile
 
 _ATTEMPTS = 6  # to copy one file without a change in between
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # nothing is there, or a link or a socket
+# Nothing is there, or a link, a socket, a folder, a fifo that somebody writes to.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EAGAIN)
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -65,6 +67,8 @@ def copy_until_stable(name: str, within: int, copied: int) -> Copied:
     for attempt in range(_ATTEMPTS):
         with opened(name, within) as original:
             before = facts_of(original)
+            if not stat.S_ISREG(before.st_mode):
+                raise Gone  # a fifo, say, would be copied as an empty file
             if attempt:
                 os.ftruncate(copied, 0)
                 os.lseek(copied, 0, os.SEEK_SET)
