@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,9 @@ from backupkit.config.settings import Settings
 from backupkit.fs import attributes
 from backupkit.model.backup import BackupRequest, Metadata
 from backupkit.model.errors import SourceBroken
-from backupkit.model.events import Event, Warned
+from backupkit.model.events import Event, Progress, Step, Warned
 from backupkit.repository import manifest, store
+from backupkit.restore.restore import plan_restore, restore_backup
 from small_app import HEAD, MERGED, NOON, REMINDERS, SALARY, SmallApp, tree
 
 
@@ -370,3 +372,22 @@ def test_sidecars_that_root_makes_belong_to_the_databases_owner(app: SmallApp) -
     with closing(app.connect()):
         back_up(app)
     assert {path.stat().st_uid for path in app.database.parent.iterdir()} == {1234}
+
+
+def test_a_large_upload_advances_the_progress_while_it_is_copied_and_restored(app: SmallApp) -> None:
+    path = app.write_upload("film", b"x" * 5_000_000)
+    heard: list[Event] = []
+    create_backup(app.settings, BackupRequest("one"), heard.append)
+    assert len(_amounts(heard, "Backing up")) >= 4
+    path.unlink()
+    heard.clear()
+    restore_backup(app.settings, plan_restore(app.settings, "one"), heard.append)
+    amounts = _amounts(heard, "Staging the uploads")
+    assert len(amounts) >= 4 and amounts == sorted(amounts)
+
+
+def _amounts(heard: list[Event], step: str) -> list[int]:
+    """Return the progress that was told after the step of this name, until the next step."""
+    first = next(number for number, event in enumerate(heard) if isinstance(event, Step) and event.name == step)
+    after = takewhile(lambda event: not isinstance(event, Step), heard[first + 1 :])
+    return [event.done for event in after if isinstance(event, Progress)]

@@ -279,14 +279,17 @@ def remove_atomically(draft: Path, folder: Path) -> None:
     remove_tree(draft)
 
 
-def copy_contents(source: int, target: int, facts: os.stat_result) -> tuple[int, str]:
+def copy_contents(
+    source: int, target: int, facts: os.stat_result, check: Callable[[int], None] = lambda _count: None
+) -> tuple[int, str]:
     """Return the bytes copied and the SHA-256 of what the target holds, each byte read once; not yet synced.
 
-    Blocks are shared if the file system can do that, and holes stay holes. `facts` are the source's.
+    Blocks are shared if the file system can do that, and holes stay holes. `facts` are the source's. `check` is called
+    with the size of every chunk.
     """
     if _clone(source, target, facts):
-        return os.fstat(target).st_size, hash_contents(target)
-    return write_contents(_chunks(source, facts.st_size), target, facts.st_blocks * 512 < facts.st_size)
+        return os.fstat(target).st_size, hash_contents(target, check)
+    return write_contents(_chunks(source, facts.st_size), target, facts.st_blocks * 512 < facts.st_size, check)
 
 
 def may_share_blocks(facts: os.stat_result) -> bool:
@@ -301,8 +304,13 @@ def write_all(target: int, content: bytes) -> None:
         written += os.write(target, memoryview(content)[written:])
 
 
-def write_contents(chunks: Iterable[bytes], target: int, sparse: bool = False) -> tuple[int, str]:
-    """Return the bytes written and their SHA-256; not yet synced. Chunks of zeros become holes if `sparse`."""
+def write_contents(
+    chunks: Iterable[bytes], target: int, sparse: bool = False, check: Callable[[int], None] = lambda _count: None
+) -> tuple[int, str]:
+    """Return the bytes written and their SHA-256; not yet synced. Chunks of zeros become holes if `sparse`.
+
+    `check` is called with the size of every chunk.
+    """
     digest, size = hashlib.sha256(), 0
     for chunk in chunks:
         digest.update(chunk)
@@ -311,6 +319,7 @@ def write_contents(chunks: Iterable[bytes], target: int, sparse: bool = False) -
         else:
             write_all(target, chunk)
         size += len(chunk)
+        check(len(chunk))
     if sparse:
         os.ftruncate(target, size)
     return size, digest.hexdigest()

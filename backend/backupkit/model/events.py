@@ -66,14 +66,16 @@ def silence(_event: Event) -> None:
     """Ignore the event."""
 
 
-def adding_up(emit: EventListener) -> Callable[[int], None]:
-    """Return a function that takes each count that is done, and emits the sum."""
-    done = 0
+def adding_up(emit: EventListener, step: int = 0) -> Callable[[int], None]:
+    """Return a function that takes each count that is done, and emits the sum when it has grown by `step`."""
+    done = next_one = 0
 
     def add(count: int) -> None:
-        nonlocal done
+        nonlocal done, next_one
         done += count
-        emit(Progress(done))
+        if done >= next_one:
+            next_one = done + step
+            emit(Progress(done))
 
     return add
 

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from backupkit.fs import attributes, descriptors, disk, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import DatabaseFacts, UploadsFacts
-from backupkit.model.events import PROGRESS_STEP, EventListener, Progress, Warned, silence
+from backupkit.model.events import PROGRESS_STEP, EventListener, Warned, adding_up, silence
 from backupkit.model.names import first_of, printable
 from backupkit.repository.files_cache import ParentBackup
 from backupkit.upload_files import live_file, walk
@@ -83,7 +83,16 @@ def copy(
         closing(tree.Parents(target)) as drafted,
         closing(_EarlierFolder(earlier.uploads if earlier else None)) as before,
     ):
-        copying = _Copying(os.path.realpath(live), record, emit, earlier, skip, drafted, take_database)
+        copying = _Copying(
+            os.path.realpath(live),
+            record,
+            emit,
+            adding_up(emit, PROGRESS_STEP),
+            earlier,
+            skip,
+            drafted,
+            take_database,
+        )
         folders = _Folders(source, copied, before)
         _copy_folder(folders, _level_of(source, ""), copying)
         copying.end_ordered_walk()
@@ -162,6 +171,8 @@ class _Copying(Struct):
     root: str
     record: Record
     emit: EventListener
+    advance: Callable[[int], None]
+    """Takes the number of bytes that were copied just now, for the progress."""
     earlier: ParentBackup | None
     skip: tree.Skip
     drafted: tree.Parents
@@ -178,8 +189,6 @@ class _Copying(Struct):
     files: int = 0
     bytes: int = 0
     added: int = 0
-    next_progress: int = 1
-    """The number of copied bytes from which on the next progress is emitted."""
     folders: int = 0
     links: int = 0
     links_out: int = 0
@@ -223,8 +232,6 @@ class _Copying(Struct):
 
     def end_ordered_walk(self) -> None:
         """End the ordered walk: from here on no file is looked up in the earlier backup, or recorded."""
-        if self.added:
-            self.emit_progress()
         self.is_late, self.earlier = True, None
 
     def warn_of_missing(self) -> None:
@@ -270,13 +277,6 @@ class _Copying(Struct):
             self.late[path] = checksum
         else:
             self.record(path, facts, checksum, attributes)
-        if self.added >= self.next_progress:
-            self.emit_progress()
-
-    def emit_progress(self) -> None:
-        """Emit the bytes that were copied so far."""
-        self.emit(Progress(self.added))
-        self.next_progress = self.added + PROGRESS_STEP
 
 
 def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
@@ -444,6 +444,7 @@ def _copy_database(folders: _Folders, name: str, path: str, facts: os.stat_resul
         for left in (made, *(made.with_name(made.name + end) for end in SIDECARS)):
             left.unlink(missing_ok=True)
     copying.databases[path] = found
+    copying.advance(size)
     copying.file(path, facts, found.sha256, size, copying.keeper.kept - before, size)
     return True
 
@@ -572,8 +573,9 @@ def _copy_file(folders: _Folders, name: str, path: str, facts: os.stat_result, c
         try:
             if small:
                 written = live_file.write_small(small, copied)
+                copying.advance(len(small.content))
             else:
-                written = live_file.copy_until_stable(name, folders.source.handle, copied)
+                written = live_file.copy_until_stable(name, folders.source.handle, copied, copying.advance)
                 if os.pread(copied, len(_MAGIC), 0) == _MAGIC and _copy_database(folders, name, path, facts, copying):
                     return
             copying.keeper.set(copied, written.attributes, path)

@@ -21,7 +21,7 @@ from backupkit.fs import attributes, descriptors, disk, small_file, staging_area
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.fs.small_file import SmallFile
 from backupkit.fs.tree import Entry
-from backupkit.model.events import PROGRESS_STEP, EventListener, Progress, Step, Warned, adding_up, silence
+from backupkit.model.events import PROGRESS_STEP, EventListener, Step, Warned, adding_up, silence
 from backupkit.model.names import printable
 from backupkit.repository import manifest
 from backupkit.repository.files_cache import ParentBackup
@@ -33,8 +33,8 @@ from backupkit.upload_files.selection import Selection
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
-_Copied = tuple[int, os.stat_result, Attributes]
-"""A copy's size, and the facts and attributes of the file that was copied."""
+_Copied = tuple[os.stat_result, Attributes]
+"""The facts and attributes of the file that was copied."""
 
 Sealed = Callable[[str], str | None]
 """Returns the SHA-256 that a file of the wanted tree was sealed with; paths must come in the order of a walk."""
@@ -241,27 +241,21 @@ def stage(
     stays, with a warning.
     """
     emit(Step("Staging the uploads", total))
-    done = shown = 0
     with (
         staging_area.opened(places.live, "uploads", restore) as area,
         descriptors.naming(staging_area.place_of(places.live, "uploads")),
         disk.Opened(OPERATIONS, _NEW, area.folder) as handle,
         open(handle, "wb", closefd=False) as operations,
-        closing(_Staging(places, area.folder)) as staging,
+        closing(_Staging(places, area.folder, adding_up(emit, PROGRESS_STEP))) as staging,
     ):
         for number, one in enumerate(found):
             if one.live and not _is_kept(one.live, places.copies):
                 emit(Warned(f"{printable(one.path)} came or changed during the restore, and stays as it is."))
                 staging.unsafe.add(one.path)
                 continue
-            size, operation = staging.stage_one(one, str(number))
-            done += size
-            if done - shown > PROGRESS_STEP:
-                shown = done
-                emit(Progress(done))
+            operation = staging.stage_one(one, str(number))
             if operation:
                 write_operation(operations, operation)
-        emit(Progress(done))
         staging.warn_of_lost(emit)
 
 
@@ -476,8 +470,8 @@ class _Staging:
     A new folder is built there with its whole contents, and is moved into place by one rename.
     """
 
-    def __init__(self, places: DiffPaths, folder: int) -> None:
-        self._owner = places.owner
+    def __init__(self, places: DiffPaths, folder: int, advance: Callable[[int], None]) -> None:
+        self._owner, self._advance = places.owner, advance
         self._wanted, self._live = tree.Parents(places.wanted), tree.Parents(places.live)
         area = staging_area.place_of(places.live, "uploads")
         self._area, self._other_names = tree.Parents(area, folder), tree.Parents(area, folder)
@@ -491,8 +485,8 @@ class _Staging:
         for parents in (self._wanted, self._live, self._area, self._other_names):
             parents.close()
 
-    def stage_one(self, one: Difference, number: str) -> tuple[int, Operation | None]:
-        """Stage the wanted file, link or new folder, if one is needed; return the bytes copied and its operation.
+    def stage_one(self, one: Difference, number: str) -> Operation | None:
+        """Stage the wanted file, link or new folder, if one is needed; return its operation.
 
         The operation is None if the entry is moved into place with the folder that it is staged in.
         """
@@ -500,25 +494,23 @@ class _Staging:
         if not is_within:
             self._new_folder = (f"{one.path}/", f"{number}/") if one.is_new_folder else ("", "")
         staged = self._new_folder[1] + one.path.removeprefix(self._new_folder[0]) if is_within else number
-        size, wanted = self._stage_content(one, staged)
+        wanted = self._stage_content(one, staged)
         if not is_within:
-            return size, _operation(
-                one, staged if one.needs_content or one.is_new_folder else None, self._owner, wanted
-            )
-        return size, _operation(one, None, self._owner, wanted) if one.is_new_folder else None
+            return _operation(one, staged if one.needs_content or one.is_new_folder else None, self._owner, wanted)
+        return _operation(one, None, self._owner, wanted) if one.is_new_folder else None
 
-    def _stage_content(self, one: Difference, staged: str) -> tuple[int, Attributes | None]:
-        """Stage it; return the bytes copied and the wanted attributes, or None for those that stay as they are."""
+    def _stage_content(self, one: Difference, staged: str) -> Attributes | None:
+        """Stage it; return the wanted attributes, or None for those that stay as they are."""
         if one.is_new_folder:
             with self._area.of(staged) as (folder, name):
                 os.mkdir(name, 0o700, dir_fd=folder)
         if not one.needs_content or one.wanted is None:
-            return 0, self._attributes(one)
+            return self._attributes(one)
         if one.wanted.form == "link":
             self._link(one.wanted, staged)
-            return 0, None
+            return None
         if one.same_as and self._link_again(one.same_as, staged):
-            return 0, self._attributes(one)
+            return self._attributes(one)
         if one.same_as:
             self._separate.append(one.path)
         elif one.wanted.facts.st_nlink > 1:
@@ -531,16 +523,32 @@ class _Staging:
         with self._wanted.of(one.path) as (folder, name):
             return attributes.of_name(name, folder)
 
-    def _copy(self, one: Difference, staged: str) -> tuple[int, Attributes | None]:
+    def _copy(self, one: Difference, staged: str) -> Attributes | None:
         with self._wanted.of(one.path) as (within, name), self._area.of(staged) as (folder, new):
             small = _read_small(name, within, one)
             with disk.Opened(new, _NEW, folder) as copied:
-                size, facts, wanted = _write(small, copied) if small else _copy_large(name, within, one, copied)
+                facts, wanted = self._write(small, copied) if small else self._copy_large(name, within, one, copied)
                 disk.set_attributes(copied, facts, self._owner)
                 if not one.attributes:
-                    return size, None
+                    return None
                 self._keeper.set(copied, wanted, one.path)
-                return size, wanted
+                return wanted
+
+    def _write(self, small: SmallFile, copied: int) -> _Copied:
+        disk.write_all(copied, small.content)
+        self._advance(len(small.content))
+        return small.facts, small.attributes
+
+    def _copy_large(self, name: str, within: int, one: Difference, copied: int) -> _Copied:
+        """Copy the content of a wanted file; raise `Altered` if it is not as it was sealed."""
+        try:
+            opened = disk.Opened(name, _FILE, within)
+        except OSError as error:
+            raise _altered(one, error) from error
+        with opened as original:
+            facts = os.fstat(original)
+            _copy_content(original, copied, facts, one, self._advance)
+            return facts, attributes.of_open(original) if one.attributes else attributes.NOTHING
 
     def _link(self, entry: Entry, staged: str) -> None:
         owner, time = self._owner or (entry.facts.st_uid, entry.facts.st_gid), entry.facts.st_mtime_ns
@@ -585,23 +593,6 @@ def _read_small(name: str, within: int, one: Difference) -> SmallFile | None:
     return found
 
 
-def _write(small: SmallFile, copied: int) -> _Copied:
-    disk.write_all(copied, small.content)
-    return len(small.content), small.facts, small.attributes
-
-
-def _copy_large(name: str, within: int, one: Difference, copied: int) -> _Copied:
-    """Copy the content of a wanted file; raise `Altered` if it is not as it was sealed."""
-    try:
-        opened = disk.Opened(name, _FILE, within)
-    except OSError as error:
-        raise _altered(one, error) from error
-    with opened as original:
-        facts = os.fstat(original)
-        size = _copy_content(original, copied, facts, one)
-        return size, facts, attributes.of_open(original) if one.attributes else attributes.NOTHING
-
-
 def _altered(one: Difference, error: OSError) -> Exception:
     """Return what it means that a wanted file cannot be opened or read: that it is damaged, if it was sealed."""
     if one.checksum is None or isinstance(error, PermissionError):
@@ -611,16 +602,17 @@ def _altered(one: Difference, error: OSError) -> Exception:
     )
 
 
-def _copy_content(original: int, copied: int, facts: os.stat_result, one: Difference) -> int:
+def _copy_content(
+    original: int, copied: int, facts: os.stat_result, one: Difference, advance: Callable[[int], None]
+) -> None:
     if one.checksum is None:
-        return disk.copy_open(original, copied, facts)
+        return advance(disk.copy_open(original, copied, facts))
     try:
-        size, checksum = disk.copy_contents(original, copied, facts)
+        _, checksum = disk.copy_contents(original, copied, facts, advance)
     except disk.ReadError as error:
         raise _altered(one, error) from error
     if checksum != one.checksum:
         raise Altered(one.path, manifest.ALTERED)
-    return size
 
 
 def _operation(

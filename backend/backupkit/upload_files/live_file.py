@@ -62,18 +62,19 @@ def write_small(small: SmallFile, copied: int) -> Copied:
     return Copied(True, small.facts, hashlib.sha256(small.content).hexdigest(), small.attributes)
 
 
-def copy_until_stable(name: str, within: int, copied: int) -> Copied:
-    """Copy the file to the open new one, again while it changes."""
+def copy_until_stable(name: str, within: int, copied: int, check: Callable[[int], None]) -> Copied:
+    """Copy the file to the open new one, again while it changes; `check` gets the size of every chunk, once."""
     for attempt in range(_ATTEMPTS):
         with opened(name, within) as original:
             before = facts_of(original)
             if not stat.S_ISREG(before.st_mode):
                 raise Gone  # a fifo, say, would be copied as an empty file
             if attempt:
+                check = _ignore
                 os.ftruncate(copied, 0)
                 os.lseek(copied, 0, os.SEEK_SET)
             try:
-                size, checksum = disk.copy_contents(original, copied, before)
+                size, checksum = disk.copy_contents(original, copied, before, check)
             except disk.ReadError as error:
                 raise translate_error(error) from error
             found = call(attributes.of_open, original)
@@ -83,6 +84,10 @@ def copy_until_stable(name: str, within: int, copied: int) -> Copied:
             return Copied(True, after, checksum, found)
         time.sleep(0.02 * 2**attempt)
     return Copied(False, after, checksum, found)
+
+
+def _ignore(_count: int) -> None:
+    """Ignore it: the bytes are counted already."""
 
 
 def opened(name: str, within: int) -> disk.Opened:
