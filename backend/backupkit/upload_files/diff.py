@@ -77,7 +77,8 @@ class Difference(Struct, frozen=True):
     """A path that is not as wanted, with its live and its wanted entry.
 
     `attributes` is whether to set the extended attributes of the wanted entry; else they stay. `same_as` is the path
-    of which this is another hard link. `checksum` is the sealed one, or None if the tree was not sealed.
+    of which this is another hard link, and `may_repeat` whether other names of this one may follow. `checksum` is the
+    sealed one, or None if the tree was not sealed.
     """
 
     action: Action
@@ -86,6 +87,7 @@ class Difference(Struct, frozen=True):
     attributes: bool = False
     same_as: str = ""
     checksum: str | None = None
+    may_repeat: bool = False
 
     @property
     def path(self) -> str:
@@ -347,7 +349,8 @@ class _Comparison:
     def _difference(
         self, action: Action, one: Entry | None, two: Entry, same_as: str = "", checksum: str | None = None
     ) -> Difference:
-        return Difference(action, one, two, self._traits.attributes and two.form != "link", same_as, checksum)
+        has_attributes = self._traits.attributes and two.form != "link"
+        return Difference(action, one, two, has_attributes, same_as, checksum, self._may_repeat(two))
 
     def _names(self, one: Entry | None, two: Entry, checksum: str | None) -> tuple[str, bool]:
         """Return the earlier path of which the wanted file is another name, or an empty string.
@@ -356,11 +359,20 @@ class _Comparison:
         """
         if two.form != "file" or self._traits.hard_links is None:
             return "", False
-        wanted = self._first_path(1, two) if self._traits.hard_links else two.path
-        if two.facts.st_nlink > 1 and self._checksums.setdefault(wanted, checksum) != checksum:
-            raise Altered(two.path, manifest.ALTERED)  # one file cannot match two checksums
+        wanted = two.path
+        if self._may_repeat(two):
+            wanted = self._first_path(1, two)
+            if self._checksums.setdefault(wanted, checksum) != checksum:
+                raise Altered(two.path, manifest.ALTERED)  # one file cannot match two checksums
         live = self._first_path(0, one) if one and one.form == "file" else two.path
         return wanted if wanted != two.path else "", live != wanted
+
+    def _may_repeat(self, two: Entry) -> bool:
+        """Return whether other names of the wanted file may follow.
+
+        In a backup without hard links its inode has the names in other backups: to remember it would only take memory.
+        """
+        return bool(self._traits.hard_links) and two.form == "file" and two.facts.st_nlink > 1
 
     def _first_path(self, side: int, entry: Entry) -> str:
         """Return the first path that the walk met with the same inode."""
@@ -513,8 +525,8 @@ class _Staging:
             return self._attributes(one)
         if one.same_as:
             self._separate.append(one.path)
-        elif one.wanted.facts.st_nlink > 1:
-            self._staged[one.path] = staged  # other names of it may follow
+        elif one.may_repeat:
+            self._staged[one.path] = staged
         return self._copy(one, staged)
 
     def _attributes(self, one: Difference) -> Attributes | None:
