@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,22 @@ def test_of_each_upload_nothing_is_asked_in_vain_or_twice(app: SmallApp, tmp_pat
     assert app.contents() == before
 
 
-def calls(app: SmallApp, trace: Path, *argv: str) -> list[str]:
-    """Return the opens and ioctls of the command, without the process number."""
-    traced = ["strace", "-f", "-y", "-qq", "--seccomp-bpf", "-e", "trace=openat,ioctl", "-e", "signal=none"]
+@pytest.mark.needs("strace")
+def test_after_small_damage_each_upload_is_looked_at_eight_times(app: SmallApp, tmp_path: Path) -> None:
+    for number in range(MANY):
+        app.write_upload(f"many/{number}.bin", b"content")
+    time.sleep(2.1)  # until the change of a file shows in its times
+    app.command("backup", "good", check=0)
+    (app.uploads / "many" / "7.bin").unlink()
+    made = calls(app, tmp_path / "trace", "restore", "good", "--yes", of="newfstatat")
+    # Verify, the space for the safety copy, and twice each, live and sealed: in the plan,
+    # in the safety copy, and when what differs is staged.
+    assert len([call for call in made if ".bin" in call]) <= 8 * MANY
+
+
+def calls(app: SmallApp, trace: Path, *argv: str, of: str = "openat,ioctl") -> list[str]:
+    """Return these system calls of the command, without the process number."""
+    traced = ["strace", "-f", "-y", "-qq", "--seccomp-bpf", "-e", f"trace={of}", "-e", "signal=none"]
     environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder)}
     command = [*traced, "-o", str(trace), sys.executable, str(COMMAND), *argv]
     subprocess.run(command, env=environment, check=True, capture_output=True)

@@ -257,7 +257,8 @@ def _traits(recorded: UploadsFacts | None, found: walk.Survey) -> diff.Traits:
         return diff.Traits()
     lost = integrity.lost(recorded, found)
     is_linked = bool(recorded.hard_links) if integrity.keeps_hard_links(recorded, found) else None
-    return diff.Traits(True, integrity.keeps_attributes(recorded, found), is_linked, lost)
+    keeps_attributes = integrity.keeps_attributes(recorded, found)
+    return diff.Traits(True, keeps_attributes, is_linked, lost, has_attributes=found.attributes > 0)
 
 
 def _refuse_altered(
@@ -554,8 +555,8 @@ def _stage_uploads(
 ) -> None:
     assert source.uploads is not None
     owner = None if source.traits.owners else disk.owner_of(live)
-    places = diff.DiffPaths(live, source.uploads, tuple(one / settings.sealed_folder for one in copies), owner)
-
+    kept = tuple(one / settings.sealed_folder for one in copies)
+    places = diff.DiffPaths(live, source.uploads, kept, owner, source.traits.has_attributes)
     if source.traits.lost:
         emit(Warned(f"{source.uploads} has {source.traits.lost}: what is live keeps its own."))
 

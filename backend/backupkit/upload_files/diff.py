@@ -58,6 +58,8 @@ class DiffPaths(Struct, frozen=True):
     wanted: Path
     copies: tuple[Path, ...] = ()
     owner: tuple[int, int] | None = None
+    has_attributes: bool = True
+    """False if it is known that nothing in the wanted tree has extended attributes."""
 
 
 class Traits(Struct, frozen=True):
@@ -71,6 +73,8 @@ class Traits(Struct, frozen=True):
     attributes: bool = False
     hard_links: bool | None = None
     lost: str = ""
+    has_attributes: bool = True
+    """False if no file or folder of the tree has any extended attribute."""
 
 
 class Difference(Struct, frozen=True):
@@ -388,9 +392,16 @@ class _Comparison:
     def _same_attributes(self, one: Entry, two: Entry) -> bool:
         if not self._traits.attributes or one.form == "link":
             return True
-        if self._earlier and self._earlier.keeps_attributes and _is_sealed_copy(self._earlier, one, two):
+        if self._earlier and self._earlier.keeps_attributes and self._has_those_of(self._earlier, one, two):
             return True
         return self._attributes(0, one) == self._attributes(1, two)
+
+    def _has_those_of(self, earlier: ParentBackup, one: Entry, two: Entry) -> bool:
+        """Return whether the live file has the wanted attributes, as far as the earlier backup tells."""
+        if self._traits.has_attributes:
+            return _is_sealed_copy(earlier, one, two)
+        seen = earlier.find(one.path)
+        return seen is not None and not seen.attributes and seen.still_matches(one.facts)
 
     def _attributes(self, side: int, entry: Entry) -> Attributes:
         parents = self._opened[side]
@@ -483,7 +494,7 @@ class _Staging:
     """
 
     def __init__(self, places: DiffPaths, folder: int, advance: Callable[[int], None]) -> None:
-        self._owner, self._advance = places.owner, advance
+        self._owner, self._advance, self._has_attributes = places.owner, advance, places.has_attributes
         self._wanted, self._live = tree.Parents(places.wanted), tree.Parents(places.live)
         area = staging_area.place_of(places.live, "uploads")
         self._area, self._other_names = tree.Parents(area, folder), tree.Parents(area, folder)
@@ -532,12 +543,14 @@ class _Staging:
     def _attributes(self, one: Difference) -> Attributes | None:
         if not one.attributes:
             return None
+        if not self._has_attributes:
+            return attributes.NOTHING
         with self._wanted.of(one.path) as (folder, name):
             return attributes.of_name(name, folder)
 
     def _copy(self, one: Difference, staged: str) -> Attributes | None:
         with self._wanted.of(one.path) as (within, name), self._area.of(staged) as (folder, new):
-            small = _read_small(name, within, one)
+            small = _read_small(name, within, one, one.attributes and self._has_attributes)
             with disk.Opened(new, _NEW, folder) as copied:
                 facts, wanted = self._write(small, copied) if small else self._copy_large(name, within, one, copied)
                 disk.set_attributes(copied, facts, self._owner)
@@ -593,11 +606,11 @@ class _Staging:
             emit(Warned(text))
 
 
-def _read_small(name: str, within: int, one: Difference) -> SmallFile | None:
+def _read_small(name: str, within: int, one: Difference, with_attributes: bool) -> SmallFile | None:
     """Return what is in a small wanted file, or None if it is not small; raise `Altered` if it is not as sealed."""
     assert one.wanted is not None
     try:
-        found = small_file.read(name, within, one.wanted.facts, one.attributes)
+        found = small_file.read(name, within, one.wanted.facts, with_attributes)
     except OSError as error:
         raise _altered(one, error) from error
     if found and one.checksum not in (None, hashlib.sha256(found.content).hexdigest()):
