@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -60,6 +61,9 @@ def as_other(act: Callable[[], object], user: int = USER) -> None:
             os.setuid(user)
             act()
             code = 0
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
         finally:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0

@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, process, space, trust
+from backupkit.fs import disk, process, space, tree, trust
 from backupkit.fs.trust import Untrusted
 from backupkit.migrations import version_table
 from backupkit.migrations.schema import CannotRead
@@ -42,6 +42,8 @@ from backupkit.repository import files_cache, manifest
 from backupkit.sqlite import database
 from backupkit.sqlite.database import Inspection
 from backupkit.upload_files import archiver, marked, selection, walk
+
+_LARGE = 64 << 20  # bytes of a database
 
 
 class Draft(Struct, frozen=True):
@@ -250,11 +252,12 @@ class _DatabasesInTree:
         """Copy a snapshot of the database into a new file and check it; None if it can only be copied as a file."""
         path = os.path.relpath(live, self._live)
         try:
-            trust.require_roots(live.parent)
+            trust.require_alone_in(live.parent, self._live)
+            _refuse_sparse(live)
             with database.snapshot(live, self._draft.settings.busy_timeout, self._emit) as snapshot:
                 database.copy(snapshot, target, silence)
                 mode = database.journal_mode(snapshot)
-            found = database.inspect_copy(target, live, silence)
+            found = database.inspect_copy(target, live, silence, database.bounding(target.stat().st_size))
         except (SourceUnreadable, Untrusted) as error:
             target.unlink(missing_ok=True)
             if database.is_database(live):
@@ -280,6 +283,16 @@ class _DatabasesInTree:
                 )
             elif self._draft.earlier:
                 yield self._draft.earlier.databases[path]
+
+
+def _refuse_sparse(live: Path) -> None:
+    """Raise `SourceUnreadable` for a large file that is holes nearly throughout: SQLite would write them all out.
+
+    A file system that compresses needs a part of the size too, but no such small one.
+    """
+    facts = live.stat()
+    if facts.st_size > _LARGE and 16 * tree.content_size(facts) < facts.st_size:
+        raise SourceUnreadable(f"The database {live} has {facts.st_size} bytes, and nearly all of them are holes.")
 
 
 def _archive_databases(sources: list[_DatabaseSource], listeners: list[EventListener]) -> list[_Archived]:

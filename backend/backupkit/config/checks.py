@@ -20,6 +20,7 @@ from backupkit.config.references import paths_by_column
 from backupkit.config.remotes import Table, remote_tables
 from backupkit.config.secrets import SECRET_KEY, SecretUrl
 from backupkit.config.table import Earlier
+from backupkit.fs import trust
 from backupkit.model.durations import parse_span
 from backupkit.model.errors import Refused
 from backupkit.model.patterns import Patterns
@@ -121,6 +122,9 @@ def absolute(value: Path | None, earlier: Earlier) -> Path | None:
 
 
 def file_itself(value: Path, _: Earlier) -> Path:
+    mine = os.geteuid()  # root becomes the owner of the data later, and looks again
+    if mine != 0 and os.path.islink(value) and not trust.is_trusted(owner := os.lstat(value).st_uid):
+        _fail(f"is a link of user {owner}, who could lead it to any file of user {mine}")
     # SQLite keeps its -wal beside the file that a link leads to.
     value = Path(os.path.realpath(value))
     if value.name in RESERVED:

@@ -34,7 +34,7 @@ def require_trusted(path: Path, handle: int) -> None:
     if mounts.is_read_only(handle):
         return
     for owner in (found.st_uid, facts.st_uid):
-        if not _is_trusted(owner):
+        if not is_trusted(owner):
             raise Untrusted(
                 f"{path} belongs to user {owner} and would control what user {os.geteuid()} does; it is not read.",
                 hint=f"Give it to root or to that user: sudo chown {os.geteuid()} {path}",
@@ -51,14 +51,14 @@ def require_trusted_program(path: Path) -> None:
     real = Path(os.path.realpath(path))
     for place, is_open in ((real, _others_can_write), (real.parent, _everybody_can_write)):
         facts = os.stat(place)
-        if not _is_trusted(facts.st_uid):
+        if not is_trusted(facts.st_uid):
             raise Untrusted(f"{place} belongs to user {facts.st_uid}.", f"Give it to root: sudo chown 0 {place}")
         if is_open(facts) and keeps_modes(facts.st_dev):
             mode = f"{stat.S_IMODE(facts.st_mode):04o}"
             raise Untrusted(f"{place} can be changed by other users (mode {mode}).", f"Type: chmod go-w {place}")
 
 
-def _is_trusted(owner: int) -> bool:
+def is_trusted(owner: int) -> bool:
     """Return whether it is root, this user, or the owner of this very code."""
     return owner in (0, os.geteuid(), os.stat(__file__).st_uid)
 
@@ -81,6 +81,25 @@ def require_roots(folder: Path) -> None:
             raise Untrusted(
                 f"Root does not work in {folder}: {why}, and could make root write anywhere.", _hint_for_root(folder)
             )
+
+
+def require_alone_in(folder: Path, root: Path) -> None:
+    """Raise `Untrusted` if anybody but root and this user can change a folder from `root` down to `folder`.
+
+    They could put a link in the place of a folder or a file at any time, so nothing there may be opened by its path,
+    as SQLite opens a database and what lies beside it. As root, this includes every folder on the way to `root`.
+    """
+    require_roots(folder)
+    for path in (folder, *folder.parents):
+        facts = os.lstat(path)
+        is_open = facts.st_uid not in (0, os.geteuid()) or _others_can_write(facts)
+        if is_open and keeps_modes(facts.st_dev):
+            raise Untrusted(
+                f"Other users can change {path}, and put something else in the place of a database there.",
+                hint=f"Let only user {os.geteuid()} write there: ls -ld {path}",
+            )
+        if path == root:
+            return
 
 
 def require_own_place(target: Path) -> None:

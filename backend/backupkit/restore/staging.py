@@ -416,8 +416,10 @@ def _is_live_database(settings: Settings, source: Source, one: Source) -> bool:
     if selection.of(place, holder.excluded).leaves_out_wanted(path, is_folder=False):
         return False
     try:
-        trust.require_roots((root / path).parent)
+        trust.require_alone_in((root / path).parent, root)
     except trust.Untrusted:
+        return False
+    if not database.has_plain_files(root / path):
         return False
     is_database = bool(database.page_size_of(root / path, settings.busy_timeout))
     if holder.chosen and not is_database and tree.look(root, f"{path}-wal"):

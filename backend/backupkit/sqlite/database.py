@@ -241,14 +241,16 @@ def journal_mode(snapshot: sqlite3.Connection) -> str:
     return str(_pragma(snapshot, "journal_mode"))
 
 
-def inspect(sealed: Path, emit: EventListener = silence) -> Inspection:
+def inspect(
+    sealed: Path, emit: EventListener = silence, opened: Callable[[sqlite3.Connection], None] | None = None
+) -> Inspection:
     """Return the facts, checksum and problems of a finished file; write nothing beside it.
 
-    Raises `Damaged` if SQLite cannot read the file at all.
+    `opened` is called with each connection. Raises `Damaged` if SQLite cannot read the file at all.
     """
     with process.optional_worker(sealed.stat().st_size) as worker:
         checksum = worker.submit(disk.hash_file, sealed)
-        found = examine(sealed, check_for(sealed.stat().st_size), emit)
+        found = examine(sealed, check_for(sealed.stat().st_size), emit, opened)
         return replace(found, facts=replace(found.facts, sha256=checksum.result()))
 
 
@@ -319,10 +321,33 @@ def versions_in(sealed: Path) -> dict[str, tuple[str, ...]]:
         raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
 
 
-def inspect_copy(copied: Path, live: Path, emit: EventListener = silence) -> Inspection:
-    """Inspect a fresh copy of the live database; raise `SourceBroken` for a problem, as the live one has it too."""
+def bounding(size: int) -> Callable[[sqlite3.Connection], None]:
+    """Return a function that bounds what a connection computes for an untrusted database of `size` bytes.
+
+    Its schema has expressions, in indexes and in CHECKs, that a check evaluates for each row. A value may have four
+    times the bytes of the file, and all may take a minute, and a second for each megabyte.
+    """
+    deadline = time.monotonic() + 60 + size / (1 << 20)
+
+    def bound(connection: sqlite3.Connection) -> None:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, min(10**9, max(16 << 20, 4 * size)))
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, 1000)
+
+    return bound
+
+
+def inspect_copy(
+    copied: Path,
+    live: Path,
+    emit: EventListener = silence,
+    opened: Callable[[sqlite3.Connection], None] = lambda _connection: None,
+) -> Inspection:
+    """Inspect a fresh copy of the live database; raise `SourceBroken` for a problem, as the live one has it too.
+
+    `opened` is called with each connection.
+    """
     try:
-        found = inspect(copied, emit)
+        found = inspect(copied, emit, opened)
         problem = found.problems[0] if found.problems else ""
     except Damaged as error:
         problem = str(error.__cause__)
@@ -331,12 +356,12 @@ def inspect_copy(copied: Path, live: Path, emit: EventListener = silence) -> Ins
             f"The database {live} is damaged: {problem}.",
             hint=f"{PUT_BACK} Rows since then are often still there: `salvage`.",
         )
-    for table in _with_broken_checks(copied):
+    for table in _with_broken_checks(copied, opened):
         emit(Notice(f"A row of the table {table} breaks a CHECK of its own, as in the live data."))
     return found
 
 
-def _with_broken_checks(copied: Path) -> list[str]:
+def _with_broken_checks(copied: Path, opened: Callable[[sqlite3.Connection], None]) -> list[str]:
     """Return the tables with a row that breaks a CHECK, in a copy of our own: SQLite tests CHECKs only if it may write.
 
     Returns none for a copy of more than `FULL_UP_TO` bytes.
@@ -344,11 +369,12 @@ def _with_broken_checks(copied: Path) -> list[str]:
     if copied.stat().st_size > FULL_UP_TO:
         return []
     with contextlib.closing(engine.connect(copied, "mode=rw")) as connection:
+        opened(connection)
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE sql LIKE '%CHECK%'").fetchone():
             return []
         try:
             found = _reported(connection, "quick_check(100)")
-        except sqlite3.OperationalError:  # only the app can read some of it
+        except (sqlite3.OperationalError, sqlite3.DataError):  # only the app can read some of it, or it takes too much
             return []
     return sorted({line.removeprefix(_BROKEN_CHECK) for line in found if line.startswith(_BROKEN_CHECK)})
 
@@ -669,8 +695,27 @@ def _reading(live: Path, mode: str, timeout: float, emit: EventListener) -> sqli
     return connection
 
 
+def has_plain_files(live: Path) -> bool:
+    """Return whether WAL, its index and journal, as far as they exist, are plain files: SQLite waits for a fifo."""
+    return not _odd_sidecar(live)
+
+
+def _odd_sidecar(live: Path) -> Path | None:
+    """Return the WAL, index of the WAL or journal that is no plain file, if there is one."""
+    for end in SIDECARS:
+        path = live.with_name(live.name + end)
+        with contextlib.suppress(OSError):
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                return path
+    return None
+
+
 def _open_live(live: Path, mode: str = "rw") -> sqlite3.Connection:
-    """Connect to an existing database; never create one."""
+    """Connect to an existing database; never create one. Raise `SourceUnreadable` if a sidecar is no plain file."""
+    if odd := _odd_sidecar(live):
+        raise SourceUnreadable(
+            f"The database {live} cannot be opened: {odd} is no plain file.", hint=f"Look what it is: ls -ld {odd}"
+        )
     # timeout=0, because `retry_while_locked` does all waiting: Ctrl-C can interrupt it.
     return engine.connect(live, f"mode={mode}", timeout=0, check_same_thread=False)
 
