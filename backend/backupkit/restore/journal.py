@@ -76,6 +76,12 @@ class Journal(Struct, frozen=True):
     others: tuple[JournalPart, ...] = ()
 
     @property
+    def backups(self) -> frozenset[str]:
+        """The names of all backups that are needed to finish this restore or to take it back."""
+        of_parts = (name for one in self.parts for name in (one.safety, one.sealed))
+        return frozenset(name for name in (self.source, *self.copies, *self.kept, *of_parts) if name)
+
+    @property
     def parts(self) -> tuple[Journal, ...]:
         """One journal for each part, as if it were the only one."""
         return tuple(self.at(name) for name in (self.name, *(one.name for one in self.others)))

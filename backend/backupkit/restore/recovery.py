@@ -20,7 +20,16 @@ from backupkit.fs.staging_area import AreaPart, Identity
 from backupkit.migrations import version_table
 from backupkit.model.backup import MAIN_DATABASE, UPLOADS_FOLDER
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, SourceBroken, SourceLocked, from_os_error
+from backupkit.model.errors import (
+    BackupError,
+    Damaged,
+    NoSpace,
+    NoSuchBackup,
+    SourceBroken,
+    SourceLocked,
+    explained,
+    from_os_error,
+)
 from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, silence
 from backupkit.model.names import printable
 from backupkit.repository import flags, lock, store
@@ -88,6 +97,21 @@ def recover_under_lock(settings: Settings, emit: EventListener) -> Journal | Non
         with recorded(settings, "recover", emit, names=[found.source]) as work:
             (restore_safety_copies if found.back else finish)(settings, found, work.emit, utc_now)
     return found
+
+
+def recover_unless_full(settings: Settings, emit: EventListener, name: str) -> None:
+    """Do the same before the backup `name` is deleted; go on if the disk is too full and the restore does not need it.
+
+    Else nothing could make room but a deletion by hand.
+    """
+    try:
+        recover_under_lock(settings, emit)
+    except Exception as error:
+        found = journal.read(settings.dir)
+        if not isinstance(explained(error), NoSpace) or found is None or name in found.backups:
+            raise
+        said = f"The disk is too full to finish the restore of {printable(found.source)}, which does not need {name}."
+        emit(Notice(f"{said} It is deleted first; then type: `recover`"))
 
 
 def _clear_staged(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener, Notice, silence
 from backupkit.repository import flags, store, verification
 from backupkit.repository.operation import locked_operation
-from backupkit.restore.recovery import recover_under_lock
+from backupkit.restore.recovery import recover_under_lock, recover_unless_full
 from backupkit.restore.undo import lost_without
 from backupkit.rewind import chain, thin
 
@@ -39,7 +39,7 @@ def delete_backup(settings: Settings, name: str, emit: EventListener = silence, 
     Emit a notice of what `undo` can no longer bring back. Raise what `deletable` raises.
     """
     with locked_operation(settings, f"delete of {name}", emit, clock, [name]) as work:
-        recover_under_lock(settings, work.emit)
+        recover_unless_full(settings, work.emit, name)
         backup = deletable(settings, name)
         work.about(backup)
         lost = lost_without(settings, name)

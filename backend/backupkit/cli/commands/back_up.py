@@ -188,13 +188,15 @@ def delete(
     from backupkit.restore.undo import lost_without
     from backupkit.retention.delete import deletable, delete_backup
 
-    settings = open_to_write()
+    settings = load()  # `delete_backup` finishes an interrupted restore, if there is room for that
     found = deletable(settings, name)
     question = f"{lost_without(settings, name)} Delete {found.path} for ever?".lstrip()
     require_yes(question, yes or force, "Add --yes to delete it.")
+    warnings: list[str] = []
     with listening() as emit:
-        found = delete_backup(settings, name, emit)
+        found = delete_backup(settings, name, collecting(emit, warnings))
     out.result(render.deleted(found), json_.backup(found))
+    end_with_warnings(warnings)
 
 
 def _back_up(command: str, request: BackupRequest, if_needed: bool) -> None:
