@@ -821,7 +821,7 @@ update() {
   say_notice "1/5 A new image for $services."
   make_image || give_up 1 "No new image: it could not be built or pulled (see above)."
   if [ "$new" = "$old" ]; then
-    say_notice "The image is the one that runs: there is nothing to update."
+    say_notice "The image is the one that runs: there is nothing to update. If the data are behind its code: ./backup.sh migrate"
   else
     say_notice "2/5 Its migrations, rehearsed on a copy of the data."
     rehearse_update || give_up $? "The new image cannot migrate the data (see above)."

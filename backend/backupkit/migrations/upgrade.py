@@ -77,8 +77,8 @@ def refuse_loss(rehearsed: Rehearsed, expected: Collection[str]) -> None:
     hint = f"If that is meant, type it again with {' '.join(f'--expect-loss {shlex.quote(one)}' for one in tables)}"
     if rehearsed.cascading:
         hint += (
-            f" Rows of {', '.join(map(printable, rehearsed.cascading))} are deleted with the rows that they refer to:"
-            " a batch migration drops a table, so env.py must not have PRAGMA foreign_keys on."
+            f". If it is not: rows of {', '.join(map(printable, rehearsed.cascading))} go with the rows that they refer"
+            " to. A batch migration drops tables, and takes them along if env.py has PRAGMA foreign_keys on."
         )
     raise LossRefused(f"The migration loses data: {text}. Nothing was changed.", hint)
 
