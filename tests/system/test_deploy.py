@@ -25,12 +25,8 @@ def at(folder: Path, name: str) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for program in ("backup.sh", ".backup-venv/bin/python"):
-        path = tmp_path / program
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("#!/bin/sh\n")
-        path.chmod(0o755)
-    (tmp_path / "backend").mkdir()
+    (tmp_path / "backup.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "backup.sh").chmod(0o755)
     for name in UNITS:
         at(tmp_path, name)
     return tmp_path
