@@ -56,6 +56,21 @@ def test_cron_takes_the_crontab(tmp_path: Path) -> None:
     assert [subprocess.run(["crontab", "-n", path], check=False).returncode for path in (good, bad)] == [0, 1]
 
 
+def test_no_path_inside_the_wrapper_s_environment_is_typed() -> None:
+    """Its name changes with requirements.txt: only backup.sh knows it."""
+    root = BACKEND.parent
+    files = [*DEPLOY.iterdir(), *root.glob("*.md"), *(root / "docs").rglob("*.md")]
+    assert not [str(path) for path in files if re.search(r"\.backup-venv/\w", path.read_text())]
+
+
+def test_cron_s_jobs_write_their_log_where_the_owner_of_the_project_may() -> None:
+    """A shell that cannot open the log starts nothing, and cron cannot tell anybody."""
+    documents = (BACKEND.parent / "docs").rglob("*.md")
+    logs = [log for path in (DEPLOY / "crontab", *documents) for log in re.findall(r">>(/\S+)", path.read_text())]
+    assert len(logs) == 5
+    assert all(log.startswith("/srv/pats/") for log in logs)
+
+
 @pytest.mark.parametrize("path", sorted(DEPLOY.iterdir()), ids=lambda path: path.name)
 def test_what_is_called_is_a_command_with_these_options(path: Path) -> None:
     from typer.main import get_command
