@@ -496,6 +496,24 @@ def test_the_unit_of_the_scheduler_starts_reads_its_settings_again_and_ends(app:
     assert started.returncode == 0
 
 
+def test_what_the_documents_make_of_secrets_and_code_stays_out_of_git(tmp_path: Path) -> None:
+    (ignored,) = blocks(text(README), "gitignore")
+    pages = (DOCS / "copies-elsewhere.md", DOCS / "monitoring.md")
+    lines = re.findall(r"echo \S+ >> \.gitignore", "".join(map(text, pages)))
+    assert len(lines) == 2
+    (tmp_path / ".gitignore").write_text(ignored)
+    shell("git init -q\n" + "\n".join(lines), tmp_path)
+    for name in ("ssh/id_ed25519", "notify_urls.txt", "backend/__pycache__/app.pyc", "backend/data/app.db"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert shell("git status --porcelain --untracked-files=all", tmp_path) == "?? .gitignore\n"
+
+
+def test_the_documents_name_no_password_file_in_the_app_s_folder() -> None:
+    named = re.findall(r'(?:password_file = "|PASSWORD_FILE=)([^"\s]+)', "".join(map(text, DOCUMENTS)))
+    assert len(named) >= 3 and all(path.startswith("/") for path in named)
+
+
 def test_the_report_is_made_by_what_the_guide_shows(app: SmallApp, project: Path) -> None:
     (steps,) = blocks(section("The report page", DOCS / "monitoring.md"))
     for _ in range(2):  # the second replaces the first

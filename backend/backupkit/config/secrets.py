@@ -86,9 +86,14 @@ def secrets_from_files(
     return found
 
 
+def place_of(file: str, folder: Path) -> Path:
+    """Return where that file is; a relative path starts in the folder."""
+    return folder / Path(file).expanduser()
+
+
 def _read(name: str, file: str, folder: Path, spelled: Callable[[str], str]) -> str:
     try:
-        with open(folder / Path(file).expanduser(), "rb") as opened:
+        with open(place_of(file, folder), "rb") as opened:
             content = opened.read(_LONGEST + 1)
         if len(content) <= _LONGEST:
             return content.decode().strip()

@@ -25,7 +25,7 @@ from backupkit.config.checks import absolute_path, path_of
 from backupkit.config.deployment import Deployment, deployment_from
 from backupkit.config.places import DatabaseTable, TreeTable
 from backupkit.config.remotes import Table, unknown_secret
-from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, scrubbed, secrets_from_files
+from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, place_of, scrubbed, secrets_from_files
 from backupkit.config.table import CheckedTable, Invalid, fields, setting
 from backupkit.fs.trust import Untrusted, require_trusted
 from backupkit.model.backup import UPLOADS_FOLDER
@@ -695,6 +695,14 @@ def known_name(text: str) -> str:
 def secret_names() -> tuple[str, ...]:
     """Return the settings that are secrets: each may also be in a file."""
     return tuple(name for name, declared in fields(Settings).items() if _holds_secret(declared.type))
+
+
+def secret_files(settings: Settings) -> list[Path]:
+    """Return the files that hold secrets: those that settings name, and those that tables of remotes name."""
+    raw = read_file(settings.app_dir)
+    named = [os.environ.get(_variable(name + IN_FILE)) or raw.get(name + IN_FILE) for name in secret_names()]
+    named += [getattr(table, "password" + IN_FILE, None) for table in settings.remotes.values()]
+    return [place_of(str(file), settings.app_dir) for file in named if file]
 
 
 def _holds_secret(annotation: object) -> bool:

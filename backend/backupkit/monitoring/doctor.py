@@ -18,7 +18,15 @@ from msgspec import Struct
 
 from backupkit.backup.create import refuse_overlap
 from backupkit.config.deployment import as_root, unseen_variables
-from backupkit.config.settings import HOOKS, PREFIX, SETTINGS_FILE, Settings, overriding_variable, unknown_variables
+from backupkit.config.settings import (
+    HOOKS,
+    PREFIX,
+    SETTINGS_FILE,
+    Settings,
+    overriding_variable,
+    secret_files,
+    unknown_variables,
+)
 from backupkit.fs import attributes, disk, mounts, own_folder, space, tree
 from backupkit.migrations import schema, version_table
 from backupkit.model.backup import Metadata
@@ -74,6 +82,7 @@ def examine(settings: Settings, emit: EventListener = silence, clock: Clock = ut
         _deployment,
         _notifications,
         _variables,
+        _secret_files,
         _hooks,
         partial(_clock, now=clock()),
         partial(_scheduler, now=clock()),
@@ -486,6 +495,15 @@ def _remotes(settings: Settings, emit: EventListener) -> Iterator[Finding]:
             yield Finding("fine", f"The remote {name} can be used: {table.type}, {table.place}.")
     if too_old := old_restic(settings):
         yield Finding("warning", too_old, "a later one: https://github.com/restic/restic/releases, or Debian 13")
+
+
+def _secret_files(settings: Settings) -> Iterator[Finding]:
+    """Check that only their owners may read the files with secrets; those of the engine have the mode that it gives."""
+    for path in secret_files(settings):
+        if not path.is_relative_to("/run/secrets") and path.is_file() and path.stat().st_mode & 0o077:
+            yield Finding(
+                "warning", f"Others than its owner may read the secret in {path}.", f"chmod 600 {quote(str(path))}"
+            )
 
 
 def _variables(_settings: Settings) -> Iterator[Finding]:
