@@ -591,6 +591,7 @@ def test_the_commands_printed_for_a_backup_behind_bring_it_to_this_code(app: Sma
     assert result.code == 0
     assert "Schema mismatch: the database is 4 migrations behind" in result.out
     assert app.revisions() == {DOCUMENTS}
+    assert result.out.index("correct it first") < result.out.index("Bring it to this code")
     lines = [line.strip() for line in result.out.splitlines() if line.startswith("    cd ")]
     assert [line.rpartition("alembic ")[2] for line in lines] == [f"stamp {DOCUMENTS}", "upgrade head"]
     for line in lines:

@@ -455,6 +455,7 @@ def next_steps(deployment: Deployment, verdict: SchemaVerdict) -> Iterator[str]:
     if verdict.relation == "behind":
         yield f"Schema mismatch: the database is {counted(len(verdict.pending), 'migration')} behind this code:"
         yield from (f"    {one.revision}  {one.title}" for one in verdict.pending)
+        yield "If a migration is what went wrong, correct it first: it would do the same again."
         yield "Bring it to this code, with a backup before and a way back:"
         yield f"    {deployment.tool(verdict.command)}"
         if deployment.has_own_command:
