@@ -640,12 +640,18 @@ def check_file(folder: Path, text: str, typed: str = "") -> Settings:
     This finds what is wrong in the file even if a variable hides it. `typed` is a setting that is not in it yet.
     """
     raw = parse_file(folder, text)
-    secrets = secrets_from_files(secret_names(), raw, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}")
+    secrets = secrets_from_files(
+        secret_names(), raw, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}", _name_another_file
+    )
     values = {name: value for name, value in raw.items() if not _names_a_secret(name)} | secrets
     try:
         return _file_alone()(**{**values, "app_dir": folder})
     except Invalid as error:
         raise _refusal(error, folder, text, typed) from error
+
+
+def _name_another_file(name: str) -> str:
+    return f"`config set {name} PATH` with the whole path of the file; or name none: `config unset {name}`"
 
 
 @cache
