@@ -253,10 +253,10 @@ def test_a_file_that_is_not_there_is_named_with_its_whole_path_and_what_can_be_t
 
 def test_unset_takes_the_line_away_and_nothing_else(app: SmallApp, file: Path) -> None:
     configured(app, "set", "service", "web")
-    assert "the default applies" in configured(app, "unset", "service")
+    assert configured(app, "unset", "service").endswith("the default applies.\n")
     assert file.read_text() == OWN
     before = file.stat()
-    configured(app, "unset", "service")
+    assert "Nothing was changed." in configured(app, "unset", "service")
     assert file.stat() == before, "nothing was to be done"
     refused(app, "config", "unset", "servce", code=2, names="servce", hint="service")
 

@@ -27,7 +27,7 @@ from backupkit.remotes.probe import try_remotes
 from backupkit.remotes.registry import prepare_remote
 from backupkit.scheduling import scheduler_lock
 from refusals import run_here
-from small_app import NOON, SmallApp
+from small_app import DOCUMENTS, MERGED, NOON, SmallApp
 
 
 def with_remotes(app: SmallApp, **tables: dict[str, Any]) -> Settings:
@@ -166,6 +166,12 @@ def test_a_restic_that_is_older_than_the_reference_image_s_is_named(
     found = [one for one in examine(settings) if one.text.startswith("restic is ")]
     assert [one.level for one in found] == ["warning"] * is_named
     assert all(version[:4] in one.text for one in found)
+
+
+@pytest.mark.parametrize(("revision", "told"), [(MERGED, "1 migration behind"), (DOCUMENTS, "4 migrations behind")])
+def test_how_far_the_schema_is_behind_is_said(app: SmallApp, revision: str, told: str) -> None:
+    app.at_revision(revision)
+    assert told in about(examine(with_remotes(app)), "behind this code").text
 
 
 def test_a_secret_that_others_may_read_is_named_with_what_to_type(app: SmallApp, tmp_path: Path) -> None:

@@ -303,7 +303,8 @@ def _schema(settings: Settings) -> Iterator[Finding]:
         yield Finding("fine", f"The database is at this code's revision: {at}.")
     elif verdict.relation == "behind":
         fix = settings.deployment.tool(verdict.command)
-        yield Finding("warning", f"The database is {len(verdict.pending)} migrations behind this code.", fix)
+        count = len(verdict.pending)
+        yield Finding("warning", f"The database is {count} migration{'s' * (count != 1)} behind this code.", fix)
     elif verdict.relation == "unreadable":
         yield Finding("wrong", f"{verdict.reason} A backup cannot be compared with this code.", verdict.needs)
     elif verdict.relation == "no_migrations" and not revisions:
