@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from typing import Literal
 
 from msgspec import Struct
@@ -502,9 +502,9 @@ def _secret_files(settings: Settings) -> Iterator[Finding]:
     """Check that only their owners may read the files with secrets; those of the engine have the mode that it gives."""
     for path in secret_files(settings):
         if not path.is_relative_to("/run/secrets") and path.is_file() and path.stat().st_mode & 0o077:
-            yield Finding(
-                "warning", f"Others than its owner may read the secret in {path}.", f"chmod 600 {quote(str(path))}"
-            )
+            line = ("chmod", "600", str(path))
+            fix = as_root(*line) if settings.deployment.in_container else join(line)
+            yield Finding("warning", f"Others than its owner may read the secret in {path}.", fix)
 
 
 def _variables(_settings: Settings) -> Iterator[Finding]:
