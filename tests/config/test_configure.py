@@ -169,7 +169,7 @@ def test_a_value_is_written_as_the_kind_that_it_is(app: SmallApp, name: str, tex
         ("timezon", "UTC", "timezon is not a setting", "timezone"),
         ("colour", "blue", "colour is not a setting", "`config`"),
         ("app_dir", "elsewhere", "app_dir", "BACKUP_APP_DIR"),
-        ("ping_url_file", "nowhere", "nowhere", "Correct it"),
+        ("ping_url_file", "nowhere", "nowhere", "config set ping_url_file PATH"),
         ("critical_age", "1", "critical_age '1': is below", "`config`"),
     ],
 )
@@ -234,15 +234,29 @@ def test_a_table_of_somebodys_own_stays_behind_the_values(app: SmallApp, file: P
     assert tomllib.loads(text) == {**tomllib.loads(OWN), "dir": "x", "later": {"service": 1}}
 
 
+def test_a_file_that_is_not_there_is_named_with_its_whole_path_and_what_can_be_typed(app: SmallApp, file: Path) -> None:
+    (app.folder.parent / "urls").write_text("json://host.example.org")
+    (app.folder.parent / "urls").chmod(0o600)
+    said = refused(
+        app, "config", "set", "notify_urls_file", "urls", code=2, names=str(app.folder / "urls"), hint="config unset"
+    )
+    assert "before the command" not in said.err
+    configured(app, "set", "notify_urls_file", str(app.folder.parent / "urls"))
+    (app.folder.parent / "urls").unlink()
+    refused(app, "config", "set", "service", "web", code=2, names="urls", hint="config unset notify_urls_file")
+    configured(app, "unset", "notify_urls_file")
+    configured(app, "set", "service", "web")
+
+
 # unset
 
 
 def test_unset_takes_the_line_away_and_nothing_else(app: SmallApp, file: Path) -> None:
     configured(app, "set", "service", "web")
-    assert "the default applies" in configured(app, "unset", "service")
+    assert configured(app, "unset", "service").endswith("the default applies.\n")
     assert file.read_text() == OWN
     before = file.stat()
-    configured(app, "unset", "service")
+    assert "Nothing was changed." in configured(app, "unset", "service")
     assert file.stat() == before, "nothing was to be done"
     refused(app, "config", "unset", "servce", code=2, names="servce", hint="service")
 

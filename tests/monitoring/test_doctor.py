@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sqlite3
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
@@ -26,7 +27,7 @@ from backupkit.remotes.probe import try_remotes
 from backupkit.remotes.registry import prepare_remote
 from backupkit.scheduling import scheduler_lock
 from refusals import run_here
-from small_app import NOON, SmallApp
+from small_app import DOCUMENTS, MERGED, NOON, SmallApp
 
 
 def with_remotes(app: SmallApp, **tables: dict[str, Any]) -> Settings:
@@ -165,6 +166,29 @@ def test_a_restic_that_is_older_than_the_reference_image_s_is_named(
     found = [one for one in examine(settings) if one.text.startswith("restic is ")]
     assert [one.level for one in found] == ["warning"] * is_named
     assert all(version[:4] in one.text for one in found)
+
+
+@pytest.mark.parametrize(("revision", "told"), [(MERGED, "1 migration behind"), (DOCUMENTS, "4 migrations behind")])
+def test_how_far_the_schema_is_behind_is_said(app: SmallApp, revision: str, told: str) -> None:
+    app.at_revision(revision)
+    assert told in about(examine(with_remotes(app)), "behind this code").text
+
+
+def test_a_secret_that_others_may_read_is_named_with_what_to_type(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "the password").write_text("sesame")
+    (app.folder / "urls").write_text("json://host.example.org")
+    (app.folder / "backup.toml").write_text('notify_urls_file = "urls"')
+    cloud = {"type": "restic", "repository": str(tmp_path / "none"), "password_file": str(tmp_path / "the password")}
+    settings = with_remotes(app, cloud=cloud)
+    for mode in (0o640, 0o604):
+        for path in (tmp_path / "the password", app.folder / "urls"):
+            path.chmod(mode)
+        found = [one for one in examine(settings) if "the secret in" in one.text]
+        assert [one.level for one in found] == ["warning"] * 2
+        assert str(app.folder / "urls") in found[0].text
+        for one in found:
+            subprocess.run(one.fix, shell=True, check=True)
+    assert not [one for one in examine(settings) if "the secret in" in one.text]
 
 
 def test_every_remote_is_looked_at_and_no_secret_is_shown(app: SmallApp, tmp_path: Path, nas: dict[str, Any]) -> None:

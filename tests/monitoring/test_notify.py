@@ -72,6 +72,14 @@ def test_a_failure_is_told_with_its_reason_the_next_command_and_the_log(app: Sma
     assert message["message"].splitlines()[-1].endswith(f"failed with exit code 13: {error.removeprefix('Error: ')}")
 
 
+def test_what_a_run_says_to_type_next_is_a_whole_command_in_its_message_too(app: SmallApp, service: Service) -> None:
+    lose_the_database(app)
+    wrapped = {"BACKUP_RUNNER_IN_USE": "local", "BACKUP_HOST_COMMAND": "./backup.sh"}
+    message = told(app, service, "run", check=13, **wrapped)["message"]
+    assert "`./backup.sh doctor` names what it may be" in message
+    assert "`doctor`" not in message
+
+
 def test_a_warning_is_told_with_what_is_missing_and_what_is_there(app: SmallApp, service: Service) -> None:
     os.mkfifo(app.uploads / "fifo")
     message = told(app, service, "backup", "one", check=3)

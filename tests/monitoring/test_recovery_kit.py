@@ -56,6 +56,13 @@ def test_the_sheet_has_what_is_needed_on_the_day(app: SmallApp) -> None:
     assert re.search(r"last proven by a test restore: `good` on \d{4}-\d\d-\d\d \d\d:\d\d, in \d+\.\d s", text)
 
 
+def test_the_first_step_installs_restic_where_a_remote_needs_it(app: SmallApp, tmp_path: Path) -> None:
+    assert "restic" not in printed(app)
+    (app.folder / "backup.toml").write_text(f'[remotes.cloud]\ntype = "restic"\nrepository = "{tmp_path}/none"\n')
+    (step,) = (line for line in printed(app).splitlines() if line.startswith("1. "))
+    assert "and restic" in step
+
+
 def test_a_set_up_in_which_nothing_was_done_says_so(app: SmallApp) -> None:
     text = printed(app)
     assert "newest backup: none" in text

@@ -853,6 +853,8 @@ def test_an_empty_mount_point_is_refused_and_stays_empty(app: SmallApp, tmp_path
     (failed,) = push_backups(settings)
     assert failed.failure and "not prepared" in failed.failure.message and not list(mount.iterdir())
     mount.rmdir()
+    (failed,) = push_backups(settings)
+    assert failed.failure and f"The folder {mount}" in failed.failure.message and "Mount" in failed.failure.hint
     with pytest.raises(RemoteFailed, match="is not there"):
         prepare_remote(settings, "there")
     assert not mount.exists()
@@ -1332,6 +1334,7 @@ def test_whoever_makes_a_backup_it_is_pushed_where_the_settings_say_so(
 
 def test_remotes_says_how_far_behind_and_ends_with_it(app: SmallApp, nas: Path) -> None:
     app.command("backup", "one", check=0)
+    assert "with the live data, on 1 medium, 0 in another place" in app.command("remotes", check=3).out
     document = app.command("remotes", "--json", check=3).json
     assert document["remotes"][0]["behind"] == 1 and "a third copy" in document["lacking"]
     app.command("push", check=0)
@@ -1386,8 +1389,8 @@ def test_push_alone_ends_with_16_and_changes_nothing_here(app: SmallApp, nas: Pa
     nas.rename(nas.with_name("unmounted"))
     before = picture(app)
     result = app.command("push")
-    assert result.code == 16 and "remotes --init nas" in result.err and "Traceback" not in result.err
-    assert f"nas: FAILED: {nas} is not prepared" in result.out
+    assert result.code == 16 and f"mkdir -p {nas}" in result.err and "Traceback" not in result.err
+    assert f"nas: FAILED: The folder {nas} of the remote nas is not there" in result.out
     assert {path: facts for path, facts in picture(app).items() if ".state" not in path} == {
         path: facts for path, facts in before.items() if ".state" not in path
     }

@@ -202,6 +202,14 @@ def test_the_live_journal_mode_stays(app: SmallApp, mode: str) -> None:
     assert kept == ("wal" if mode == "WAL" else "delete")
 
 
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_the_plan_says_what_is_kept_of_a_database_only_where_some_of_it_is_there(app: SmallApp, is_gone: bool) -> None:
+    back_up(app)
+    (lose if is_gone else empty)(app)
+    said = app.command("restore", "latest", "--dry-run", check=0).out
+    assert ("Nothing of it is there to be kept" in said, "is kept in the safety copy" in said) == (is_gone, not is_gone)
+
+
 @pytest.mark.parametrize("journal_mode", ["WAL", "DELETE"])
 @pytest.mark.parametrize("pragma", ["page_size=1024", "page_size=65536", "encoding='UTF-16le'", "auto_vacuum=FULL"])
 def test_a_live_database_of_another_make_takes_the_backup(app: SmallApp, pragma: str, journal_mode: str) -> None:
@@ -591,6 +599,7 @@ def test_the_commands_printed_for_a_backup_behind_bring_it_to_this_code(app: Sma
     assert result.code == 0
     assert "Schema mismatch: the database is 4 migrations behind" in result.out
     assert app.revisions() == {DOCUMENTS}
+    assert result.out.index("correct it first") < result.out.index("Bring it to this code")
     lines = [line.strip() for line in result.out.splitlines() if line.startswith("    cd ")]
     assert [line.rpartition("alembic ")[2] for line in lines] == [f"stamp {DOCUMENTS}", "upgrade head"]
     for line in lines:

@@ -25,12 +25,8 @@ def at(folder: Path, name: str) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for program in ("backup.sh", ".backup-venv/bin/python"):
-        path = tmp_path / program
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("#!/bin/sh\n")
-        path.chmod(0o755)
-    (tmp_path / "backend").mkdir()
+    (tmp_path / "backup.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "backup.sh").chmod(0o755)
     for name in UNITS:
         at(tmp_path, name)
     return tmp_path
@@ -58,6 +54,21 @@ def test_cron_takes_the_crontab(tmp_path: Path) -> None:
     good, bad = at(tmp_path, "crontab"), tmp_path / "bad"
     bad.write_text(good.read_text().replace("15 * * * *", "75 * * * *"))
     assert [subprocess.run(["crontab", "-n", path], check=False).returncode for path in (good, bad)] == [0, 1]
+
+
+def test_no_path_inside_the_wrapper_s_environment_is_typed() -> None:
+    """Its name changes with requirements.txt: only backup.sh knows it."""
+    root = BACKEND.parent
+    files = [*DEPLOY.iterdir(), *root.glob("*.md"), *(root / "docs").rglob("*.md")]
+    assert not [str(path) for path in files if re.search(r"\.backup-venv/\w", path.read_text())]
+
+
+def test_cron_s_jobs_write_their_log_where_the_owner_of_the_project_may() -> None:
+    """A shell that cannot open the log starts nothing, and cron cannot tell anybody."""
+    documents = (BACKEND.parent / "docs").rglob("*.md")
+    logs = [log for path in (DEPLOY / "crontab", *documents) for log in re.findall(r">>(/\S+)", path.read_text())]
+    assert len(logs) == 5
+    assert all(log.startswith("/srv/pats/") for log in logs)
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.iterdir()), ids=lambda path: path.name)

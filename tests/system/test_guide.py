@@ -9,7 +9,9 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -465,12 +467,51 @@ def test_a_copy_elsewhere_comes_back_and_restores(app: SmallApp, project: Path, 
 
 def test_cron_s_line_is_one_that_runs_without_an_environment(app: SmallApp, project: Path) -> None:
     (line,) = blocks(section("By cron", DOCS / "schedule-and-retention.md"), "crontab")
-    command = line.split(maxsplit=5)[5].replace("/srv/pats", str(project)).replace("/var/log", str(project))
+    command = line.split(maxsplit=5)[5].replace("/srv/pats", str(project))
     for _ in range(2):
         subprocess.run(
             ["env", "-i", "PATH=/usr/bin:/bin", "BACKUP_RUNNER=local", "sh", "-c", command], cwd="/", check=True
         )
     assert len([path for path in app.backups.iterdir() if path.name.startswith("scheduled_")]) == 1
+
+
+def test_the_unit_of_the_scheduler_starts_reads_its_settings_again_and_ends(app: SmallApp, project: Path) -> None:
+    unit = text(ROOT / "deploy" / "scheduler.service").replace("/srv/pats", str(project))
+    (command,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
+    variables = re.findall(r"^Environment=(.*)$", unit, re.MULTILINE)
+    started = subprocess.Popen(
+        ["env", "-i", "PATH=/usr/bin:/bin", *variables, *shlex.split(command)],
+        cwd="/",
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert started.stderr
+    with started:
+        assert any("Next backup: " in line for line in started.stderr)
+        (app.folder / "backup.toml").write_text('schedule = ["0 5 * * *"]')
+        started.send_signal(signal.SIGHUP)
+        assert any("(0 5 * * *)" in line for line in started.stderr)
+        started.terminate()
+        assert "container" not in started.stderr.read()
+    assert started.returncode == 0
+
+
+def test_what_the_documents_make_of_secrets_and_code_stays_out_of_git(tmp_path: Path) -> None:
+    (ignored,) = blocks(text(README), "gitignore")
+    pages = (DOCS / "copies-elsewhere.md", DOCS / "monitoring.md")
+    lines = re.findall(r"echo \S+ >> \.gitignore", "".join(map(text, pages)))
+    assert len(lines) == 2
+    (tmp_path / ".gitignore").write_text(ignored)
+    shell("git init -q\n" + "\n".join(lines), tmp_path)
+    for name in ("ssh/id_ed25519", "notify_urls.txt", "backend/__pycache__/app.pyc", "backend/data/app.db"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert shell("git status --porcelain --untracked-files=all", tmp_path) == "?? .gitignore\n"
+
+
+def test_the_documents_name_no_password_file_in_the_app_s_folder() -> None:
+    named = re.findall(r'(?:password_file = "|PASSWORD_FILE=)([^"\s]+)', "".join(map(text, DOCUMENTS)))
+    assert len(named) >= 3 and all(path.startswith("/") for path in named)
 
 
 def test_the_report_is_made_by_what_the_guide_shows(app: SmallApp, project: Path) -> None:

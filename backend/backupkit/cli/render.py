@@ -455,6 +455,7 @@ def next_steps(deployment: Deployment, verdict: SchemaVerdict) -> Iterator[str]:
     if verdict.relation == "behind":
         yield f"Schema mismatch: the database is {counted(len(verdict.pending), 'migration')} behind this code:"
         yield from (f"    {one.revision}  {one.title}" for one in verdict.pending)
+        yield "If a migration is what went wrong, correct it first: it would do the same again."
         yield "Bring it to this code, with a backup before and a way back:"
         yield f"    {deployment.tool(verdict.command)}"
         if deployment.has_own_command:
@@ -584,8 +585,9 @@ def copies(settings: Settings, found: Copies, screen: Terminal | None = None) ->
     head = ("REMOTE", "TYPE", "STATE", "BACKUPS", "BEHIND", "NEWEST")
     order = ("REMOTE", "STATE", "BACKUPS", "BEHIND", "NEWEST", "TYPE")
     yield from drawn(screen, head, [_remote_row(settings, one) for one in found.remotes], order, 4)
-    counts = f"{counted(found.copies, 'copy').replace('copys', 'copies')} with the live data, on {found.media} media"
-    yield f"3-2-1: {counts}, {found.elsewhere} in another place: {_three_two_one(found)}."
+    counts = f"{counted(found.copies, 'copy').replace('copys', 'copies')} with the live data"
+    media = counted(found.media, "medium").replace("mediums", "media")
+    yield f"3-2-1: {counts}, on {media}, {found.elsewhere} in another place: {_three_two_one(found)}."
 
 
 def _three_two_one(found: Copies) -> str:
@@ -632,7 +634,8 @@ def _table_summary(table: object) -> str:
 def changed(done: Changed) -> Iterator[str]:
     """Yield a setting as `backup.toml` has it now."""
     if done.value is None:
-        yield f"{done.setting} is not set in {done.file}: the default applies."
+        unchanged = " Nothing was changed." if done.is_as_before else ""
+        yield f"{done.setting} is not set in {done.file}: the default applies.{unchanged}"
     else:
         value = ", ".join(map(str, done.value)) if isinstance(done.value, list) else str(done.value)
         yield f"{done.setting} is {value or 'empty'} in {done.file}."

@@ -39,6 +39,7 @@ class Changed(Struct, frozen=True):
     value: object
     file: Path
     overridden_by: str = ""
+    is_as_before: bool = False
 
 
 def begin_file(folder: Path, contained: bool) -> Path:
@@ -99,7 +100,7 @@ def unset_value(folder: Path, contained: bool, key: str) -> Changed:
     name = known_name(key)
     before = read_text(folder)
     if name not in parse_file(folder, before):
-        return Changed(name, None, folder / SETTINGS_FILE, overriding_variable(name))
+        return Changed(name, None, folder / SETTINGS_FILE, overriding_variable(name), is_as_before=True)
     document = tomlkit.parse(before)
     document.remove(name)
     return _change(folder, contained, name, before, tomlkit.dumps(document))

@@ -69,12 +69,17 @@ def revealed(secret: Secret | None) -> str:
 
 
 def secrets_from_files(
-    names: Iterable[str], raw: Mapping[str, Any], folder: Path, spelled: Callable[[str], str]
+    names: Iterable[str],
+    raw: Mapping[str, Any],
+    folder: Path,
+    spelled: Callable[[str], str],
+    next_step: Callable[[str], str] | None = None,
 ) -> dict[str, str]:
     """Return the content of each file that a setting names in place of one of these secrets.
 
     A relative path starts in the folder. `spelled` returns how a setting is written where it was set. Raise `Refused`,
-    which shows nothing of the content, if secret and file are both set, or the file cannot be read.
+    which shows nothing of the content, if secret and file are both set, or the file cannot be read; `next_step` then
+    returns what to type, if leaving the file out once does not help.
     """
     found = {}
     for name in names:
@@ -82,27 +87,37 @@ def secrets_from_files(
         if file and raw.get(name):
             raise Refused(f"{spelled(name)} and {spelled(name + IN_FILE)} are both set.", hint="Keep one of them.")
         if file:
-            found[name] = _read(name + IN_FILE, str(file), folder, spelled)
+            told, setting = spelled(name + IN_FILE), name + IN_FILE
+            hint = next_step(setting) if next_step else _leave_out(told, setting)
+            found[name] = _read(place_of(str(file), folder), told, hint)
     return found
 
 
-def _read(name: str, file: str, folder: Path, spelled: Callable[[str], str]) -> str:
+def place_of(file: str, folder: Path) -> Path:
+    """Return where that file is; a relative path starts in the folder."""
     try:
-        with open(folder / Path(file).expanduser(), "rb") as opened:
+        return folder / Path(file).expanduser()
+    except RuntimeError:  # the home of somebody unknown
+        return folder / file
+
+
+def _read(place: Path, told: str, hint: str) -> str:
+    try:
+        with open(place, "rb") as opened:
             content = opened.read(_LONGEST + 1)
         if len(content) <= _LONGEST:
             return content.decode().strip()
         reason = "it is too large"
     except OSError as error:
         reason = error.strerror or type(error).__name__
-    except (ValueError, RuntimeError):
+    except ValueError:
         reason = "it is not text, or the path is not valid"
-    told = spelled(name)
+    raise Refused(f"{told} names the file {printable(str(place))}, which cannot be read: {reason}.", hint)
+
+
+def _leave_out(told: str, name: str) -> str:
     variable = told if told.startswith("BACKUP_") else f"BACKUP_{name.upper()}"
-    raise Refused(
-        f"{told} names the file {printable(file)}, which cannot be read: {reason}.",
-        hint=f"Correct it, or leave it out this once: put {variable}= before the command.",
-    )
+    return f"Correct it, or leave it out this once: put {variable}= before the command."
 
 
 def scrubbed(text: str, secrets: Iterable[Secret] = ()) -> str:

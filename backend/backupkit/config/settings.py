@@ -25,7 +25,7 @@ from backupkit.config.checks import absolute_path, path_of
 from backupkit.config.deployment import Deployment, deployment_from
 from backupkit.config.places import DatabaseTable, TreeTable
 from backupkit.config.remotes import Table, unknown_secret
-from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, scrubbed, secrets_from_files
+from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, place_of, scrubbed, secrets_from_files
 from backupkit.config.table import CheckedTable, Invalid, fields, setting
 from backupkit.fs.trust import Untrusted, require_trusted
 from backupkit.model.backup import UPLOADS_FOLDER
@@ -640,12 +640,18 @@ def check_file(folder: Path, text: str, typed: str = "") -> Settings:
     This finds what is wrong in the file even if a variable hides it. `typed` is a setting that is not in it yet.
     """
     raw = parse_file(folder, text)
-    secrets = secrets_from_files(secret_names(), raw, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}")
+    secrets = secrets_from_files(
+        secret_names(), raw, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}", _name_another_file
+    )
     values = {name: value for name, value in raw.items() if not _names_a_secret(name)} | secrets
     try:
         return _file_alone()(**{**values, "app_dir": folder})
     except Invalid as error:
         raise _refusal(error, folder, text, typed) from error
+
+
+def _name_another_file(name: str) -> str:
+    return f"`config set {name} PATH` with the whole path of the file; or name none: `config unset {name}`"
 
 
 @cache
@@ -695,6 +701,14 @@ def known_name(text: str) -> str:
 def secret_names() -> tuple[str, ...]:
     """Return the settings that are secrets: each may also be in a file."""
     return tuple(name for name, declared in fields(Settings).items() if _holds_secret(declared.type))
+
+
+def secret_files(settings: Settings) -> list[Path]:
+    """Return the files that hold secrets: those that settings name, and those that tables of remotes name."""
+    raw = read_file(settings.app_dir)
+    named = [os.environ.get(_variable(name + IN_FILE)) or raw.get(name + IN_FILE) for name in secret_names()]
+    named += [getattr(table, "password" + IN_FILE, None) for table in settings.remotes.values()]
+    return [place_of(str(file), settings.app_dir) for file in named if file]
 
 
 def _holds_secret(annotation: object) -> bool:

@@ -11,14 +11,22 @@ from datetime import datetime, timedelta
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from typing import Literal
 
 from msgspec import Struct
 
 from backupkit.backup.create import refuse_overlap
 from backupkit.config.deployment import as_root, unseen_variables
-from backupkit.config.settings import HOOKS, PREFIX, SETTINGS_FILE, Settings, overriding_variable, unknown_variables
+from backupkit.config.settings import (
+    HOOKS,
+    PREFIX,
+    SETTINGS_FILE,
+    Settings,
+    overriding_variable,
+    secret_files,
+    unknown_variables,
+)
 from backupkit.fs import attributes, disk, mounts, own_folder, space, tree
 from backupkit.migrations import schema, version_table
 from backupkit.model.backup import Metadata
@@ -74,6 +82,7 @@ def examine(settings: Settings, emit: EventListener = silence, clock: Clock = ut
         _deployment,
         _notifications,
         _variables,
+        _secret_files,
         _hooks,
         partial(_clock, now=clock()),
         partial(_scheduler, now=clock()),
@@ -294,7 +303,8 @@ def _schema(settings: Settings) -> Iterator[Finding]:
         yield Finding("fine", f"The database is at this code's revision: {at}.")
     elif verdict.relation == "behind":
         fix = settings.deployment.tool(verdict.command)
-        yield Finding("warning", f"The database is {len(verdict.pending)} migrations behind this code.", fix)
+        count = len(verdict.pending)
+        yield Finding("warning", f"The database is {count} migration{'s' * (count != 1)} behind this code.", fix)
     elif verdict.relation == "unreadable":
         yield Finding("wrong", f"{verdict.reason} A backup cannot be compared with this code.", verdict.needs)
     elif verdict.relation == "no_migrations" and not revisions:
@@ -486,6 +496,15 @@ def _remotes(settings: Settings, emit: EventListener) -> Iterator[Finding]:
             yield Finding("fine", f"The remote {name} can be used: {table.type}, {table.place}.")
     if too_old := old_restic(settings):
         yield Finding("warning", too_old, "a later one: https://github.com/restic/restic/releases, or Debian 13")
+
+
+def _secret_files(settings: Settings) -> Iterator[Finding]:
+    """Check that only their owners may read the files with secrets; those of the engine have the mode that it gives."""
+    for path in secret_files(settings):
+        if not path.is_relative_to("/run/secrets") and path.is_file() and path.stat().st_mode & 0o077:
+            line = ("chmod", "600", str(path))
+            fix = as_root(*line) if settings.deployment.in_container else join(line)
+            yield Finding("warning", f"Others than its owner may read the secret in {path}.", fix)
 
 
 def _variables(_settings: Settings) -> Iterator[Finding]:

@@ -48,6 +48,7 @@ class FolderRemote:
 
     def check(self) -> None:
         with self._as_remote_failure():
+            self._require_folder()
             owner = self._owner()
             if owner is None:
                 raise RemoteFailed(
@@ -67,11 +68,7 @@ class FolderRemote:
     def prepare(self) -> None:
         """Write the marker file into the folder, which must exist: whoever mounts a disk makes the mount point."""
         with self._as_remote_failure():
-            if not self._path.is_dir():
-                raise RemoteFailed(
-                    f"The folder {self._path} of the remote {self.name} is not there.",
-                    hint=f"Mount the disk, or make the folder: mkdir -p {self._path}",
-                )
+            self._require_folder()
             if self._owner() is None:
                 text = json.dumps({"app_id": self._settings.app_id}) + "\n"
                 disk.write_file(self._path / MARKER, text.encode(), 0o644)
@@ -184,6 +181,13 @@ class FolderRemote:
                 revision,
                 metadata.uploads_included,
                 copies.number_in(self._path, name),
+            )
+
+    def _require_folder(self) -> None:
+        if not self._path.is_dir():
+            raise RemoteFailed(
+                f"The folder {self._path} of the remote {self.name} is not there.",
+                hint=f"Mount the disk, or make the folder: mkdir -p {self._path}",
             )
 
     def _owner(self) -> str | None:

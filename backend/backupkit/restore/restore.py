@@ -660,13 +660,19 @@ def _require_space(needs: Iterable[tuple[Path, int]]) -> None:
         space.require(needed, folder, "This restore")
 
 
+def _kept_of(live: Path) -> str:
+    if not database.has_files(live):
+        return "Nothing of it is there to be kept: `undo` cannot bring it back."
+    return "What is there of it is kept in the safety copy, as files that `undo` cannot restore."
+
+
 def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdict | None) -> Iterable[str]:
     if verdict and verdict.relation == "unreadable":
         yield f"The schema cannot be compared with this code. {verdict.needs}"
     if live.error and database.is_optional_and_absent(settings):
         yield f"There is no {settings.part} now: `undo` does not take away again what comes."
     elif live.error:
-        yield f"{live.error} What is there of it is kept in the safety copy, as files that `undo` cannot restore."
+        yield f"{live.error} {_kept_of(settings.database)}"
     if live.encoding and source.facts and source.facts.encoding != live.encoding:
         yield f"The encoding changes from {live.encoding} to {source.facts.encoding}: restart the app afterwards."
     if source.facts and source.facts.index_flaws:

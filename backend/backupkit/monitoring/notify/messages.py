@@ -93,7 +93,7 @@ def _body(report: Report) -> Iterator[str]:
     if report.hint:
         yield in_full(f"Next: {report.hint}")
     yield from (in_full(f"Warning: {warning}") for warning in report.warnings)
-    yield from report.lines
+    yield from map(in_full, report.lines)
     yield f"It took {report.seconds:.1f} seconds."
     if report.log:
         yield from ("", "The last lines of the log:", *(f"  {line[:500]}" for line in report.log))
