@@ -1459,6 +1459,33 @@ def test_what_is_older_than_a_branch_of_git_keeps_is_not_missing_there(app: Smal
     assert app.command("remotes", "--json").json["remotes"][0]["behind"] == 0
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("pull", "latest"),
+        ("verify", "--test-restore"),
+        ("restore", "latest", "--to", "look"),
+        ("restore", "latest", "--to", "look", "--dry-run", "--at", "2026-06-16 12:00"),
+    ],
+    ids=["pull", "verify", "to", "at"],
+)
+def test_copies_without_the_uploads_are_none_of_them_latest_and_the_newest_is_named(
+    app: SmallApp, git_remote: str, tmp_path: Path, typed: tuple[str, ...]
+) -> None:
+    for day, name in enumerate(("one", "two")):
+        made(app, name, days=day)
+    app.command("push", "--yes", check=0)
+    words = [str(tmp_path / one) if one == "look" else one for one in typed]
+    result = app.command(*words, "--remote", git_remote)
+    newest = "`.*pull two --remote branch`"
+    assert_refusal(result, 10, "Passed over: two, one (without the uploads).", f"instead of `latest`.*{newest}")
+    assert not (tmp_path / "look").exists()
+    for name in ("one", "two"):
+        shutil.rmtree(app.backups / name)
+    app.command("pull", "two", "--remote", git_remote, check=0)
+    app.command("restore", "two", "--yes", check=0)
+
+
 def test_two_pushes_at_once_do_not_meet(app: SmallApp, tmp_path: Path) -> None:
     (tmp_path / "nas").mkdir()
     settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
