@@ -1095,6 +1095,42 @@ def test_a_wrong_password_is_said_in_a_sentence(app: SmallApp, repository: Setti
     assert "BACKUP_REMOTE_THERE_PASSWORD" in raised.value.hint
 
 
+@pytest.mark.needs("restic")
+@pytest.mark.parametrize("wrong", ["key", "secret", "rights"])
+def test_keys_that_are_wrong_are_no_missing_repository(
+    app: SmallApp, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    pytest.importorskip("moto.server")
+    with servers.guarded_s3() as (port, key, secret):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another" if wrong == "key" else key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another" if wrong == "secret" else secret)
+        table = {"type": "restic", "repository": f"s3:http://127.0.0.1:{port}/backups/pats", "password": PASSWORD}
+        settings = with_table(app, table)
+        for act in (lambda: there(settings), lambda: prepare_remote(settings, "there")):
+            with pytest.raises(RemoteFailed, match="The remote there denied access: ") as raised:
+                act()
+            assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in raised.value.hint
+            assert "--init" not in raised.value.hint and not isinstance(raised.value, RemoteAway)
+
+
+@pytest.mark.needs("restic")
+def test_a_remote_that_can_be_made_ready_but_not_listed_ends_with_its_failure(
+    app: SmallApp, repository: Settings, tmp_path: Path
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    refusal = 'case "$*" in *snapshots*) echo "Fatal: Stat: Access Denied." >&2; exit 1 ;; esac'
+    (programs / "restic").write_text(f'#!/bin/sh\n{refusal}\nexec {shutil.which("restic")} "$@"\n')
+    (programs / "restic").chmod(0o755)
+    address, lost = repository.remotes["there"].place, f'[remotes.lost]\ntype = "folder"\npath = "{tmp_path}/lost"\n'
+    cloud = f'[remotes.cloud]\ntype = "restic"\nrepository = "{address}"\npassword = "{PASSWORD}"\n'
+    (app.folder / "backup.toml").write_text(lost + cloud)
+    path = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    failed = app.command("remotes", "--init", "cloud", env=path, check=16)
+    assert "The remote cloud denied access: " in failed.err and "cloud" in failed.out
+    app.command("remotes", "--init", "cloud", check=0)  # whatever the other remote is like
+
+
 @pytest.mark.needs("restic", "rclone")
 def test_a_repository_that_only_grows_takes_a_push_and_loses_nothing(app: SmallApp, tmp_path: Path) -> None:
     """Someone with all keys of this machine cannot delete the copies; see docs/security.md."""
