@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -1483,6 +1484,47 @@ def test_a_push_to_git_by_hand_asks_first_and_run_does_not(app: SmallApp, git_re
     app.command("push", "--yes", check=0)
     assert [one["name"] for one in app.command("list", "--remote", git_remote, "--json", check=0).json] == ["one"]
     assert app.command("run", "--json", check=0).json["steps"][-1]["state"] == "done"
+
+
+def test_a_branch_of_git_gets_the_oldest_first_so_that_its_head_is_the_newest(
+    app: SmallApp, git_remote: str, tmp_path: Path
+) -> None:
+    for number in range(2):
+        made(app, f"day_{number}", days=number)
+    done = app.command("push", "--yes", "--json", check=0).json
+    assert done[0]["pushed"] == ["day_0", "day_1"]
+    log = ["git", "-C", str(tmp_path / "host.git"), "log", "--format=%s", "backup"]
+    newest, oldest = subprocess.run(log, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert "day_1" in newest and "day_0" in oldest
+
+
+def test_a_push_to_git_that_is_interrupted_goes_on_where_it_ended(
+    app: SmallApp, git_remote: str, tmp_path: Path
+) -> None:
+    for number in range(3):
+        made(app, f"day_{number}", days=number)
+    host = tmp_path / "host.git"
+    hook = host / "hooks" / "post-receive"  # the connection is lost when the first backup is there
+    hook.write_text(f'#!/bin/sh\nmv "{host}" "{host}.aside"\n')
+    hook.chmod(0o755)
+    with (app.folder / "backup.toml").open("a") as table:
+        table.write("retry_for = 0\n")
+    app.command("push", "--yes", check=16)
+    host.with_name("host.git.aside").rename(host)
+    hook.unlink()
+    app.command("push", "--yes", check=0)
+    log = subprocess.run(["git", "-C", str(host), "log", "--format=%s", "backup"], check=True, capture_output=True)
+    assert re.findall(r"day_\d", log.stdout.decode()) == ["day_2", "day_1"]
+
+
+def test_a_backup_that_cannot_be_pushed_keeps_no_newer_one_back(app: SmallApp, git_remote: str) -> None:
+    made(app, "day_0")
+    app.add_rows(1)  # else both have the same file
+    made(app, "day_1", days=1)
+    with sqlite3.connect(app.backups / "day_0" / "pats.db") as database:
+        database.execute("CREATE TABLE later (x)")
+    assert "day_0" in app.command("push", "--yes", check=12).err
+    assert [one["name"] for one in app.command("list", "--remote", git_remote, "--json", check=0).json] == ["day_1"]
 
 
 def test_what_is_older_than_a_branch_of_git_keeps_is_not_missing_there(app: SmallApp, git_remote: str) -> None:

@@ -82,6 +82,7 @@ class ResticRemote:
     """
 
     reads_copies = False
+    is_history = False
 
     def __init__(self, settings: Settings, name: str, table: ResticTable) -> None:
         self.name = name
