@@ -33,11 +33,25 @@ Subsystem sftp internal-sftp
 
 
 @contextlib.contextmanager
-def s3() -> Iterator[int]:
+def s3(**environment: str) -> Iterator[int]:
     """Run an empty server of the S3 API; yield its port."""
     port = free_port()
-    with running([sys.executable, "-m", "moto.server", "-H", HERE, "-p", str(port)], port):
+    with running([sys.executable, "-m", "moto.server", "-H", HERE, "-p", str(port)], port, **environment):
         yield port
+
+
+@contextlib.contextmanager
+def guarded_s3() -> Iterator[tuple[int, str, str]]:
+    """Run a server of the S3 API that checks keys; yield its port, and the keys of a user who may do nothing."""
+    import boto3
+
+    with s3(INITIAL_NO_AUTH_ACTION_COUNT="3") as port:
+        root = {"aws_access_key_id": "root", "aws_secret_access_key": "root", "region_name": "us-east-1"}
+        s3_of, iam = (boto3.client(kind, endpoint_url=f"http://{HERE}:{port}", **root) for kind in ("s3", "iam"))
+        s3_of.create_bucket(Bucket="backups")
+        iam.create_user(UserName="someone")
+        key = iam.create_access_key(UserName="someone")["AccessKey"]
+        yield port, key["AccessKeyId"], key["SecretAccessKey"]
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import golden
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import BackupRequest
 from refusals import another_process, as_user, assert_refusal, picture, refused, refused_to_user, run_here
@@ -52,6 +54,31 @@ def backed_up(app: SmallApp) -> SmallApp:
     app.add_rows(1)
     app.write_upload("later.txt", b"later")
     return app
+
+
+# Options
+
+
+def options_of_one_value() -> list[tuple[str, str]]:
+    """Return each command with each of its options that takes one value."""
+    commands = json.loads((golden.FOLDER / "commands.json").read_text())
+    of_one = (
+        (name, re.fullmatch(r"\[(--[a-z-]+)(?:, -.)? [A-Z]+\]", one)) for name in commands for one in commands[name]
+    )
+    return [(name, found[1]) for name, found in of_one if found]
+
+
+@pytest.mark.parametrize(("command", "option"), options_of_one_value())
+def test_an_option_of_one_value_is_refused_where_it_is_typed_twice(app: SmallApp, command: str, option: str) -> None:
+    """The last one would win, and the first, a remote or a condition, would silently not count."""
+    names, hint = f"Option '{option}' was typed twice, and takes one value.", f"`{command} --help`"
+    refused(app, *command.split(), option, "1", f"{option}=2", code=2, names=names, hint=hint)
+
+
+def test_a_flag_may_be_typed_twice_and_an_option_of_several_values_too(app: SmallApp) -> None:
+    run_here(app, "backup", "one", "--quiet", "-q", "--json", "--json", check=0)
+    keys = ("--recipient", "age1x", "-r", "age1y")
+    refused(app, "export", "one", "x.tar.age", *keys, code=2, names="age1x", hint="")
 
 
 # Names

@@ -214,3 +214,15 @@ def test_the_sheet_says_what_it_takes_to_reach_a_remote_besides_its_settings(app
     assert "to reach the remote host: an ssh key, or other credentials that git uses;" in text
     assert "to reach the remote cellar: an ssh key that the server accepts, and known_hosts;" in text
     assert "to reach the remote disk" not in text and "None is needed" not in text
+
+
+def test_the_sheet_names_no_latest_where_the_uploads_are_not(app: SmallApp) -> None:
+    table = '[remotes.{name}]\ntype = "git"\nurl = "./host.git"\nuser_name = "B"\nuser_email = "b@example.com"\n'
+    whole = 'include = ["dump", "metadata", "uploads"]\n'
+    (app.folder / "backup.toml").write_text(table.format(name="text") + table.format(name="whole") + whole)
+    text = printed(app)
+    assert "       ./backup.sh list --remote text " in text and "       ./backup.sh pull NAME --remote text\n" in text
+    assert "       ./backup.sh pull latest --remote whole\n" in text and "list --remote whole" not in text
+    assert "`./backup.sh verify NAME`, `./backup.sh restore NAME`" in text
+    (app.folder / "backup.toml").write_text(table.format(name="whole") + whole)
+    assert "NAME" not in printed(app)

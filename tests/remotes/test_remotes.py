@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -1097,6 +1098,42 @@ def test_a_wrong_password_is_said_in_a_sentence(app: SmallApp, repository: Setti
     assert "BACKUP_REMOTE_THERE_PASSWORD" in raised.value.hint
 
 
+@pytest.mark.needs("restic")
+@pytest.mark.parametrize("wrong", ["key", "secret", "rights"])
+def test_keys_that_are_wrong_are_no_missing_repository(
+    app: SmallApp, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    pytest.importorskip("moto.server")
+    with servers.guarded_s3() as (port, key, secret):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another" if wrong == "key" else key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another" if wrong == "secret" else secret)
+        table = {"type": "restic", "repository": f"s3:http://127.0.0.1:{port}/backups/pats", "password": PASSWORD}
+        settings = with_table(app, table)
+        for act in (lambda: there(settings), lambda: prepare_remote(settings, "there")):
+            with pytest.raises(RemoteFailed, match="The remote there denied access: ") as raised:
+                act()
+            assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in raised.value.hint
+            assert "--init" not in raised.value.hint and not isinstance(raised.value, RemoteAway)
+
+
+@pytest.mark.needs("restic")
+def test_a_remote_that_can_be_made_ready_but_not_listed_ends_with_its_failure(
+    app: SmallApp, repository: Settings, tmp_path: Path
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    refusal = 'case "$*" in *snapshots*) echo "Fatal: Stat: Access Denied." >&2; exit 1 ;; esac'
+    (programs / "restic").write_text(f'#!/bin/sh\n{refusal}\nexec {shutil.which("restic")} "$@"\n')
+    (programs / "restic").chmod(0o755)
+    address, lost = repository.remotes["there"].place, f'[remotes.lost]\ntype = "folder"\npath = "{tmp_path}/lost"\n'
+    cloud = f'[remotes.cloud]\ntype = "restic"\nrepository = "{address}"\npassword = "{PASSWORD}"\n'
+    (app.folder / "backup.toml").write_text(lost + cloud)
+    path = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    failed = app.command("remotes", "--init", "cloud", env=path, check=16)
+    assert "The remote cloud denied access: " in failed.err and "cloud" in failed.out
+    app.command("remotes", "--init", "cloud", check=0)  # whatever the other remote is like
+
+
 @pytest.mark.needs("restic", "rclone")
 def test_a_repository_that_only_grows_takes_a_push_and_loses_nothing(app: SmallApp, tmp_path: Path) -> None:
     """Someone with all keys of this machine cannot delete the copies; see docs/security.md."""
@@ -1452,6 +1489,47 @@ def test_a_push_to_git_by_hand_asks_first_and_run_does_not(app: SmallApp, git_re
     assert app.command("run", "--json", check=0).json["steps"][-1]["state"] == "done"
 
 
+def test_a_branch_of_git_gets_the_oldest_first_so_that_its_head_is_the_newest(
+    app: SmallApp, git_remote: str, tmp_path: Path
+) -> None:
+    for number in range(2):
+        made(app, f"day_{number}", days=number)
+    done = app.command("push", "--yes", "--json", check=0).json
+    assert done[0]["pushed"] == ["day_0", "day_1"]
+    log = ["git", "-C", str(tmp_path / "host.git"), "log", "--format=%s", "backup"]
+    newest, oldest = subprocess.run(log, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert "day_1" in newest and "day_0" in oldest
+
+
+def test_a_push_to_git_that_is_interrupted_goes_on_where_it_ended(
+    app: SmallApp, git_remote: str, tmp_path: Path
+) -> None:
+    for number in range(3):
+        made(app, f"day_{number}", days=number)
+    host = tmp_path / "host.git"
+    hook = host / "hooks" / "post-receive"  # the connection is lost when the first backup is there
+    hook.write_text(f'#!/bin/sh\nmv "{host}" "{host}.aside"\n')
+    hook.chmod(0o755)
+    with (app.folder / "backup.toml").open("a") as table:
+        table.write("retry_for = 0\n")
+    app.command("push", "--yes", check=16)
+    host.with_name("host.git.aside").rename(host)
+    hook.unlink()
+    app.command("push", "--yes", check=0)
+    log = subprocess.run(["git", "-C", str(host), "log", "--format=%s", "backup"], check=True, capture_output=True)
+    assert re.findall(r"day_\d", log.stdout.decode()) == ["day_2", "day_1"]
+
+
+def test_a_backup_that_cannot_be_pushed_keeps_no_newer_one_back(app: SmallApp, git_remote: str) -> None:
+    made(app, "day_0")
+    app.add_rows(1)  # else both have the same file
+    made(app, "day_1", days=1)
+    with sqlite3.connect(app.backups / "day_0" / "pats.db") as database:
+        database.execute("CREATE TABLE later (x)")
+    assert "day_0" in app.command("push", "--yes", check=12).err
+    assert [one["name"] for one in app.command("list", "--remote", git_remote, "--json", check=0).json] == ["day_1"]
+
+
 def test_what_is_older_than_a_branch_of_git_keeps_is_not_missing_there(app: SmallApp, git_remote: str) -> None:
     for number in range(4):
         made(app, f"day_{number}", days=number)
@@ -1460,6 +1538,33 @@ def test_what_is_older_than_a_branch_of_git_keeps_is_not_missing_there(app: Smal
     assert [one["name"] for one in listed] == ["day_3", "day_2"]
     assert app.command("push", "--force", "--json", check=0).json[0]["pushed"] == []
     assert app.command("remotes", "--json").json["remotes"][0]["behind"] == 0
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("pull", "latest"),
+        ("verify", "--test-restore"),
+        ("restore", "latest", "--to", "look"),
+        ("restore", "latest", "--to", "look", "--dry-run", "--at", "2026-06-16 12:00"),
+    ],
+    ids=["pull", "verify", "to", "at"],
+)
+def test_copies_without_the_uploads_are_none_of_them_latest_and_the_newest_is_named(
+    app: SmallApp, git_remote: str, tmp_path: Path, typed: tuple[str, ...]
+) -> None:
+    for day, name in enumerate(("one", "two")):
+        made(app, name, days=day)
+    app.command("push", "--yes", check=0)
+    words = [str(tmp_path / one) if one == "look" else one for one in typed]
+    result = app.command(*words, "--remote", git_remote)
+    newest = "`.*pull two --remote branch`"
+    assert_refusal(result, 10, "Passed over: two, one (without the uploads).", f"instead of `latest`.*{newest}")
+    assert not (tmp_path / "look").exists()
+    for name in ("one", "two"):
+        shutil.rmtree(app.backups / name)
+    app.command("pull", "two", "--remote", git_remote, check=0)
+    app.command("restore", "two", "--yes", check=0)
 
 
 def test_two_pushes_at_once_do_not_meet(app: SmallApp, tmp_path: Path) -> None:

@@ -44,6 +44,19 @@ class _WithExamples:
                 one.display_type_rich = _no_type
         return found
 
+    def make_parser(self, ctx: typer.Context) -> Any:
+        """Return a parser that refuses an option of one value that is typed twice: else the last one would win."""
+        parser: Any = super().make_parser(ctx)  # type: ignore[misc]
+        parse = parser.parse_args
+
+        def parse_once(args: list[str]) -> Any:
+            found = parse(args=args)
+            _refuse_repeated(ctx, found[2])
+            return found
+
+        parser.parse_args = parse_once
+        return parser
+
     def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
         """Return `NAME` for each required argument and `[NAME]` for each optional one."""
         pieces = super().collect_usage_pieces(ctx)  # type: ignore[misc]
@@ -55,6 +68,14 @@ class _WithExamples:
         if self.examples:
             formatter.write(f"\nExample{'s' if len(self.examples) > 1 else ''}:\n")
             formatter.write("".join(f"  {program(os.environ)} {line}\n" for line in self.examples))
+
+
+def _refuse_repeated(ctx: typer.Context, typed: list[Any]) -> None:
+    """Fail with a usage error if one of the parameters, in the order typed, takes one value and is there twice."""
+    single = [one for one in typed if one.param_type_name == "option" and not one.is_flag and not one.multiple]
+    repeated = next((one for place, one in enumerate(single) if one in single[:place]), None)
+    if repeated and not ctx.resilient_parsing:
+        ctx.fail(f"Option '{max(repeated.opts, key=len)}' was typed twice, and takes one value.")
 
 
 def _no_type(ctx: typer.Context) -> None:

@@ -137,6 +137,11 @@ class RemoteTable(CheckedTable):
         """The number of newest backups that the remote takes; 0: any number."""
         return 0
 
+    @property
+    def holds_uploads(self) -> bool:
+        """Whether the remote gets the uploads too."""
+        return True
+
     def _is_elsewhere_by_type(self) -> bool:
         return True
 
@@ -212,6 +217,10 @@ class GitTable(RemoteTable):
     @property
     def newest_only(self) -> int:
         return self.keep
+
+    @property
+    def holds_uploads(self) -> bool:
+        return "uploads" in self.include
 
     def _is_elsewhere_by_type(self) -> bool:
         return not re.match(r"[./~]|file:", self.url.get_secret_value())

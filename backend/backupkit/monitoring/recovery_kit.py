@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from backupkit.config.remotes import secret_origins
+from backupkit.config.remotes import RemoteTable, secret_origins
 from backupkit.config.settings import Settings, origins, secret_names
 from backupkit.fs import disk
 from backupkit.model.backup import Backup
@@ -20,12 +20,14 @@ from backupkit.repository import reliable, store
 class RemoteAccess(Struct, frozen=True):
     """A remote: its name, its place, and the command that fetches the newest backup from it.
 
+    `lacks_uploads`: the app has uploads and the remote does not get them, so that none there is `latest`.
     No field may hold a password.
     """
 
     name: str
     place: str
     fetch: str
+    lacks_uploads: bool = False
 
 
 class RecoveryKit(Struct, frozen=True):
@@ -46,10 +48,13 @@ class RecoveryKit(Struct, frozen=True):
 
 def copies_of(settings: Settings) -> tuple[RemoteAccess, ...]:
     """Return the configured remotes."""
-    return tuple(
-        RemoteAccess(name, table.place, f"./backup.sh pull latest --remote {name}")
-        for name, table in settings.remotes.items()
-    )
+    return tuple(_access(settings, name, table) for name, table in settings.remotes.items())
+
+
+def _access(settings: Settings, name: str, table: RemoteTable) -> RemoteAccess:
+    lacks_uploads = settings.uploads is not None and not table.holds_uploads
+    wanted = "NAME" if lacks_uploads else store.LATEST
+    return RemoteAccess(name, table.place, f"./backup.sh pull {wanted} --remote {name}", lacks_uploads)
 
 
 def recovery_kit(settings: Settings, copies: Sequence[RemoteAccess] = (), clock: Clock = utc_now) -> RecoveryKit:

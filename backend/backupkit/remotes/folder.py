@@ -40,6 +40,7 @@ class FolderRemote:
     """A folder as a remote, for one app. A push resumes its own interrupted draft."""
 
     reads_copies = True
+    is_history = False
 
     def __init__(self, settings: Settings, name: str, table: FolderTable) -> None:
         self.name = name

@@ -19,7 +19,7 @@ from backupkit.model.backup import APART, UPLOADS_FOLDER, Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, Step, Warned, silence
-from backupkit.model.names import check_name, likely, printable
+from backupkit.model.names import check_name, few, is_name, likely, printable
 from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.base import (
     NOT_COPIED,
@@ -184,6 +184,8 @@ def _find(
     if wanted:
         check_name(wanted.name)
         return wanted
+    if name == store.LATEST:
+        _refuse_partial(settings, there, remote, until)
     if until:
         when = settings.local(until).isoformat(sep=" ", timespec="seconds")
         text = f"There is no whole backup on the remote {remote} made until {when}."
@@ -191,6 +193,23 @@ def _find(
     known = ", ".join(likely(name, [one.name for one in there])[:3])
     hint = f"There are: {known} …; `list --remote {remote}` shows all." if known else "There are none yet: `push`"
     raise NoSuchBackup(f"There is no backup {name} on the remote {remote}.", hint)
+
+
+def _refuse_partial(
+    settings: Settings, there: Sequence[RemoteBackup], remote: str, until: datetime | None = None
+) -> None:
+    """Raise `NoSuchBackup`, which names the newest, if the remote has backups, but all are without the uploads."""
+    partial = [one.name for one in there if one.kind not in APART]
+    if not partial:
+        return
+    avoided = _avoided_by_latest(settings, remote)
+    newest = next((one for one in partial if one not in avoided and is_name(one)), "NAME")
+    when = f" made until {settings.local(until).isoformat(sep=' ', timespec='seconds')}" if until else ""
+    raise NoSuchBackup(
+        f"No backup on the remote {remote}{when} is a usual, whole one. "
+        f"Passed over: {few(partial)} (without the uploads).",
+        hint=f"To take one of them, name it instead of `latest`. The newest: `pull {newest} --remote {remote}`",
+    )
 
 
 def _avoided_by_latest(settings: Settings, remote: str) -> Mapping[str, str]:

@@ -18,7 +18,7 @@ from backupkit.fs import trust
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import parse_span
-from backupkit.model.errors import BackupError, NoSuchBackup, Refused, RemoteFailed, explained
+from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, RemoteFailed, explained
 from backupkit.model.events import EventListener, Warned, collecting, silence
 from backupkit.model.names import few
 from backupkit.remotes import checks, listing_cache
@@ -54,7 +54,7 @@ def push_backups(
     emit: EventListener = silence,
     clock: Clock = utc_now,
 ) -> list[Pushed]:
-    """Push one backup, or all that are missing, to one remote or to each; newest first.
+    """Push one backup, or all that are missing, to one remote or to each; newest first, to git oldest first.
 
     Raises `Refused` if there is no such remote, or none at all, and `NoSuchBackup`. A failure of a remote is in its
     result.
@@ -225,7 +225,10 @@ def _push_missing(
     emit: EventListener,
     clock: Clock,
 ) -> list[RemoteBackup]:
-    """Push, and return the listing at the end; append each complete backup to `names`, its new points to `points`."""
+    """Push, and return the listing at the end; append each complete backup to `names`, its new points to `points`.
+
+    A backup that cannot be pushed stops no other; the first such error is raised when the others are there.
+    """
     seconds = settings.remotes[remote.name].retry_for
 
     def ask() -> list[RemoteBackup]:
@@ -234,11 +237,16 @@ def _push_missing(
     there = ask()
     _warn_of_arrivals(settings, remote.name, emit)
     held = {(one.name, one.created_at) for one in there}
-    for backup in [wanted] if wanted else missing(settings, remote.name, there):
+    failures: list[BackupError] = []
+    for backup in [wanted] if wanted else _in_order(remote, missing(settings, remote.name, there)):
         metadata = store.require_metadata(backup)
         if (backup.name, metadata.created_at) in held:
             continue
-        retry_while_away(lambda: _push_one(remote, backup, metadata, emit), seconds, emit)  # noqa: B023 - called at once
+        try:
+            retry_while_away(lambda: _push_one(remote, backup, metadata, emit), seconds, emit)  # noqa: B023 - called at once
+        except (Refused, Damaged, NoSuchBackup) as error:  # of this backup: the next run would meet it again
+            failures.append(error)
+            continue
         names.append(backup.name)
         there = ask()
     if isinstance(remote, HoldsPoints):
@@ -246,7 +254,18 @@ def _push_missing(
             points.append(_push_points(remote, one, seconds, emit))
         if any(points):
             there = ask()
+    if failures:
+        raise failures[0]
     return there
+
+
+def _in_order(remote: Remote, newest_first: list[Backup]) -> list[Backup]:
+    """Return the backups in the order in which to push them.
+
+    The newest first, so that it is safe first if the push is interrupted. But a branch shows its backups in the order
+    in which they came: there the oldest first, so that its head is the newest, and its log runs forwards.
+    """
+    return newest_first[::-1] if remote.is_history else newest_first
 
 
 def _warn_of_arrivals(settings: Settings, remote: str, emit: EventListener) -> None:

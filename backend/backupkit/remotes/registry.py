@@ -23,9 +23,9 @@ def look_at_remotes(settings: Settings, emit: EventListener = silence, clock: Cl
     return count([_state(settings, name, here, emit, clock) for name in settings.remotes], here)
 
 
-def refuse_unreachable(found: Copies) -> None:
-    """Raise the failure of the first remote that cannot be used, if any."""
-    if failure := next((one.failure for one in found.remotes if one.failure), None):
+def refuse_unreachable(found: Copies, only: str | None = None) -> None:
+    """Raise the failure of the first remote that cannot be used, or of `only`, if any."""
+    if failure := next((one.failure for one in found.remotes if one.failure and only in (None, one.name)), None):
         raise failure
 
 

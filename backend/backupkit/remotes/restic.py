@@ -43,7 +43,14 @@ _LONG_STALL = 86400.0  # seconds: a check or a clean-up of a large repository ta
 _UNREACHABLE = re.compile(
     r"dial tcp|no such host|connection refused|connection reset|i/o timeout|network is unreachable|no route to host"
     r"|\bEOF\b|TLS handshake|broken pipe|Service Unavailable|server misbehaving|connection timed out|HTTP response 5"
-    r"|unable to start the sftp session|ssh command exited",
+    r"|unable to start the sftp session|ssh command exited|Internal Server Error|Bad Gateway|Gateway Time-?out",
+    re.I,
+)
+# What storages say to wrong keys, and to keys that may not do this.
+_DENIED = re.compile(
+    r"access ?denied|permission denied|forbidden|unauthorized|authentication ?failed|signature ?does ?not ?match"
+    r"|request signature we calculated|invalid ?access ?key|access key id you provided"
+    r"|(?:response \(|error |: )40[13]\b",
     re.I,
 )
 # What restic says of stored data that is not what it stored.
@@ -75,6 +82,7 @@ class ResticRemote:
     """
 
     reads_copies = False
+    is_history = False
 
     def __init__(self, settings: Settings, name: str, table: ResticTable) -> None:
         self.name = name
@@ -355,6 +363,8 @@ class ResticRemote:
             return RemoteAway(
                 f"The remote {self.name} cannot be reached: {reason}.", hint="Is the network up? `remotes` tries again."
             )
+        if _DENIED.search(reason):  # before the next: an unreadable config looks like a missing repository
+            return self._denied(reason)
         if _lacks_repository(said):
             return RemoteFailed(
                 f"There is no repository of restic at {place}, for the remote {self.name}.",
@@ -371,6 +381,13 @@ class ResticRemote:
         return RemoteFailed(
             f"The remote {self.name} failed: restic {command}: {reason}.",
             hint="The backups here are not touched by that. `remotes` tries again.",
+        )
+
+    def _denied(self, reason: str) -> RemoteFailed:
+        needed = self._table.way_in or "the user and password in its address, or the rights of who runs this"
+        return RemoteFailed(
+            f"The remote {self.name} denied access: {reason}.",
+            hint=f"Check {needed}: set for this command, right, and allowed to read and write there? Then: `remotes`",
         )
 
 

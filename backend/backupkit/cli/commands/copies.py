@@ -84,9 +84,9 @@ def remotes(
         refuse_without(settings)
         found = look_at_remotes(settings, emit)
     out.result(render.copies(settings, found, out.screen()), json_.copies(found))
-    if init is not None:
+    refuse_unreachable(found, only=init)
+    if init is not None:  # the first push is still to come, and other remotes were not asked for
         return
-    refuse_unreachable(found)
     end_with_warnings(any(one.behind for one in found.remotes))
 
 

@@ -44,6 +44,7 @@ class GitRemote:
     """A branch of a git repository as a remote, for one app; temporary files are in the backups folder if possible."""
 
     reads_copies = True
+    is_history = True
 
     def __init__(self, settings: Settings, name: str, table: GitTable) -> None:
         self.name, self._settings, self._table = name, settings, table
