@@ -501,7 +501,7 @@ def _remotes(settings: Settings, emit: EventListener) -> Iterator[Finding]:
 def _secret_files(settings: Settings) -> Iterator[Finding]:
     """Check that only their owners may read the files with secrets; those of the engine have the mode that it gives."""
     for path in secret_files(settings):
-        if not path.is_relative_to("/run/secrets") and path.is_file() and path.stat().st_mode & 0o077:
+        if not path.is_relative_to("/run/secrets") and os.path.isfile(path) and path.stat().st_mode & 0o077:
             line = ("chmod", "600", str(path))
             fix = as_root(*line) if settings.deployment.in_container else join(line)
             yield Finding("warning", f"Others than its owner may read the secret in {path}.", fix)
