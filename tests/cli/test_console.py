@@ -205,7 +205,7 @@ def table(text: str, command: str) -> list[str]:
     """Return the lines of the table, without the text around it."""
     lines = text.splitlines()
     head = next(number for number, line in enumerate(lines) if FIRST[command].split()[0] in line.split())
-    return [line for line in lines[head:] if "  " in line]
+    return [line for line in lines[head:] if "  " in line.strip()]
 
 
 @each_table
