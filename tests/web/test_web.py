@@ -133,9 +133,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(app: SmallApp, *options: str, **environment: str) -> Iterator[Served]:
+def serving(app: SmallApp, *options: str, port: int = 0, **environment: str) -> Iterator[Served]:
     process = subprocess.Popen(
-        [sys.executable, str(COMMAND), "web", "--port", "0", *options],
+        [sys.executable, str(COMMAND), "web", "--port", str(port), *options],
         env={**clean_environment(), "BACKUP_APP_DIR": str(app.folder), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -257,10 +257,10 @@ def test_a_password_is_set_and_opens_and_is_never_kept_or_printed(app: SmallApp)
         assert browser.come_in(password="another one").code == 403
         assert browser.come_in(password=PASSWORD).code == 303
         assert browser.get("/").code == 200
-    with serving(app, "--port", str(browser.port)):  # a session outlives the server
+    with serving(app, port=browser.port):  # a session outlives the server
         assert browser.get("/").code == 200
     app.command("web", "--set-password", input=f"{PASSWORD} 2\n", check=0)
-    with serving(app, "--port", str(browser.port)):  # and ends when the password changes
+    with serving(app, port=browser.port):  # and ends when the password changes
         assert browser.get("/").code == 303
 
 
@@ -291,10 +291,9 @@ def test_another_password_in_the_settings_ends_the_sessions_and_the_same_one_doe
     with serving(app, BACKUP_WEB_PASSWORD=PASSWORD) as served:
         browser = served.browser()
         browser.come_in(password=PASSWORD)
-    port = ("--port", str(browser.port))
-    with serving(app, *port, BACKUP_WEB_PASSWORD=PASSWORD):
+    with serving(app, port=browser.port, BACKUP_WEB_PASSWORD=PASSWORD):
         assert browser.get("/").code == 200
-    with serving(app, *port, BACKUP_WEB_PASSWORD=f"{PASSWORD} 2"):
+    with serving(app, port=browser.port, BACKUP_WEB_PASSWORD=f"{PASSWORD} 2"):
         assert browser.get("/").code == 303
 
 
