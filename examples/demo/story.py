@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from backupkit.cli.render import counted
 from backupkit.fs.space import format_bytes
 from backupkit.model.errors import BackupError, ExitCode
+from backupkit.model.names import counted
 from backupkit.repository import manifest
 from demo.app import MIGRATIONS, Picture, ScratchApp, Writer, differences, last_visit, misplaced_visits
 from demo.stage import CannotGoOn, Narrator, Stage, own_deployment, scratch_folder

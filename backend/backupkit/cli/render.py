@@ -12,7 +12,7 @@ from backupkit.cli.tables import Terminal, drawn, table
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import UPLOADS_FOLDER
 from backupkit.model.durations import ago
-from backupkit.model.names import few, printable, printable_text
+from backupkit.model.names import counted, few, printable, printable_text
 
 if TYPE_CHECKING:
     from backupkit.archive.export import Exported, Imported
@@ -45,11 +45,6 @@ if TYPE_CHECKING:
 RAW = "the database could not be read when this was made, and cannot be restored"
 _TEN_YEARS = 3650  # days
 _MARKS = {"fine": "ok     ", "note": "note   ", "warning": "warning", "wrong": "WRONG  "}
-
-
-def counted(number: int, thing: str) -> str:
-    """Return the number with its noun: `1 file`, `2 files`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def listing(settings: Settings, found: list[Backup], screen: Terminal | None = None) -> Iterator[str]:

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from backupkit.cli.render import counted
 from backupkit.cli.tables import Terminal, drawn
 from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
-from backupkit.model.names import printable
+from backupkit.model.names import counted, printable
 
 if TYPE_CHECKING:
     from backupkit.rewind.chain import Moment, Timeline

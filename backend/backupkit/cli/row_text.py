@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from backupkit.cli import tables
-from backupkit.cli.render import counted
 from backupkit.fs.space import format_bytes
 from backupkit.model.documents import Document
-from backupkit.model.names import few, printable, printable_text
+from backupkit.model.names import counted, few, printable, printable_text
 
 if TYPE_CHECKING:
     from backupkit.cli.tables import Terminal

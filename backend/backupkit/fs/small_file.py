@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from backupkit.fs import attributes, disk
+from backupkit.fs import attributes, descriptors, disk
 from backupkit.fs.attributes import Attributes
 
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _SMALL = 1 << 18  # bytes
 
 
@@ -29,7 +28,7 @@ def read(name: str, within: int, facts: os.stat_result, with_attributes: bool = 
     size = facts.st_size
     if size > _SMALL or facts.st_blocks * 512 < size or disk.may_share_blocks(facts):
         return None
-    handle = os.open(name, _FILE, dir_fd=within)
+    handle = os.open(name, descriptors.FILE, dir_fd=within)
     try:
         content = os.read(handle, size + 1)
         found = attributes.of_open(handle) if with_attributes else attributes.NOTHING

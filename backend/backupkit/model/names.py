@@ -88,3 +88,8 @@ def _printable(letter: str) -> str:
 def printable_lines(text: str) -> str:
     """Do the same for a text that may have several lines, such as an error of another program."""
     return text if text.isprintable() else "\n".join(map(printable_text, text.split("\n")))
+
+
+def counted(number: int, thing: str) -> str:
+    """Return the number with its noun: `1 file`, `2 files`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -34,7 +34,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import span
 from backupkit.model.errors import BackupError
 from backupkit.model.events import EventListener, Step, silence
-from backupkit.model.names import few, printable
+from backupkit.model.names import counted, few, printable
 from backupkit.monitoring.likely_databases import likely_databases
 from backupkit.remotes import listing_cache
 from backupkit.remotes.probe import old_restic, try_remotes
@@ -303,8 +303,8 @@ def _schema(settings: Settings) -> Iterator[Finding]:
         yield Finding("fine", f"The database is at this code's revision: {at}.")
     elif verdict.relation == "behind":
         fix = settings.deployment.tool(verdict.command)
-        count = len(verdict.pending)
-        yield Finding("warning", f"The database is {count} migration{'s' * (count != 1)} behind this code.", fix)
+        count = counted(len(verdict.pending), "migration")
+        yield Finding("warning", f"The database is {count} behind this code.", fix)
     elif verdict.relation == "unreadable":
         yield Finding("wrong", f"{verdict.reason} A backup cannot be compared with this code.", verdict.needs)
     elif verdict.relation == "no_migrations" and not revisions:

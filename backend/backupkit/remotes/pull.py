@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -177,34 +177,31 @@ def _find(
     until: datetime | None = None,
 ) -> RemoteBackup:
     there = [one for one in there if until is None or times.is_until(one.created_at, until)]
+    avoided = _avoided_by_latest(settings, remote) if name == store.LATEST else {}
     if name == store.LATEST:
-        wanted = _latest(settings, there, _avoided_by_latest(settings, remote), emit)
+        wanted = _latest(settings, there, avoided, emit)
     else:
         wanted = next((one for one in there if one.name == name), None)
     if wanted:
         check_name(wanted.name)
         return wanted
+    when = f" made until {settings.local(until).isoformat(sep=' ', timespec='seconds')}" if until else ""
     if name == store.LATEST:
-        _refuse_partial(settings, there, remote, until)
+        _refuse_partial(there, avoided, remote, when)
     if until:
-        when = settings.local(until).isoformat(sep=" ", timespec="seconds")
-        text = f"There is no whole backup on the remote {remote} made until {when}."
+        text = f"There is no whole backup on the remote {remote}{when}."
         raise NoSuchBackup(text, f"`list --remote {remote}` shows all of them.")
     known = ", ".join(likely(name, [one.name for one in there])[:3])
     hint = f"There are: {known} …; `list --remote {remote}` shows all." if known else "There are none yet: `push`"
     raise NoSuchBackup(f"There is no backup {name} on the remote {remote}.", hint)
 
 
-def _refuse_partial(
-    settings: Settings, there: Sequence[RemoteBackup], remote: str, until: datetime | None = None
-) -> None:
+def _refuse_partial(there: Sequence[RemoteBackup], avoided: Collection[str], remote: str, when: str) -> None:
     """Raise `NoSuchBackup`, which names the newest, if the remote has backups, but all are without the uploads."""
     partial = [one.name for one in there if one.kind not in APART]
     if not partial:
         return
-    avoided = _avoided_by_latest(settings, remote)
     newest = next((one for one in partial if one not in avoided and is_name(one)), "NAME")
-    when = f" made until {settings.local(until).isoformat(sep=' ', timespec='seconds')}" if until else ""
     raise NoSuchBackup(
         f"No backup on the remote {remote}{when} is a usual, whole one. "
         f"Passed over: {few(partial)} (without the uploads).",

@@ -550,9 +550,13 @@ class _Staging:
 
     def _copy(self, one: Difference, staged: str) -> Attributes | None:
         with self._wanted.of(one.path) as (within, name), self._area.of(staged) as (folder, new):
-            small = _read_small(name, within, one, one.attributes and self._has_attributes)
+            with_attributes = one.attributes and self._has_attributes
+            small = _read_small(name, within, one, with_attributes)
             with disk.Opened(new, _NEW, folder) as copied:
-                facts, wanted = self._write(small, copied) if small else self._copy_large(name, within, one, copied)
+                if small:
+                    facts, wanted = self._write(small, copied)
+                else:
+                    facts, wanted = self._copy_large(name, within, one, copied, with_attributes)
                 disk.set_attributes(copied, facts, self._owner)
                 if not one.attributes:
                     return None
@@ -564,7 +568,7 @@ class _Staging:
         self._advance(len(small.content))
         return small.facts, small.attributes
 
-    def _copy_large(self, name: str, within: int, one: Difference, copied: int) -> _Copied:
+    def _copy_large(self, name: str, within: int, one: Difference, copied: int, with_attributes: bool) -> _Copied:
         """Copy the content of a wanted file; raise `Altered` if it is not as it was sealed."""
         try:
             opened = disk.Opened(name, _FILE, within)
@@ -573,7 +577,7 @@ class _Staging:
         with opened as original:
             facts = os.fstat(original)
             _copy_content(original, copied, facts, one, self._advance)
-            return facts, attributes.of_open(original) if one.attributes else attributes.NOTHING
+            return facts, attributes.of_open(original) if with_attributes else attributes.NOTHING
 
     def _link(self, entry: Entry, staged: str) -> None:
         owner, time = self._owner or (entry.facts.st_uid, entry.facts.st_gid), entry.facts.st_mtime_ns

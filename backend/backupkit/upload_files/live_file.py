@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, ParamSpec, TypeVar
 
-from backupkit.fs import attributes, disk, small_file, tree
+from backupkit.fs import attributes, descriptors, disk, small_file, tree
 from backupkit.fs.attributes import Attributes
 from backupkit.fs.small_file import SmallFile
 
@@ -21,7 +21,6 @@ _ATTEMPTS = 6  # to copy one file without a change in between
 # Nothing is there, or a link, a socket, a folder, a fifo that somebody writes to.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EAGAIN)
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,7 +92,7 @@ def _ignore(_count: int) -> None:
 def opened(name: str, within: int) -> disk.Opened:
     """Open a live file for a block."""
     try:
-        return disk.Opened(name, _FILE, within)
+        return disk.Opened(name, descriptors.FILE, within)
     except OSError as error:
         raise translate_error(error) from error
 

@@ -11,8 +11,8 @@ from math import ceil, floor, log10
 
 from msgspec import Struct
 
-from backupkit.cli.render import counted
 from backupkit.fs.space import format_bytes
+from backupkit.model.names import counted
 from backupkit.monitoring.overview import Day, Mark, Overview, Size
 
 MEANINGS: Mapping[Mark, str] = {

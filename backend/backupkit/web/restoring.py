@@ -13,7 +13,6 @@ from typing import get_args
 from msgspec.structs import replace
 
 from backupkit.cli import tasks
-from backupkit.cli.render import counted
 from backupkit.cli.task import Task
 from backupkit.cli.tasks import CopyRequest, RestoreRequest
 from backupkit.config.settings import Settings
@@ -22,6 +21,7 @@ from backupkit.model.backup import MAIN_DATABASE, UPLOADS_FOLDER, DatabaseFacts,
 from backupkit.model.clock import utc_now
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused, SchemaMismatch
 from backupkit.model.events import EventListener
+from backupkit.model.names import counted
 from backupkit.model.patterns import literal
 from backupkit.repository import store
 from backupkit.restore.extract import plan_extract
