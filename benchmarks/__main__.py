@@ -27,6 +27,7 @@ FULL = {
     "backups": 1000,
     "points": 1440,
     "patience": 120.0,
+    "settle": 3.0,
 }
 QUICK = {
     "rounds": 1,
@@ -38,6 +39,7 @@ QUICK = {
     "backups": 50,
     "points": 20,
     "patience": 20.0,
+    "settle": 0.0,
 }
 HELP = {
     "rounds": "how often each thing is measured",
@@ -49,6 +51,7 @@ HELP = {
     "backups": "backups that `list` is measured with",
     "points": "points of rewind, a day's",
     "patience": "seconds after which a backup under a live writer is given up",
+    "settle": "seconds between what another peer restored and the backup before small damage",
 }
 
 

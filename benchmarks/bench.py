@@ -19,7 +19,7 @@ from benchmarks.report import Report, Sample
 
 @dataclass(frozen=True)
 class Options:
-    """How much data, how often, and which of the scenarios: patterns of their keys."""
+    """How much data, how often, how long to wait, and which of the scenarios: patterns of their keys."""
 
     sizes: Sizes
     small_files: int
@@ -29,6 +29,7 @@ class Options:
     rounds: int
     seed: int
     patience: float
+    settle: float
     only: tuple[str, ...]
 
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from benchmarks import contents, measure
 from benchmarks.bench import Bench
 from benchmarks.data import App
 from benchmarks.measure import Failed, TooLate, step
-from benchmarks.peers import OURS, Cp, Naive, Ours, Place, Steps, sqlite_backup
+from benchmarks.peers import OURS, Cp, Naive, Ours, Peer, Place, Steps, sqlite_backup
 from benchmarks.report import Sample, Scenario
 
 STALL_BACKUP = Scenario(
@@ -27,7 +27,14 @@ STALL_RESTORE = Scenario(
     "stall-restore", "Longest stall of a live writer, restore", "The same while the backup just made is put back."
 )
 
+BESIDE = Scenario(
+    "writer",
+    "First backup beside a live writer",
+    "The whole backup while another process commits a row each millisecond, and the same while nobody writes.",
+)
+
 NOTHING = "no backup"
+IDLE = "nobody writes"
 SHELL = "sqlite3 .backup"
 WRITER = Path(__file__).with_name("writer.py")
 _IDLE = 3.0  # seconds
@@ -46,6 +53,9 @@ class Written:
 
 def run_round(bench: Bench, app: App) -> None:
     """Backups first, ours and others; then the two that restore under a running app."""
+    if bench.wants(BESIDE.key):
+        for peer in (Ours(), Naive(), Cp()):
+            _beside(bench, app, peer)
     if not bench.wants(STALL_BACKUP.key, STALL_RESTORE.key):
         return
     with bench.folder("homes") as homes:
@@ -58,6 +68,16 @@ def run_round(bench: Bench, app: App) -> None:
             _stall(bench, STALL_RESTORE, Naive.name, app, Naive().restore(naive, 1, app.folder))
             for peer in (peer for peer in bench.peers if peer.overwrites):
                 bench.record(Sample(STALL_RESTORE.key, peer.name, None, remark=_WOULD_HARM))
+
+
+def _beside(bench: Bench, app: App, peer: Peer) -> None:
+    """A first backup while somebody writes and one while nobody does; in each round the other one first."""
+    for is_written in (True, False) if bench.round % 2 else (False, True):
+        with bench.folder("beside") as folder, _writer(app) if is_written else nullcontext():
+            place = Place(app, folder / "home")
+            measure.prepare(peer.prepare(place), bench.scratch)
+            who = peer.name if is_written else f"{peer.name}, {IDLE}"
+            bench.measure(BESIDE.key, who, peer.backup(place, 1), peer.remark)
 
 
 def _backups(ours: Place, naive: Place) -> Iterator[tuple[str, Steps, str]]:

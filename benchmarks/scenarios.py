@@ -15,11 +15,11 @@ ALL: tuple[Scenario, ...] = (
     *(texts.DUMP, texts.LOAD),
     *(trees.SMALL, trees.SMALL_UNCHANGED, trees.SMALL_TENTH),
     *(starts.LIST, starts.HELP),
-    *(live.STALL_BACKUP, live.STALL_RESTORE),
+    *(live.BESIDE, live.STALL_BACKUP, live.STALL_RESTORE),
     *rewind.ALL,
     trees.MEMORY,
 )
-_WHOLE = (*ALL[:7], live.STALL_BACKUP, live.STALL_RESTORE)
+_WHOLE = (*ALL[:7], live.BESIDE, live.STALL_BACKUP, live.STALL_RESTORE)
 _SMALL = (trees.SMALL, trees.SMALL_UNCHANGED, trees.SMALL_TENTH)
 _STARTS = (starts.LIST, starts.HELP)
 

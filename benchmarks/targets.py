@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import rewind, starts, texts, trees
+from benchmarks import live, rewind, starts, texts, trees
 from benchmarks.data import MEGABYTE
-from benchmarks.peers import OURS, Borg, Consistent, Cp, Restic, RsyncLinkDest
+from benchmarks.peers import OURS, Borg, Consistent, Cp, Naive, Restic, RsyncLinkDest
 from benchmarks.report import Report, Scenario
 
 # Those that, like us, store only what changed and keep the earlier backups.
@@ -51,6 +51,11 @@ def _against_ourselves(scenario: Scenario, other: Scenario) -> Callable[[Report]
     return lambda report: _ratio(report.median(scenario.key, OURS), report.median(other.key, OURS))
 
 
+def _beside_a_writer(report: Report) -> float | None:
+    beside, alone = (report.median(live.BESIDE.key, who) for who in (OURS, f"{OURS}, {live.IDLE}"))
+    return _ratio(beside, alone)
+
+
 def _seconds(scenario: Scenario) -> Callable[[Report], float | None]:
     return lambda report: report.median(scenario.key, OURS)
 
@@ -67,16 +72,19 @@ def _ratio(ours: float | None, theirs: float | None) -> float | None:
 _FASTEST = "the fastest of rsync --link-dest, restic, borg"
 
 TARGETS = (
-    Target(trees.FIRST.title, "cp -a", 0.8, "", _against(trees.FIRST, Cp.name)),
-    Target(trees.UNCHANGED.title, _FASTEST, 0.5, "", _against(trees.UNCHANGED, *INCREMENTAL)),
+    Target(trees.FIRST.title, "cp -a", 1.25, "", _against(trees.FIRST, Cp.name)),
+    Target(trees.FIRST.title, "rsync and Python", 1.0, "", _against(trees.FIRST, RsyncLinkDest.name, Naive.name)),
+    Target(trees.UNCHANGED.title, _FASTEST, 0.8, "", _against(trees.UNCHANGED, *INCREMENTAL)),
     Target(trees.CHANGED.title, _FASTEST, 0.8, "", _against(trees.CHANGED, *INCREMENTAL)),
-    Target(trees.RESTORE.title, "cp -a", 0.9, "", _against(trees.RESTORE, Cp.name)),
+    Target(trees.RESTORE.title, "cp -a", 1.3, "", _against(trees.RESTORE, Cp.name)),
+    Target(trees.RESTORE.title, "restic", 0.6, "", _against(trees.RESTORE, Restic.name)),
     Target(trees.DAMAGE.title, "our full restore", 0.25, "", _against_ourselves(trees.DAMAGE, trees.RESTORE)),
     Target(texts.DUMP.title, "sqlite3 .dump", 1.0, "", _against(texts.DUMP, texts.Shell.name)),
     Target(texts.LOAD.title, "sqlite3 < dump", 0.9, "", _against(texts.LOAD, texts.Shell.name)),
-    Target("Ten times the files", "a tenth of them", 11, "", _against_ourselves(trees.SMALL, trees.SMALL_TENTH)),
-    Target(starts.LIST.title, "the clock", 0.5, " s", _seconds(starts.LIST)),
-    Target(starts.HELP.title, "the clock", 0.3, " s", _seconds(starts.HELP)),
+    Target(live.BESIDE.title, live.IDLE, 1.3, "", _beside_a_writer),
+    Target("Ten times the files", "a tenth of them", 10, "", _against_ourselves(trees.SMALL, trees.SMALL_TENTH)),
+    Target(starts.LIST.title, "the clock", 0.3, " s", _seconds(starts.LIST)),
+    Target(starts.HELP.title, "the clock", 0.15, " s", _seconds(starts.HELP)),
     Target(rewind.QUIET.title, "the processor", 0.02, " s", _seconds(rewind.QUIET)),
     Target(rewind.POINT.title, "the processor", 1.0, " s", _seconds(rewind.POINT)),
     Target(rewind.BACK.title, "the full backup", 2.0, "", _against(rewind.BACK, rewind.FULL_BACKUP)),

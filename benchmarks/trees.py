@@ -118,10 +118,12 @@ def _bring_back(bench: Bench, scenario: Scenario, peer: Peer, place: Place, numb
     if scenario is RESTORE:
         data.lose(place.app)
     else:
-        # As in life: its last backup is of the very files that are damaged then, not of those another peer restored.
+        # As in life: its last backup is of the very files that are damaged then, not of those another peer restored,
+        # and none of them came in the seconds before it. Some peers see no change within the second of the backup.
         number += 1
+        time.sleep(bench.options.settle)
         prepare(peer.backup(place, number), bench.scratch)
-        time.sleep(1)  # as in life too: there are peers that see no change within the second of the backup
+        time.sleep(1)
         data.damage(place.app, _seed(bench))
     bench.measure(scenario.key, peer.name, peer.restore(place, number, place.app.folder))
 
