@@ -13,7 +13,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import STAGING, BackupRequest
-from backupkit.model.events import Event, Notice, Warned
+from backupkit.model.events import Event, Notice, Progress, Step, Warned
 from backupkit.repository import store
 from backupkit.restore import journal
 from backupkit.restore.extract import plan_extract
@@ -75,6 +75,15 @@ def test_the_copy_has_what_is_in_the_wal_and_nothing_lies_beside_it(app: SmallAp
     data = [line[66:] for line in listed if not line.endswith(("RESTORE.md", "backup_metadata.json"))]
     size = sum((app.backups / "good" / one).stat().st_size for one in data)
     assert store.read(app.settings, "good").size_bytes == size
+
+
+def test_a_large_one_is_read_through_sqlite_alone(app: SmallApp) -> None:
+    """Not as a file before that: the backup counts no byte of it twice."""
+    with contextlib.closing(sqlite3.connect(app.uploads / "large.db")) as large, large:
+        large.execute("CREATE TABLE entries AS SELECT zeroblob(2000000) AS value")
+    heard = back_up(app)
+    most = max(one.done for one in heard if isinstance(one, Progress))
+    assert most <= max(one.total or 0 for one in heard if isinstance(one, Step) and one.unit == "bytes")
 
 
 def test_a_database_with_a_rollback_journal_and_any_name_is_known_by_its_first_bytes(app: SmallApp) -> None:

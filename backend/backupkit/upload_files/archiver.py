@@ -422,10 +422,7 @@ def _copy_entry(folders: _Folders, name: str, path: str, within: _Level, copying
 
 
 def _copy_database(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
-    """Copy a snapshot of the database, including its WAL, to the draft; return False if SQLite cannot read it.
-
-    A plain copy of the file that the draft has already is replaced.
-    """
+    """Copy a snapshot of the database, including its WAL, to the draft; return False if SQLite cannot read it."""
     if len(os.fsencode(path)) > _LONGEST or any("\udc80" <= letter <= "\udcff" for letter in path):
         return False  # SQLite cannot open the path, or the metadata cannot store it
     target = Path(folders.target.root, path)
@@ -565,8 +562,10 @@ def _is_of_content(name: str, folder: int, facts: os.stat_result, checksum: str)
 
 def _copy_file(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> None:
     """Copy a file, which had these facts a moment ago, with its attributes."""
-    small = live_file.read_small(name, folders.source.handle, facts)
-    if small and small.content.startswith(_MAGIC) and _copy_database(folders, name, path, facts, copying):
+    source = folders.source.handle
+    small = live_file.read_small(name, source, facts)
+    begins = small.content if small else live_file.read_first_bytes(name, source, len(_MAGIC))
+    if begins.startswith(_MAGIC) and _copy_database(folders, name, path, facts, copying):
         return
     before = copying.keeper.kept
     with disk.Opened(name, _NEW, folders.target.handle) as copied:
@@ -575,9 +574,7 @@ def _copy_file(folders: _Folders, name: str, path: str, facts: os.stat_result, c
                 written = live_file.write_small(small, copied)
                 copying.advance(len(small.content))
             else:
-                written = live_file.copy_until_stable(name, folders.source.handle, copied, copying.advance)
-                if os.pread(copied, len(_MAGIC), 0) == _MAGIC and _copy_database(folders, name, path, facts, copying):
-                    return
+                written = live_file.copy_until_stable(name, source, copied, copying.advance)
             copying.keeper.set(copied, written.attributes, path)
         except BaseException:
             os.unlink(name, dir_fd=folders.target.handle)

@@ -54,6 +54,13 @@ def read_small(name: str, within: int, facts: os.stat_result) -> SmallFile | Non
     return found if tree.signature(found.facts) == tree.signature(facts) else None
 
 
+def read_first_bytes(name: str, within: int, count: int) -> bytes:
+    """Return the first bytes of a live file."""
+    with opened(name, within) as original:
+        _require_file(facts_of(original))
+        return call(os.pread, original, count, 0)
+
+
 def write_small(small: SmallFile, copied: int) -> Copied:
     """Write that content to the open new file, with owner, mode and times."""
     disk.write_all(copied, small.content)
@@ -66,8 +73,7 @@ def copy_until_stable(name: str, within: int, copied: int, check: Callable[[int]
     for attempt in range(_ATTEMPTS):
         with opened(name, within) as original:
             before = facts_of(original)
-            if not stat.S_ISREG(before.st_mode):
-                raise Gone  # a fifo, say, would be copied as an empty file
+            _require_file(before)
             if attempt:
                 check = _ignore
                 os.ftruncate(copied, 0)
@@ -83,6 +89,12 @@ def copy_until_stable(name: str, within: int, copied: int, check: Callable[[int]
             return Copied(True, after, checksum, found)
         time.sleep(0.02 * 2**attempt)
     return Copied(False, after, checksum, found)
+
+
+def _require_file(facts: os.stat_result) -> None:
+    """Raise `Gone` for what is no file any more: a fifo, say, would be copied as an empty file."""
+    if not stat.S_ISREG(facts.st_mode):
+        raise Gone
 
 
 def _ignore(_count: int) -> None:
