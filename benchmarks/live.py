@@ -54,8 +54,9 @@ class Written:
 def run_round(bench: Bench, app: App) -> None:
     """Backups first, ours and others; then the two that restore under a running app."""
     if bench.wants(BESIDE.key):
-        for peer in (Ours(), Naive(), Cp()):
-            _beside(bench, app, peer)
+        _beside(bench, app, Ours())
+        _beside(bench, app, Naive())
+        _beside(bench, app, Cp())
     if not bench.wants(STALL_BACKUP.key, STALL_RESTORE.key):
         return
     with bench.folder("homes") as homes:

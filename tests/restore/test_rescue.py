@@ -16,7 +16,7 @@ from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import NoSuchBackup, Refused
 from backupkit.repository import flags, store
 from backupkit.restore.rescue import plan_rescue, rescue_rows
-from backupkit.sqlite import row_rescue, row_return
+from backupkit.sqlite import row_rescue, row_return, rows
 from backupkit.sqlite.row_rescue import Choice
 from refusals import run_here
 from small_app import SmallApp
@@ -85,6 +85,32 @@ def test_children_come_too_where_they_are_asked_for(shop: SmallApp) -> None:
     script(shop, "DELETE FROM lines; DELETE FROM orders WHERE id < 12; DELETE FROM people WHERE id = 3")
     run_here(shop, "rescue", "good", "people", "--where", "id > 1", "--with-children", "--yes", check=0)
     assert every_row(shop) == before
+
+
+def test_missing_children_that_stay_away_are_named(shop: SmallApp) -> None:
+    script(shop, "DELETE FROM lines; DELETE FROM orders WHERE id < 12; DELETE FROM people WHERE id = 3")
+    note = "Rows that refer to these are missing too: 1 of orders. --with-children brings them back."
+    assert note in run_here(shop, "rescue", "good", "people", "--missing", "--dry-run", check=0).out
+    for more in (["--with-children"], ["--where", "id = 1"]):
+        choice = more if "--where" in more else ["--missing", *more]
+        assert "missing too" not in run_here(shop, "rescue", "good", "people", *choice, "--dry-run", check=0).out
+    run_here(shop, "rescue", "good", "people", "--missing", "--yes", check=0)
+    done = run_here(shop, "rescue", "good", "orders", "--missing", "--dry-run", check=0)
+    assert "are missing too: 3 of lines." in done.out, "of the rows of two orders"
+
+
+def test_missing_children_that_take_long_to_count_stop_nothing(shop: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(shop, "DELETE FROM orders; DELETE FROM people")
+    monkeypatch.setattr(row_rescue, "_SECONDS_TO_COUNT", 0.0)
+    monkeypatch.setattr(rows, "_INSTRUCTIONS", 1)
+    done = run_here(shop, "rescue", "good", "people", "--missing", "--dry-run", check=0)
+    assert "were not counted: it takes long." in done.out
+
+
+def test_rows_that_refer_to_each_other_and_all_come_back_are_not_named(shop: SmallApp) -> None:
+    script(shop, "DELETE FROM lines; DELETE FROM orders; DELETE FROM people")
+    done = run_here(shop, "rescue", "good", "people", "--missing", "--dry-run", check=0)
+    assert "are missing too: 3 of orders." in done.out
 
 
 def test_a_rescue_is_undone_and_the_triggers_are_as_they_were(shop: SmallApp) -> None:

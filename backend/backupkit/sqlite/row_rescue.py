@@ -9,10 +9,12 @@ import sqlite3
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.names import few, printable
@@ -36,6 +38,7 @@ MOST = 100_000  # rows of one rescue
 _MOST_NOTES = 20
 _MOST_BYTES = 256 << 20  # of text and blobs, all held in memory
 _SECONDS = 60.0  # limit of the search
+_SECONDS_TO_COUNT = 3.0  # limit of the search for rows that only a note names
 Why = Literal["asked for", "referred to", "refers to them"]
 
 
@@ -109,11 +112,14 @@ def find(
     with rows.limited(connection, seconds) as is_over:
         try:
             search.take(table, chosen)
-            return search.found()
+            found = search.found()
         except sqlite3.OperationalError as error:
             if is_over():
                 raise BackupError(f"The rows were not found within {seconds:g} s.", "Choose fewer rows.") from error
             raise
+    if not with_children and (note := search.note_on_children(min(seconds, _SECONDS_TO_COUNT))):
+        return replace(found, notes=(*found.notes, note))
+    return found
 
 
 # The search
@@ -322,14 +328,48 @@ class _Search:
                     f"Rows of {printable(one.table)} that refer to these are not looked for: it has no usable key."
                 )
                 continue
-            wanted = ", ".join(map(quoted, one.parent_columns))
-            referred = self._connection.execute(f"SELECT {wanted} FROM {table.where(rows.OTHER)}", key).fetchone()
-            if None in referred:
-                continue
-            keys = ", ".join(map(quoted, child.keys))
-            for found in self._keys(f"SELECT {keys} FROM {child.where(rows.OTHER, one.columns)}", tuple(referred)):
-                if not self._is_live(child, child.keys, found):
-                    self._add(child, found, "refers to them")
+            for found in self._limited(self._missing_children(one, child, table, key)):
+                self._add(child, found, "refers to them")
+
+    def _missing_children(self, one: ForeignKey, child: KeyedTable, table: KeyedTable, key: Values) -> list[Values]:
+        """Return the keys of the rows that the backup has, that are not live, and refer to this row by that key."""
+        wanted = ", ".join(map(quoted, one.parent_columns))
+        referred = self._connection.execute(f"SELECT {wanted} FROM {table.where(rows.OTHER)}", key).fetchone()
+        if None in referred:
+            return []
+        keys = ", ".join(map(quoted, child.keys))
+        past = self._connection.execute(f"SELECT {keys} FROM {child.where(rows.OTHER, one.columns)}", tuple(referred))
+        missing = (tuple(found) for found in past if not self._is_live(child, child.keys, found))
+        return list(islice(missing, MOST + 1))
+
+    def note_on_children(self, seconds: float) -> str:
+        """Return a sentence on the missing rows that refer to those that come back, and do not come back themselves.
+
+        It is empty if there are none, and says if they were not counted in that time.
+        """
+        try:
+            with rows.limited(self._connection, seconds) as is_over:
+                left = Counter(name for name, _ in self._children_left_behind())
+        except sqlite3.OperationalError:
+            if is_over():
+                return (
+                    "Missing rows that refer to these were not counted: it takes long. --with-children looks for them."
+                )
+            raise
+        if not left:
+            return ""
+        numbers = few([f"{number:,} of {printable(name)}" for name, number in sorted(left.items())])
+        return f"Rows that refer to these are missing too: {numbers}. --with-children brings them back."
+
+    def _children_left_behind(self) -> set[tuple[str, Values]]:
+        missing: set[tuple[str, Values]] = set()
+        for row in [one for one in self._rows.values() if one.live is None and one.why == "asked for"]:
+            table = self._table(row.table)
+            for one in self._references_to(table):
+                if child := self._table_if_ordinary(one.table):
+                    found = self._missing_children(one, child, table, row.key)
+                    missing.update((child.name, key) for key in found)
+        return missing - self._rows.keys()
 
     def _references_to(self, table: KeyedTable) -> list[ForeignKey]:
         """Return the foreign keys that refer to this table, from tables that both databases have."""
