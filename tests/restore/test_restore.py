@@ -487,6 +487,21 @@ def test_an_upload_that_comes_during_the_restore_stays(app: SmallApp, monkeypatc
     assert any("letter.txt" in warning for warning in done.warnings)
 
 
+def test_the_result_counts_what_was_changed_and_not_what_was_planned(app: SmallApp) -> None:
+    app.write_upload("a.txt", b"as in the backup")
+    app.write_upload("b.txt", b"as in the backup")
+    create_backup(app.settings, BackupRequest("good"))
+    app.write_upload("a.txt", b"changed")
+    plan = plan_restore(app.settings, "good")
+    app.write_upload("b.txt", b"changed after the plan was made")
+    (app.uploads / "a.txt").unlink()
+    app.write_upload("c.txt", b"came after the plan was made")
+    done = restore_backup(app.settings, plan)
+    assert plan.uploads and done.uploads
+    assert (plan.uploads.added, plan.uploads.changed, plan.uploads.removed, plan.uploads.bytes) == (0, 1, 0, 16)
+    assert (done.uploads.added, done.uploads.changed, done.uploads.removed, done.uploads.bytes) == (1, 1, 1, 32)
+
+
 def test_an_error_in_the_middle_goes_back_by_itself(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
     from backupkit.fs import descriptors
 

@@ -365,7 +365,7 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
         _refuse_staged(settings)
         commits = {one.source.part: _watch(settings, one, watched) for one in plan.each}
         safety = _make_safety_copy(settings, plan.source, listen, clock)
-        found = _stage_with_journal(settings, plan, safety, listen, clock)
+        staged, found = _stage_with_journal(settings, plan, safety, listen, clock)
         proofs, found = _apply(settings, found, commits, listen, clock)
     for one in plan.each:
         _share_with_restored(staging.place_of(settings, one.source), one, safety)
@@ -375,18 +375,19 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
     databases = [one.source.part for one in plan.each if one.source.database]
     replaced_raw = [(copies[part], part) for part in databases if _was_replaced_raw(copies[part], part)]
     proof, first = proofs.get(plan.source.part), found.at(plan.source.part)
+    changes = {one.source.part: _changes_made(one, done) for one, done in zip(plan.each, staged.each, strict=True)}
     return Restored(
         source=plan.source.name,
         safety=left.name,
         verdict=_schema_verdict(staging.place_of(settings, plan.source), plan, first, emit),
         rows=proof.facts.rows if proof else {},
         revisions=(first.revisions or ()) if proof else (),
-        uploads=plan.uploads,
+        uploads=changes[plan.source.part],
         warnings=tuple(warnings),
         can_undo=not replaced_raw,
         kept=tuple(path for one in replaced_raw for path in _raw_files(settings, *one)),
         has_same_pages=bool(proof and proof.has_same_pages),
-        parts={one.source.part: _restored_part(one, proofs.get(one.source.part)) for one in plan.others},
+        parts={one.source.part: _restored_part(one, proofs, changes) for one in plan.others},
     )
 
 
@@ -415,8 +416,19 @@ def _warn_of_indexes(settings: Settings, found: Journal, emit: EventListener) ->
         emit(Warned(database.index_sentence(place, found.facts.index_flaws)))
 
 
-def _restored_part(plan: RestorePlan, proof: database.Inspection | None) -> RestoredPart:
-    return RestoredPart(plan.source.database is not None, proof.facts.rows if proof else {}, plan.uploads)
+def _changes_made(plan: RestorePlan, staged: Source) -> diff.Summary | None:
+    """Return what changed in the tree: as it was staged, since others may have written after the plan was made."""
+    if plan.uploads is None or staged.changes is None:
+        return None
+    return replace(staged.changes, unreadable=plan.uploads.unreadable, in_use=plan.uploads.in_use)
+
+
+def _restored_part(
+    plan: RestorePlan, proofs: recovery.Proofs, changes: Mapping[str, diff.Summary | None]
+) -> RestoredPart:
+    part = plan.source.part
+    proof = proofs.get(part)
+    return RestoredPart(plan.source.database is not None, proof.facts.rows if proof else {}, changes[part])
 
 
 def holds_database(backup: Backup, part: str) -> bool:
@@ -466,13 +478,13 @@ def _refuse_staged(settings: Settings) -> None:
 
 def _stage_with_journal(
     settings: Settings, plan: RestorePlan, safety: Backup, emit: EventListener, clock: Clock
-) -> Journal:
+) -> tuple[Source, Journal]:
     """Stage everything and write the journal; on an error remove both."""
     identity = staging_area.identify(settings.dir, safety.name)
     try:
-        found = _stage(settings, plan, safety, identity, emit, clock)
+        staged, found = _stage(settings, plan, safety, identity, emit, clock)
         journal.write(settings.dir, found)
-        return found
+        return staged, found
     except BaseException:  # else the next command would continue the restore
         _discard_restore(settings, identity.id)
         raise
@@ -486,7 +498,7 @@ def _discard_restore(settings: Settings, restore: str) -> None:
 
 def _stage(
     settings: Settings, plan: RestorePlan, safety: Backup, identity: Identity, emit: EventListener, clock: Clock
-) -> Journal:
+) -> tuple[Source, Journal]:
     unchanged = [one.source.part for one in plan.each if _is_already_live(one, safety)]
     migrated = [one.source.part for one in plan.each if one.migrate]
     staged = staging.stage(settings, plan.source, identity, migrated, (safety.path,), emit, unchanged)
@@ -496,7 +508,7 @@ def _stage(
         what = f"The database {name}" if name else "The database"
         emit(Notice(f"{what} is as in the backup already: it stays as it is."))
         found = found.with_part(replace(found.at(name), database=False))
-    return found
+    return staged, found
 
 
 def _is_already_live(plan: RestorePlan, safety: Backup) -> bool:

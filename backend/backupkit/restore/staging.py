@@ -79,6 +79,8 @@ class Source(Struct, frozen=True):
     others: tuple[Source, ...] = ()
     inside: frozenset[str] = frozenset()
     """Databases in the tree, by their paths in it, that are restored through SQLite and not as files."""
+    changes: diff.Summary | None = None
+    """What of the tree is staged, or None before."""
 
     @property
     def each(self) -> tuple[Source, ...]:
@@ -453,9 +455,10 @@ def _stage_part(
         _make_area(settings.uploads, "uploads", identity)
     with process.optional_worker(source.facts.size if source.facts else 0) as worker:
         staging = worker.submit(_prepare_database, settings, source, identity, migrate) if is_wanted else None
+        changes = None
         if source.uploads and settings.uploads:
-            _stage_uploads(settings, settings.uploads, source, identity, copies, emit)
-        source = staging.result() if staging else source
+            changes = _stage_uploads(settings, settings.uploads, source, identity, copies, emit)
+        source = replace(staging.result() if staging else source, changes=changes)
     return _migrate_staged(settings, source, emit) if source.database and migrate else source
 
 
@@ -554,7 +557,7 @@ def _migrate_staged(settings: Settings, source: Source, emit: EventListener) -> 
 
 def _stage_uploads(
     settings: Settings, live: Path, source: Source, identity: Identity, copies: tuple[Path, ...], emit: EventListener
-) -> None:
+) -> diff.Summary:
     assert source.uploads is not None
     owner = None if source.traits.owners else disk.owner_of(live)
     kept = tuple(one / settings.sealed_folder for one in copies)
@@ -566,8 +569,9 @@ def _stage_uploads(
         emit(Warned(f"{printable(path)} cannot be read ({error.strerror}), and stays as it is."))
 
     with _refusing_altered(source):
-        diff.stage(differences(settings, source, stays, silence), places, identity.id, emit=emit)
+        changes = diff.stage(differences(settings, source, stays, silence), places, identity.id, emit=emit)
     disk.sync_tree(staging_area.place_of(live, "uploads"))
+    return changes
 
 
 def differences(

@@ -200,21 +200,34 @@ def summarise(found: Iterable[Difference], live: Path, owners: bool) -> tuple[Su
 
     Folders are counted only where their mode or owner changes; `owners` is whether owners are restored.
     """
-    numbers: Counter[str] = Counter()
-    needed, closed, looked_at, new_rights = 0, None, None, ""
+    totals, closed, looked_at = _Totals(owners), None, None
     for one in found:
-        entry = one.wanted or one.live
-        numbers[one.action] += entry is not None and entry.form != "folder"
-        needed += tree.content_size(one.wanted.facts) if one.needs_content and one.wanted else 0
-        if rights := _new_rights(one, owners):
-            numbers["rights"] += 1
-            new_rights = new_rights or rights
+        totals.add(one)
         below = one.path.rpartition("/")[0]
         if closed is None and one.action != "dress" and below != looked_at:
             looked_at = below
             closed = live / below if _is_read_only(live / below) else None
-    counts = (numbers["add"], numbers["change"], numbers["remove"])
-    return Summary(*counts, needed, with_new_rights=numbers["rights"], new_rights=new_rights), closed
+    return totals.summary(), closed
+
+
+class _Totals:
+    """The differences so far, counted; `owners` is whether owners are restored."""
+
+    def __init__(self, owners: bool) -> None:
+        self._owners, self._numbers, self._needed, self._new_rights = owners, Counter[str](), 0, ""
+
+    def add(self, one: Difference) -> None:
+        entry = one.wanted or one.live
+        self._numbers[one.action] += entry is not None and entry.form != "folder"
+        self._needed += tree.content_size(one.wanted.facts) if one.needs_content and one.wanted else 0
+        if rights := _new_rights(one, self._owners):
+            self._numbers["rights"] += 1
+            self._new_rights = self._new_rights or rights
+
+    def summary(self) -> Summary:
+        found = self._numbers
+        counts = (found["add"], found["change"], found["remove"])
+        return Summary(*counts, self._needed, with_new_rights=found["rights"], new_rights=self._new_rights)
 
 
 def _new_rights(one: Difference, owners: bool) -> str:
@@ -240,12 +253,13 @@ def stage(
     restore: str,
     total: int | None = None,
     emit: EventListener = silence,
-) -> None:
+) -> Summary:
     """Put the needed files into the staging area of this restore, and write the list of operations; not yet synced.
 
-    Raise `Altered` if a sealed file differs from its checksum. `total` is in bytes. A live entry that no copy holds
-    stays, with a warning.
+    Return the totals of what will change. Raise `Altered` if a sealed file differs from its checksum. `total` is in
+    bytes. A live entry that no copy holds stays, with a warning.
     """
+    totals = _Totals(owners=places.owner is None)
     emit(Step("Staging the uploads", total))
     with (
         staging_area.opened(places.live, "uploads", restore) as area,
@@ -259,10 +273,12 @@ def stage(
                 emit(Warned(f"{printable(one.path)} came or changed during the restore, and stays as it is."))
                 staging.unsafe.add(one.path)
                 continue
+            totals.add(one)
             operation = staging.stage_one(one, str(number))
             if operation:
                 write_operation(operations, operation)
         staging.warn_of_lost(emit)
+        return totals.summary()
 
 
 def _side_by_side(
