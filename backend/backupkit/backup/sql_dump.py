@@ -47,10 +47,10 @@ def dump_to(settings: Settings, out: BinaryIO, emit: EventListener = silence) ->
         return sql.write_dump(snapshot, out, emit)
 
 
-def dump_path(settings: Settings, file: str | None, clock: Clock = utc_now) -> Path:
+def dump_path(settings: Settings, file: str | None) -> Path:
     """Return the path of a dump: a bare name is in the backups folder, a path is taken as it is; None is a new name."""
     if file is None:
-        return settings.dir / f"database_dump_{settings.local(clock()).strftime(STAMP)}.sql"
+        return settings.dir / f"database_dump_{settings.local(utc_now()).strftime(STAMP)}.sql"
     return store.file_named(settings, file)
 
 
