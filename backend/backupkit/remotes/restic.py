@@ -255,7 +255,7 @@ class ResticRemote:
             "kind": metadata.kind,
             "revision": "+".join(metadata.revisions),
             "created": metadata.created_at.isoformat(),
-            "size": str(_size(metadata)),
+            "size": str(metadata.content_size),
             "uploads": "yes" if metadata.uploads_included else "no",
         }
         return [_MARK, *_as_tags(facts)]
@@ -436,10 +436,6 @@ def _as_tags(facts: Mapping[str, str]) -> list[str]:
 def _tag_value(value: str) -> str:
     """Percent-encode what a tag cannot hold, such as commas, which separate tags."""
     return quote(value, safe=":+-._ ")
-
-
-def _size(metadata: Metadata) -> int:
-    return metadata.database_size + sum(one.bytes for one in metadata.tree_facts.values() if one)
 
 
 def _lacks_repository(said: str) -> bool:

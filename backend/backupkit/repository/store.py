@@ -376,7 +376,7 @@ def _size(path: Path, metadata: Metadata) -> int:
     """Return the size of the content in bytes, as recorded, or as on disk if the metadata have no sizes."""
     if metadata.database is None and metadata.uploads is None:
         return sum(_file_sizes(path))
-    return metadata.database_size + sum(one.bytes for one in metadata.tree_facts.values() if one)
+    return metadata.content_size
 
 
 def _file_sizes(path: Path) -> Iterator[int]:
