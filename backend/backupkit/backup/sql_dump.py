@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -107,18 +106,12 @@ def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:
 
 def _load(settings: Settings, file: Path | BinaryIO, name: str, emit: EventListener, folder: Path) -> Source:
     target = folder / settings.database.name
-    with _open_text(file) as text:
-        sql_loader.load_dump(text, target, emit)
-    return _source(settings, target, name)
-
-
-@contextlib.contextmanager
-def _open_text(file: Path | BinaryIO) -> Iterator[BinaryIO]:
     if isinstance(file, Path):
         with compression.open_for_reading(file) as text:
-            yield text
+            sql_loader.load_dump(text, target, emit)
     else:
-        yield compression.decompressing(file)
+        sql_loader.load_dump(compression.decompressing(file), target, emit)
+    return _source(settings, target, name)
 
 
 def _source(settings: Settings, loaded: Path, name: str) -> Source:
