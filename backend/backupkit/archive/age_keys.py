@@ -41,13 +41,6 @@ def identities(text: str, where: str) -> list[bytes]:
     return [key for key in keys if key]
 
 
-def shown(key: bytes) -> str:
-    """Return a public key as text."""
-    data = list(_regrouped(key, 8, 5))
-    checksum = _checksum(_expanded(_PUBLIC) + data + [0] * 6) ^ 1
-    return f"{_PUBLIC}1" + "".join(_LETTERS[one] for one in data + [checksum >> 5 * (5 - n) & 31 for n in range(6)])
-
-
 def _words(text: str) -> Iterator[str]:
     for line in text.splitlines():
         yield from re.split(r"[\s,]+", line.partition("#")[0].strip()) if line.partition("#")[0].strip() else ()

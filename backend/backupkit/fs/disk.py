@@ -358,14 +358,11 @@ def copy_file_to(source: str, within: int, folder: int, name: str) -> None:
         os.fsync(target)
 
 
-def same_content(one: str | Path, two: str | Path, check: Callable[[int], None] = lambda _count: None) -> bool:
-    """Return whether two files hold the same bytes; call `check` with the size of every chunk read."""
-    with Opened(one, _FILE) as left, Opened(two, _FILE) as right:
-        return same_open(left, right, check)
-
-
 def same_open(left: int, right: int, check: Callable[[int], None] = lambda _count: None) -> bool:
-    """Do the same for open files, from their positions on. A `ReadError` says which of them failed."""
+    """Return whether two open files hold the same bytes from their positions on; `check` gets the size of each chunk.
+
+    A `ReadError` says which of them failed.
+    """
     for chunk in _chunks(left, os.fstat(left).st_size):
         if chunk != _read(right, len(chunk)):
             return False
