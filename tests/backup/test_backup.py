@@ -9,18 +9,18 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
-from backupkit.backup.create import backup_of_today, create_backup
+from backupkit.backup.create import backup_of_today, create_backup, create_backup_if_needed
 from backupkit.config.settings import Settings
 from backupkit.fs import attributes
 from backupkit.model.backup import BackupRequest, Metadata
-from backupkit.model.errors import SourceBroken
+from backupkit.model.errors import Refused, SourceBroken
 from backupkit.model.events import Event, Progress, Step, Warned
 from backupkit.repository import manifest, store
 from backupkit.restore.restore import plan_restore, restore_backup
@@ -391,3 +391,12 @@ def _amounts(heard: list[Event], step: str) -> list[int]:
     first = next(number for number, event in enumerate(heard) if isinstance(event, Step) and event.name == step)
     after = takewhile(lambda event: not isinstance(event, Step), heard[first + 1 :])
     return [event.done for event in after if isinstance(event, Progress)]
+
+
+@pytest.mark.parametrize("call", [create_backup, create_backup_if_needed])
+def test_a_name_that_no_command_could_find_again_is_refused(
+    app: SmallApp, call: Callable[[Settings, BackupRequest], object]
+) -> None:
+    with pytest.raises(Refused, match="is not a name for a backup"):
+        call(app.settings, BackupRequest(".hidden"))
+    assert not os.path.lexists(app.backups / ".hidden")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import reduce
 
 from backupkit.config.secrets import SECRET_KEY
 from backupkit.model.errors import Refused
@@ -11,7 +12,6 @@ from backupkit.model.errors import Refused
 _LETTERS = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _PUBLIC, _SECRET = "age", "age-secret-key-"
-_LENGTH = 32
 
 
 def recipient(text: str) -> bytes:
@@ -41,13 +41,6 @@ def identities(text: str, where: str) -> list[bytes]:
     return [key for key in keys if key]
 
 
-def shown(key: bytes) -> str:
-    """Return a public key as text."""
-    data = list(_regrouped(key, 8, 5))
-    checksum = _checksum(_expanded(_PUBLIC) + data + [0] * 6) ^ 1
-    return f"{_PUBLIC}1" + "".join(_LETTERS[one] for one in data + [checksum >> 5 * (5 - n) & 31 for n in range(6)])
-
-
 def _words(text: str) -> Iterator[str]:
     for line in text.splitlines():
         yield from re.split(r"[\s,]+", line.partition("#")[0].strip()) if line.partition("#")[0].strip() else ()
@@ -62,8 +55,10 @@ def _decoded(text: str, kind: str) -> bytes | None:
     data = [_LETTERS.index(letter) for letter in rest]
     if _checksum(_expanded(kind) + data) != 1:
         return None
-    padding = data[-7] & 0b1111 if len(data) == 58 else 1  # 32 bytes are 52 letters and four bits that must be zero
-    return bytes(_regrouped(data[:-6], 5, 8))[:_LENGTH] if not padding else None
+    if len(data) != 58:
+        return None
+    number = reduce(lambda held, one: held << 5 | one, data[:-6], 0)
+    return (number >> 4).to_bytes(32) if not number & 0b1111 else None  # 52 letters: 32 bytes and four bits, all zero
 
 
 def _expanded(kind: str) -> list[int]:
@@ -77,15 +72,3 @@ def _checksum(values: Iterable[int]) -> int:
         for bit, term in enumerate(_GENERATOR):
             state ^= term if top >> bit & 1 else 0
     return state
-
-
-def _regrouped(values: Iterable[int], width: int, wanted: int) -> Iterator[int]:
-    """Yield the same bits in groups of `wanted` bits, the last one padded with zeros."""
-    held = bits = 0
-    for value in values:
-        held, bits = held << width | value, bits + width
-        while bits >= wanted:
-            bits -= wanted
-            yield held >> bits & (1 << wanted) - 1
-    if bits:
-        yield held << wanted - bits & (1 << wanted) - 1

@@ -84,7 +84,8 @@ def export_to(
     if not manifest.has_checksums(backup.path):
         emit(Warned(f"{backup.name} has no checksums (unchecked): it is exported as it lies there."))
     inner = form.removesuffix(encryption.SUFFIX)
-    with _encrypted_if_asked(out, closing) as plain, compression.compressing(plain, inner) as packed:
+    sealing = encryption.encrypting(out, closing) if closing else contextlib.nullcontext(out)
+    with sealing as plain, compression.compressing(plain, inner) as packed:
         packing.pack(backup.path, metadata, backup.size_bytes, packed, emit)
     return backup
 
@@ -137,15 +138,6 @@ def check_suffix(name: str, closing: Recipients) -> None:
             f"The name {name} does not show that the file is encrypted.",
             hint=f"Name it {name}{encryption.SUFFIX}; for a plain file give no recipient, and unset BACKUP_EXPORT_….",
         )
-
-
-@contextlib.contextmanager
-def _encrypted_if_asked(out: BinaryIO, closing: Recipients) -> Iterator[BinaryIO]:
-    if not closing:
-        yield out
-        return
-    with encryption.encrypting(out, closing) as plain:
-        yield plain
 
 
 def import_backup(

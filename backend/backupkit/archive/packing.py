@@ -284,7 +284,7 @@ class _Unpacking:
             raise _refused(f"{printable(path)} cannot be made here, or is there twice ({error.strerror})") from error
         if path == METADATA_FILE:
             self.metadata = self._read(lambda: manifest.read_metadata(self.draft, self.zone))
-            space.require(_content_size(self.metadata), self.draft, "This import")
+            space.require(self.metadata.content_size, self.draft, "This import")
         if path == CHECKSUM_FILE:
             self._begin_comparing()
         self._refuse_bomb()
@@ -400,7 +400,7 @@ class _Unpacking:
             raise _refused(f"there are {entries} entries, and no {METADATA_FILE} yet")
         if told is None or (told.database is None and told.uploads is None):
             return
-        if self.size > _content_size(told):
+        if self.size > told.content_size:
             raise _refused(f"it holds more bytes than its {METADATA_FILE} says")
         trees = [one or UploadsFacts(0, 0) for one in told.tree_facts.values()]
         most = sum(one.files + one.links + one.folders for one in trees) + _BESIDE_UPLOADS + 5 * len(told.others)
@@ -436,11 +436,6 @@ _PUT = {
     "file": _Unpacking.put_file,
     "name": _Unpacking.put_name,
 }
-
-
-def _content_size(metadata: Metadata) -> int:
-    """Return the bytes of databases and trees, as the metadata says; 0 if it does not."""
-    return metadata.database_size + sum(one.bytes for one in metadata.tree_facts.values() if one)
 
 
 def _refused(reason: str) -> Damaged:

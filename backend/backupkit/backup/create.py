@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -34,14 +36,8 @@ def create_backup(
     or taken name, `SourceUnreadable` for live data that are missing, empty, locked or broken, `NoSpace`, `Locked`: then
     nothing is left behind, and no older backup is touched.
     """
-    if request.name is not None:
-        check_name(request.name)
-    with hooks.of(settings, _hook_kind(request), emit) as hook:
-        refuse_overlap(settings)
-        store.require(settings.dir)
-        with locked_operation(settings, "backup", emit, clock, [request.name] if request.name else []) as work:
-            recover_under_lock(settings, work.emit)
-            created = _make_with_hooks(settings, request, hook, work, clock)
+    with _locked(settings, request, emit, clock, [request.name] if request.name else []) as (hook, work):
+        created = _make_with_hooks(settings, request, hook, work, clock)
     return _push_if_configured(settings, created, emit, clock) if push else created
 
 
@@ -58,15 +54,26 @@ def create_backup_if_needed(
     """
     if backup_of_today(settings, clock, request.uploads):
         return None
+    with _locked(settings, request, emit, clock) as (hook, work):
+        if backup_of_today(settings, clock, request.uploads):
+            return None
+        created = _make_with_hooks(settings, request, hook, work, clock)
+    return _push_if_configured(settings, created, emit, clock) if push else created
+
+
+@contextlib.contextmanager
+def _locked(
+    settings: Settings, request: BackupRequest, emit: EventListener, clock: Clock, names: Sequence[str] = ()
+) -> Iterator[tuple[hooks.Hooks, Work]]:
+    """Check name and folders, hold the lock while the block runs, and first finish what a killed run left."""
+    if request.name is not None:
+        check_name(request.name)
     with hooks.of(settings, _hook_kind(request), emit) as hook:
         refuse_overlap(settings)
         store.require(settings.dir)
-        with locked_operation(settings, "backup", emit, clock) as work:
+        with locked_operation(settings, "backup", emit, clock, names) as work:
             recover_under_lock(settings, work.emit)
-            if backup_of_today(settings, clock, request.uploads):
-                return None
-            created = _make_with_hooks(settings, request, hook, work, clock)
-    return _push_if_configured(settings, created, emit, clock) if push else created
+            yield hook, work
 
 
 def _hook_kind(request: BackupRequest) -> Literal["backup"] | None:

@@ -65,7 +65,7 @@ def make_backup(
         writer = indexes.enter_context(files_cache.writing(settings.dir, name))
         with (
             store.draft_folder(settings, name) as folder,
-            files_cache.newest(settings, _takes_uploads(settings, request)) as earlier,
+            files_cache.newest(settings, request.uploads and settings.uploads is not None) as earlier,
             contextlib.ExitStack() as before,
         ):
             draft = Draft(settings, request, folder, earlier, writer, collecting(emit, warnings))
@@ -119,10 +119,6 @@ def _is_optional_and_absent(part: Settings, emit: EventListener) -> bool:
     if is_missing:
         emit(Notice(f"There is no folder {part.part} at {part.uploads}: it is not in this backup."))
     return is_missing
-
-
-def _takes_uploads(settings: Settings, request: BackupRequest) -> bool:
-    return request.uploads and settings.uploads is not None
 
 
 def _with_references(settings: Settings, metadata: Metadata, draft: Draft) -> Metadata:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,10 +46,10 @@ def dump_to(settings: Settings, out: BinaryIO, emit: EventListener = silence) ->
         return sql.write_dump(snapshot, out, emit)
 
 
-def dump_path(settings: Settings, file: str | None, clock: Clock = utc_now) -> Path:
+def dump_path(settings: Settings, file: str | None) -> Path:
     """Return the path of a dump: a bare name is in the backups folder, a path is taken as it is; None is a new name."""
     if file is None:
-        return settings.dir / f"database_dump_{settings.local(clock()).strftime(STAMP)}.sql"
+        return settings.dir / f"database_dump_{settings.local(utc_now()).strftime(STAMP)}.sql"
     return store.file_named(settings, file)
 
 
@@ -107,18 +106,12 @@ def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:
 
 def _load(settings: Settings, file: Path | BinaryIO, name: str, emit: EventListener, folder: Path) -> Source:
     target = folder / settings.database.name
-    with _open_text(file) as text:
-        sql_loader.load_dump(text, target, emit)
-    return _source(settings, target, name)
-
-
-@contextlib.contextmanager
-def _open_text(file: Path | BinaryIO) -> Iterator[BinaryIO]:
     if isinstance(file, Path):
         with compression.open_for_reading(file) as text:
-            yield text
+            sql_loader.load_dump(text, target, emit)
     else:
-        yield compression.decompressing(file)
+        sql_loader.load_dump(compression.decompressing(file), target, emit)
+    return _source(settings, target, name)
 
 
 def _source(settings: Settings, loaded: Path, name: str) -> Source:

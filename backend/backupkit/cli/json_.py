@@ -291,6 +291,7 @@ def listed_file(found: ListedFile) -> Document:
 
 def layout(found: Layout) -> Document:
     """Return where the parts of a backup would be laid out; null for a part that would not."""
+    others = {name: on_host(str(found.target / path)) for name, path in found.others.items()}
     return {
         "source": found.backup.name,
         "target": on_host(str(found.target)),
@@ -299,7 +300,7 @@ def layout(found: Layout) -> Document:
         "needs": found.needs,
         "notes": list(found.notes),
         "mask": found.mask.file if found.mask else None,
-        **({"others": _further_places(found)} if found.others else {}),
+        **({"others": others} if others else {}),
     }
 
 
@@ -307,10 +308,6 @@ def layout_from(found: RemoteBackup, target: Path) -> Document:
     """Return the same for a backup on a remote; its paths are null, because they are unknown until it is fetched."""
     known = {"source": found.name, "target": on_host(str(target)), "database": None, "uploads": None}
     return {**known, "needs": found.size_bytes, "notes": [], "mask": None}
-
-
-def _further_places(found: Layout) -> Document:
-    return {name: on_host(str(found.target / path)) for name, path in found.others.items()}
 
 
 def laid_out(done: LaidOut) -> Document:

@@ -580,8 +580,8 @@ def copies(settings: Settings, found: Copies, screen: Terminal | None = None) ->
     head = ("REMOTE", "TYPE", "STATE", "BACKUPS", "BEHIND", "NEWEST")
     order = ("REMOTE", "STATE", "BACKUPS", "BEHIND", "NEWEST", "TYPE")
     yield from drawn(screen, head, [_remote_row(settings, one) for one in found.remotes], order, 4)
-    counts = f"{counted(found.copies, 'copy').replace('copys', 'copies')} with the live data"
-    media = counted(found.media, "medium").replace("mediums", "media")
+    counts = f"{counted(found.copies, 'copy', 'copies')} with the live data"
+    media = counted(found.media, "medium", "media")
     yield f"3-2-1: {counts}, on {media}, {found.elsewhere} in another place: {_three_two_one(found)}."
 
 

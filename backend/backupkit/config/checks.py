@@ -21,7 +21,6 @@ from backupkit.config.remotes import Table, remote_tables
 from backupkit.config.secrets import SECRET_KEY, SecretUrl
 from backupkit.config.table import Earlier
 from backupkit.fs import trust
-from backupkit.model.durations import parse_span
 from backupkit.model.errors import Refused
 from backupkit.model.patterns import Patterns
 
@@ -180,10 +179,6 @@ def require_public_keys(value: str, _: Earlier) -> str:
 def require_words(value: str, _: Earlier) -> str:
     shlex.split(value)  # a quotation that does not end is a ValueError
     return value
-
-
-def length_of_time(value: str, _: Earlier) -> str:
-    return str(parse_span(value))
 
 
 def time_of_day(value: str, _: Earlier) -> str:

@@ -40,7 +40,7 @@ class Place(Secret):
         return scrubbed(self.get_secret_value())
 
 
-def _length_of_time(value: str, _: Earlier) -> str:
+def length_of_time(value: str, _: Earlier) -> str:
     return str(parse_span(value))
 
 
@@ -98,7 +98,7 @@ class RemoteTable(CheckedTable):
         default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many years."
     )
     keep_within: str = setting(
-        default="", description="Keep all made within this time before the newest: 7d.", check=_length_of_time
+        default="", description="Keep all made within this time before the newest: 7d.", check=length_of_time
     )
     keep_pre_migration: int = setting(
         default=5, ge=0, le=_MANY, description="Keep this many backups made before migrations."

@@ -24,7 +24,7 @@ from backupkit.config.alembic_setup import AlembicSetup, find_alembic
 from backupkit.config.checks import absolute_path, path_of
 from backupkit.config.deployment import Deployment, deployment_from
 from backupkit.config.places import DatabaseTable, TreeTable
-from backupkit.config.remotes import Table, unknown_secret
+from backupkit.config.remotes import Table, length_of_time, unknown_secret
 from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, place_of, scrubbed, secrets_from_files
 from backupkit.config.table import CheckedTable, Invalid, fields, setting
 from backupkit.fs.trust import Untrusted, require_trusted
@@ -185,7 +185,7 @@ class Settings(CheckedTable):
     keep_within: str = setting(
         default="",
         description="Keep all backups made within this time before the newest: 36h, 7d, 2y5m7d3h. Empty: no such rule.",
-        check=checks.length_of_time,
+        check=length_of_time,
     )
     keep_pre_restore: int = setting(default=5, ge=0, le=_MANY, description="Keep this many safety copies of restores.")
     keep_pre_migration: int = setting(
@@ -194,7 +194,7 @@ class Settings(CheckedTable):
     keep_safety_within: str = setting(
         default="14d",
         description="Keep all backups of those two kinds made within this time before the newest.",
-        check=checks.length_of_time,
+        check=length_of_time,
     )
     max_backups: int = setting(
         default=0,
@@ -394,7 +394,7 @@ class Settings(CheckedTable):
     rewind: str = setting(
         default="",
         description="How far back every minute can be restored: 7d. The scheduler takes the points. Empty: off.",
-        check=checks.length_of_time,
+        check=length_of_time,
     )
     rewind_interval: float = setting(
         default=60, ge=5, le=3600, description="Seconds between two checks for changes, for rewind."

@@ -98,6 +98,6 @@ def numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}") if number else path
 
 
-def replace(path: Path, lines: Iterable[bytes], mode: int = 0o600) -> None:
+def replace(path: Path, lines: Iterable[bytes]) -> None:
     """Replace the file's content with these lines. The caller must hold the lock."""
-    disk.write_file(path, b"".join(b"%b\n" % line for line in lines), mode)
+    disk.write_file(path, b"".join(b"%b\n" % line for line in lines))

@@ -345,19 +345,10 @@ def copy_open(source: int, target: int, facts: os.stat_result) -> int:
     return copy_contents(source, target, facts)[0]
 
 
-def copy_and_hash(
-    source: Path, target: str | Path, within: int | None = None, like: os.stat_result | None = None
-) -> str:
-    """Copy into a new file, and return the SHA-256; not yet synced. The target may be a name in an open folder.
-
-    With `like`, the copy gets that file's permissions and time of change.
-    """
+def copy_and_hash(source: Path, target: str, within: int) -> str:
+    """Copy into a new file of that name in an open folder, and return the SHA-256; not yet synced."""
     with Opened(source, _FILE) as original, Opened(target, _NEW, within) as copied:
-        checksum = copy_contents(original, copied, os.fstat(original))[1]
-        if like:
-            os.fchmod(copied, like.st_mode & 0o777)
-            os.utime(copied, ns=(like.st_mtime_ns, like.st_mtime_ns))
-        return checksum
+        return copy_contents(original, copied, os.fstat(original))[1]
 
 
 def copy_file_to(source: str, within: int, folder: int, name: str) -> None:
@@ -367,14 +358,11 @@ def copy_file_to(source: str, within: int, folder: int, name: str) -> None:
         os.fsync(target)
 
 
-def same_content(one: str | Path, two: str | Path, check: Callable[[int], None] = lambda _count: None) -> bool:
-    """Return whether two files hold the same bytes; call `check` with the size of every chunk read."""
-    with Opened(one, _FILE) as left, Opened(two, _FILE) as right:
-        return same_open(left, right, check)
-
-
 def same_open(left: int, right: int, check: Callable[[int], None] = lambda _count: None) -> bool:
-    """Do the same for open files, from their positions on. A `ReadError` says which of them failed."""
+    """Return whether two open files hold the same bytes from their positions on; `check` gets the size of each chunk.
+
+    A `ReadError` says which of them failed.
+    """
     for chunk in _chunks(left, os.fstat(left).st_size):
         if chunk != _read(right, len(chunk)):
             return False

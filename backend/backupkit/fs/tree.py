@@ -44,9 +44,9 @@ class Entry(NamedTuple):
         return tuple(self.path.split("/"))
 
 
-def entry_of(path: str, facts: os.stat_result, target: str = "") -> Entry:
+def entry_of(path: str, facts: os.stat_result) -> Entry:
     """Return the entry with these facts, and the form that they tell."""
-    return Entry(path, facts, form_of(facts.st_mode), target)
+    return Entry(path, facts, form_of(facts.st_mode))
 
 
 def inode(facts: os.stat_result) -> tuple[int, int]:
@@ -233,12 +233,11 @@ def look(root: str | Path, path: str) -> Entry | None:
 
 def walk(
     root: str | Path,
-    leave_out: str = "",
     skip: Skip | None = None,
     unreadable: Unreadable | None = None,
     opened: int | None = None,
 ) -> Iterator[Entry]:
-    """Yield every entry below the root except `leave_out`, those to skip, and what is in them.
+    """Yield every entry below the root except those to skip, and what is in them.
 
     An entry that vanishes meanwhile is left out. What cannot be read is passed to `unreadable` and left out; without
     `unreadable`, the error is raised. `opened` is a descriptor of the root, if it is open already.
@@ -254,8 +253,6 @@ def walk(
                     folder.leave()
                 continue
             path = f"{below[-1]}{name}"
-            if path == leave_out:
-                continue
             try:
                 entry = _look(folder.handle, name, path)
                 if skip and skip(path, entry.facts, within[-1]):

@@ -281,6 +281,11 @@ class Metadata(Struct, frozen=True):
         return sum(one.size for one in (self.database, *(one.database for one in further)) if one)
 
     @property
+    def content_size(self) -> int:
+        """The bytes of all databases and trees, as far as they are known."""
+        return self.database_size + sum(one.bytes for one in self.tree_facts.values() if one)
+
+    @property
     def database_checksum(self) -> str:
         """The SHA-256 of the only database, or of the list of the checksums of all."""
         sums = [one.sha256 for one in self.all_facts if one]

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 
 from backupkit.model.errors import Refused
+from backupkit.model.names import counted
 
 _SPAN_TEXT = re.compile(r"(?:(\d{1,4})y)?(?:(\d{1,4})m)?(?:(\d{1,5})d)?(?:(\d{1,6})h)?")
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -19,8 +20,7 @@ def span(seconds: float) -> str:
     """Return `3 hours` or `1 day`: the largest unit of which there is at least one, rounded down."""
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
-            number = int(seconds // size)
-            return f"{number:,} {unit}{'' if number == 1 else 's'}"
+            return counted(int(seconds // size), unit)
     return "less than a minute"
 
 

@@ -24,7 +24,6 @@ import sqlite3
 from enum import IntEnum
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-_DENIED = (errno.EACCES, errno.EPERM)
 CANCELLED = "A person cancelled it."  # the error of an operation that its own user ended
 
 

@@ -90,6 +90,6 @@ def printable_lines(text: str) -> str:
     return text if text.isprintable() else "\n".join(map(printable_text, text.split("\n")))
 
 
-def counted(number: int, thing: str) -> str:
-    """Return the number with its noun: `1 file`, `2 files`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+def counted(number: int, thing: str, things: str = "") -> str:
+    """Return the number with its noun: `1 file`, `2 files`; `things` is the plural if it is not made with an s."""
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"

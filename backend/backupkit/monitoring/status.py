@@ -214,8 +214,11 @@ def judge(settings: Settings, facts: Facts) -> Status:
         _last_backup,
         _uploads,
         _references,
-        *_BACKUP_RULES,
-        *_COPY_RULES,
+        _damaged,
+        _unusual,
+        _future,
+        _proof,
+        _remotes,
         _failures,
         _history,
         _rewind,
@@ -378,9 +381,6 @@ def _future(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Rea
         yield Reason("warning", text, "date")
 
 
-_BACKUP_RULES = (_damaged, _unusual, _future)
-
-
 def _proof(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
     """Report if the last test restore, or without one the oldest backup, is older than the limit."""
     hours, fix = _proof_limit(settings, facts), settings.deployment.tool("verify --test-restore")
@@ -422,9 +422,6 @@ def _copy_problem(remote: RemoteState, now: datetime, hours: float) -> str:
         f"The newest copy on the remote {remote.name}, {remote.newest}, is {span(age)} old; "
         f"still to be pushed: {remote.behind}."
     )
-
-
-_COPY_RULES = (_proof, _remotes)
 
 
 def _failures(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
@@ -503,7 +500,7 @@ def _numbers(settings: Settings, facts: Facts) -> Numbers:
         copies=facts.copies,
         references=whole.metadata.references if whole and whole.metadata else None,
         **_rewind_numbers(facts.rewind),
-        rewind_tested=next((one.backups[0] for one in facts.history.operations if _is_proof_of_point(one)), None),
+        rewind_tested=next((one.backups[0] for one in facts.history.operations if _is_proof(one, of_point=True)), None),
     )
 
 
@@ -527,16 +524,10 @@ def _last_proof_at(settings: Settings, facts: Facts) -> datetime | None:
     return max((at for at in (*kept, *gone) if at <= facts.now + CLOCKS_DIFFER), default=None)
 
 
-def _is_proof(operation: Operation) -> bool:
-    return operation.command == "test-restore" and operation.has_succeeded and not _is_of_point(operation)
-
-
-def _is_proof_of_point(operation: Operation) -> bool:
-    return operation.command == "test-restore" and operation.has_succeeded and _is_of_point(operation)
-
-
-def _is_of_point(operation: Operation) -> bool:
-    return any(name.startswith(moments.POINT) for name in operation.backups)
+def _is_proof(operation: Operation, of_point: bool = False) -> bool:
+    """Return whether a backup, or with `of_point` a point of rewind, passed a test restore."""
+    is_point = any(name.startswith(moments.POINT) for name in operation.backups)
+    return operation.command == "test-restore" and operation.has_succeeded and is_point == of_point
 
 
 def _next_run_at(settings: Settings, facts: Facts) -> datetime | None:

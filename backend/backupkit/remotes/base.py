@@ -17,7 +17,7 @@ from backupkit.config.remotes import FolderTable, GitTable
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.documents import Document
-from backupkit.model.errors import Damaged, Refused, RemoteAway
+from backupkit.model.errors import Damaged, Refused, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Waiting
 from backupkit.rewind.chain import Point
 from backupkit.rewind.copies import Copied
@@ -126,6 +126,14 @@ class Tidying(Protocol):
 
     def tidy(self, emit: EventListener) -> None:
         """Free the space of removed backups."""
+
+
+def another_there(name: str, remote: str) -> RemoteFailed:
+    """Return the error for another backup of that name on the remote."""
+    return RemoteFailed(
+        f"There is another {name} on the remote {remote} already.",
+        hint="Look at both: `list`, `list --remote`. Delete or move one of them.",
+    )
 
 
 def was_made_at(metadata: Metadata, created_at: datetime) -> bool:

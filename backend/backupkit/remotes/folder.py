@@ -23,7 +23,7 @@ from backupkit.model.backup import CHECKSUM_FILE, Backup, Metadata
 from backupkit.model.errors import Damaged, NoSpace, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step
 from backupkit.model.names import first_of, printable
-from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, KEEPS_NO_OWNERS, DamagedThere, RemoteBackup
+from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, KEEPS_NO_OWNERS, DamagedThere, RemoteBackup, another_there
 from backupkit.repository import integrity, manifest, store
 from backupkit.rewind import copies
 from backupkit.rewind.chain import Point
@@ -89,10 +89,7 @@ class FolderRemote:
         final, draft = self._path / backup.name, self._draft(backup.name)
         with self._as_remote_failure():
             if os.path.lexists(final):
-                raise RemoteFailed(
-                    f"There is another {backup.name} on the remote {self.name} already.",
-                    hint="Look at both: `list`, `list --remote`. Delete or move one of them.",
-                )
+                raise another_there(backup.name, self.name)
             self._clear_drafts(but=draft)
             earlier = self._path / there[0].name if there else None
             copy = _Copy(backup, draft, earlier, emit, self.name)

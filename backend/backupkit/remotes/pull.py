@@ -158,12 +158,11 @@ def plan_lay_out_from(
     remote: str,
     target: Path,
     emit: EventListener = silence,
-    clock: Clock = utc_now,
     until: datetime | None = None,
 ) -> RemoteBackup:
     """Return the backup that `lay_out_from` would fetch, and raise what that raises before it fetches anything."""
     target = require_place(settings, target)
-    found = _find(settings, list_remote(settings, remote, emit, clock), name, remote, emit, until)
+    found = _find(settings, list_remote(settings, remote, emit), name, remote, emit, until)
     space.require(found.size_bytes, target.parent, f"The backup {found.name}")
     return found
 

@@ -28,7 +28,7 @@ from backupkit.model.backup import Backup, Metadata
 from backupkit.model.errors import BackupError, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Step, silence
 from backupkit.model.names import printable
-from backupkit.remotes.base import WHOLE, DamagedThere, RemoteBackup
+from backupkit.remotes.base import WHOLE, DamagedThere, RemoteBackup, another_there
 from backupkit.remotes.restic_program import NO_BUCKET, OLDEST, Done, reason_in, run, version_in, version_output
 from backupkit.repository import store
 from backupkit.rewind import chain, copies
@@ -113,7 +113,9 @@ class ResticRemote:
     def push(self, backup: Path, metadata: Metadata, emit: EventListener) -> None:
         for one in self.list():
             if one.name == backup.name:
-                return self._refuse_other(one, metadata)
+                if one.created_at != metadata.created_at:
+                    raise another_there(one.name, self.name)
+                return
         self._require_readable(backup)
         emit(Step(f"Sending {backup.name} to {self.name}"))
         tags = self._tags(backup.name, metadata)
@@ -241,13 +243,6 @@ class ResticRemote:
             self._run(["forget", summary["snapshot_id"]])
         return replace(done, code=_INCOMPLETE)
 
-    def _refuse_other(self, there: RemoteBackup, metadata: Metadata) -> None:
-        if there.created_at != metadata.created_at:
-            raise RemoteFailed(
-                f"There is another {there.name} on the remote {self.name} already.",
-                hint="Look at both: `list`, `list --remote`. Delete or move one of them.",
-            )
-
     def _tags(self, name: str, metadata: Metadata) -> Sequence[str]:
         facts = {
             "app": self._settings.app_id,
@@ -255,7 +250,7 @@ class ResticRemote:
             "kind": metadata.kind,
             "revision": "+".join(metadata.revisions),
             "created": metadata.created_at.isoformat(),
-            "size": str(_size(metadata)),
+            "size": str(metadata.content_size),
             "uploads": "yes" if metadata.uploads_included else "no",
         }
         return [_MARK, *_as_tags(facts)]
@@ -436,10 +431,6 @@ def _as_tags(facts: Mapping[str, str]) -> list[str]:
 def _tag_value(value: str) -> str:
     """Percent-encode what a tag cannot hold, such as commas, which separate tags."""
     return quote(value, safe=":+-._ ")
-
-
-def _size(metadata: Metadata) -> int:
-    return metadata.database_size + sum(one.bytes for one in metadata.tree_facts.values() if one)
 
 
 def _lacks_repository(said: str) -> bool:

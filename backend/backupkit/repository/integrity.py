@@ -58,9 +58,9 @@ class Shared(Generic[T]):
 class Digests:
     """SHA-256 of the files of one run, each inode read once; `advance` is called for every byte, read or reused."""
 
-    def __init__(self, advance: Callable[[int], None], most: int = 1 << 17) -> None:
+    def __init__(self, advance: Callable[[int], None]) -> None:
         self._advance = advance
-        self._shared: Shared[bytes] = Shared(most)
+        self._shared: Shared[bytes] = Shared(1 << 17)
 
     def __call__(self, path: str, facts: os.stat_result) -> str:
         read = False

@@ -130,12 +130,12 @@ class Latest(Struct, frozen=True):
         return f"latest is {self.backup.name}. Passed over: {self.passed_over}."
 
 
-def latest(settings: Settings, now: datetime | None = None, until: datetime | None = None) -> Latest:
+def latest(settings: Settings, until: datetime | None = None) -> Latest:
     """Return the newest backup that can be relied on, made at or before `until`. Raise `NoSuchBackup` with the reason.
 
     A backup whose metadata are not trustworthy has no date, and is never excluded by `until`.
     """
-    found, now = all_backups(settings), now or datetime.now(UTC)
+    found, now = all_backups(settings), datetime.now(UTC)
     if until:
         found = [one for one in found if times.is_until(one.made_at, until)]
     for place, backup in enumerate(found):
@@ -376,7 +376,7 @@ def _size(path: Path, metadata: Metadata) -> int:
     """Return the size of the content in bytes, as recorded, or as on disk if the metadata have no sizes."""
     if metadata.database is None and metadata.uploads is None:
         return sum(_file_sizes(path))
-    return metadata.database_size + sum(one.bytes for one in metadata.tree_facts.values() if one)
+    return metadata.content_size
 
 
 def _file_sizes(path: Path) -> Iterator[int]:

@@ -24,7 +24,7 @@ from backupkit.model.events import Event, EventListener, Finished, Notice, Step,
 from backupkit.repository import lock, manifest, store
 from backupkit.repository.operation import recorded
 from backupkit.restore import apart, staging
-from backupkit.restore.restore import plan_source, restore_backup
+from backupkit.restore.restore import left_in_backup, plan_source, restore_backup
 from backupkit.sqlite import database
 from backupkit.sqlite import mask as masks
 from backupkit.sqlite.mask import Mask
@@ -123,11 +123,7 @@ def _layout_of(settings: Settings, backup: Backup, target: Path, only: str | Non
     metadata = store.require_metadata(backup)
     database, uploads = _main_paths(settings, metadata, only)
     others = dict(_additional_paths(settings, metadata, only))
-    stays = [
-        f"{one} stays in the backup: the settings name no place for it, in [databases] or [trees]."
-        for one in metadata.others
-        if only is None and settings.at(one) is None and "/" not in one
-    ]
+    stays = left_in_backup(settings, metadata) if only is None else ()
     if database is None and uploads is None and not others:
         raise Damaged(f"{backup.path} does not hold that part.", hint=f"`show {backup.name}` says what is in it.")
     needs = _needs(backup, metadata, database is not None, uploads is not None)

@@ -195,7 +195,7 @@ def restore_safety_copies(settings: Settings, found: Journal, emit: EventListene
     """Restore from the safety copies whatever the failed restore could have changed."""
     source = _rollback_source(settings, found)
     staging.unstage(settings, found.id)
-    held = [*found.copies, *found.kept, *_backup_named(settings, found.source)]
+    held = [*found.copies, *found.kept, *(one.name for one in store.all_backups(settings) if one.name == found.source)]
     copies = tuple(settings.dir / name for name in held)
     identity = staging_area.identify(settings.dir, found.safety or "", found.id)
     staged = staging.stage(settings, source, identity, (), copies, emit)
@@ -237,11 +237,6 @@ def _limit_to_replaced(source: Source, part: Journal) -> Source | None:
         uploads=source.uploads if part.uploads else None,
     )
     return kept if kept.database or kept.uploads else None
-
-
-def _backup_named(settings: Settings, source: str) -> list[str]:
-    """Return the source's name in a list if it is a backup; a dump is not."""
-    return [one.name for one in store.all_backups(settings) if one.name == source]
 
 
 def journal_of(settings: Settings, staged: Source, identity: Identity, copies: Sequence[str], clock: Clock) -> Journal:

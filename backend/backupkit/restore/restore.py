@@ -217,12 +217,17 @@ def _part_notes(settings: Settings, backup: Backup, only: str | None) -> Iterabl
     metadata = store.require_metadata(backup)
     if only is not None:
         return
-    for name in metadata.others:
-        if settings.at(name) is None and "/" not in name:
-            yield f"{name} stays in the backup: the settings name no place for it, in [databases] or [trees]."
+    yield from left_in_backup(settings, metadata)
     for name in settings.others:
         if metadata.at(name) is None:
             yield f"{name} stays as it is: it is not in this backup."
+
+
+def left_in_backup(settings: Settings, metadata: Metadata) -> Iterator[str]:
+    """Yield a note on each database or tree that only the backup has."""
+    for name in metadata.others:
+        if settings.at(name) is None and "/" not in name:
+            yield f"{name} stays in the backup: the settings name no place for it, in [databases] or [trees]."
 
 
 def _rehearse_all(

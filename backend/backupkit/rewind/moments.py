@@ -41,7 +41,7 @@ from backupkit.repository import manifest, reliable, store
 from backupkit.rewind import chain, point
 from backupkit.rewind.chain import Moment, Point, Timeline
 from backupkit.rewind.point import DatabaseChange, Header, PartChange
-from backupkit.rewind.state import KnownUpload, State, of_backup, seal_of
+from backupkit.rewind.state import KnownUpload, State, base_backup, of_backup, seal_of
 from backupkit.scheduling import scheduler_lock
 from backupkit.sqlite import changed_pages, database
 from backupkit.sqlite.pages import HASH
@@ -69,8 +69,8 @@ def timeline(settings: Settings) -> Timeline:
         points, broken = chain.read(settings.dir, name)
         size += sum(one.size for one in points)
         lost += broken
-        backup = store.read(settings, name) if store.is_backup(settings.dir / name) else None
-        if backup is None or backup.metadata is None or not manifest.has_checksums(backup.path):
+        backup = base_backup(settings, name)
+        if backup is None:
             lost += [chain.Lost(name, one.name, f"the backup {name} is gone or damaged", one.header) for one in points]
             continue
         bad = chain.damaged(settings.dir, name)
@@ -90,8 +90,8 @@ def check(settings: Settings, emit: EventListener = silence, only: str = "") -> 
         if only not in ("", name):
             continue
         emit(Step(f"Checking the points after {name}"))
-        backup = store.read(settings, name) if store.is_backup(settings.dir / name) else None
-        if backup is None or backup.metadata is None or not manifest.has_checksums(backup.path):
+        backup = base_backup(settings, name)
+        if backup is None:
             points, broken = chain.read(settings.dir, name)
             lost += broken + [chain.Lost(name, one.name, f"the backup {name} is gone or damaged") for one in points]
             continue

@@ -35,7 +35,6 @@ from backupkit.model.backup import MAIN_DATABASE, Count, Seconds, Whole
 from backupkit.model.errors import Damaged
 from backupkit.repository.manifest import is_inside
 
-FORMAT = 1
 _MAGIC = b"BKPOINT1"
 _TAIL = 8 + 32 + 32
 _MAX_HEADER = 256 << 20

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from backupkit.config.settings import Settings
 from backupkit.fs import attributes, disk, tree
 from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Backup, Metadata
 from backupkit.model.errors import Damaged
@@ -27,6 +28,12 @@ from backupkit.sqlite import changed_pages
 from backupkit.sqlite.pages import HASH
 
 _HINT = "`rewind` shows what can be restored."
+
+
+def base_backup(settings: Settings, name: str) -> Backup | None:
+    """Return the backup that points are based on, or None if it is gone, or nothing in it can be trusted."""
+    backup = store.read(settings, name) if store.is_backup(settings.dir / name) else None
+    return backup if backup and backup.metadata and manifest.has_checksums(backup.path) else None
 
 
 class KnownUpload(NamedTuple):

@@ -22,11 +22,10 @@ from backupkit.fs import disk
 from backupkit.model.backup import Backup
 from backupkit.model.durations import parse_span
 from backupkit.model.errors import Damaged
-from backupkit.repository import manifest, store
 from backupkit.rewind import chain, copies, point
 from backupkit.rewind.chain import Moment, Point
 from backupkit.rewind.point import Change, Content, DatabaseChange, Header, Packed, PartChange, Writer
-from backupkit.rewind.state import of_backup, seal_of
+from backupkit.rewind.state import base_backup, of_backup, seal_of
 
 _A_DAY, _A_WEEK = timedelta(days=1), timedelta(days=7)
 _REACH_WHEN_OFF = "7d"  # how long points are kept after rewind is switched off
@@ -109,8 +108,9 @@ def _clear_drafts(settings: Settings) -> None:
 
 def _merge_points(settings: Settings, name: str, points: list[Point], kept_names: set[str]) -> list[Point]:
     """Merge each point that is not in `kept_names` into the next one that is; return the points left."""
-    backup = _usable_base(settings, name)
-    if backup is None or all(one.name in kept_names for one in points):
+    backup = base_backup(settings, name)
+    has_database = backup and backup.metadata and backup.metadata.database
+    if backup is None or not has_database or all(one.name in kept_names for one in points):
         return points
     moments, _ = chain.moments_of(points, seal_of(backup), backup.made_at, chain.damaged(settings.dir, name))
     if not moments:
@@ -121,12 +121,6 @@ def _merge_points(settings: Settings, name: str, points: list[Point], kept_names
         with contextlib.suppress(Damaged):  # `verify` names the damage; earlier groups are merged
             _merge_groups(folder, backup, newest, kept_names)
     return chain.read(settings.dir, name)[0]
-
-
-def _usable_base(settings: Settings, name: str) -> Backup | None:
-    backup = store.read(settings, name) if store.is_backup(settings.dir / name) else None
-    is_whole = backup and backup.metadata and backup.metadata.database and manifest.has_checksums(backup.path)
-    return backup if is_whole else None
 
 
 def _merge_groups(folder: Path, backup: Backup, newest: Moment, kept_names: set[str]) -> None:

@@ -20,7 +20,6 @@ from typing import IO
 from msgspec import Struct
 
 from backupkit.fs import process
-from backupkit.model.events import EventListener, silence
 from backupkit.sqlite import database, pages
 from backupkit.sqlite.pages import HASH
 
@@ -131,25 +130,23 @@ class _Reader:
 
 
 @contextlib.contextmanager
-def changed(
-    databases: Sequence[Known], timeout: float, emit: EventListener = silence
-) -> Iterator[tuple[list[Changed], float]]:
+def changed(databases: Sequence[Known], timeout: float) -> Iterator[tuple[list[Changed], float]]:
     """Hold snapshots while the block runs; yield the changed pages of each database, to be read in this order.
 
     Also yields the ms by which the snapshots may lie apart: 0 if they are of one moment. Raises as
     `database.snapshot` does.
     """
     with contextlib.ExitStack() as opened:
-        readers = [opened.enter_context(_reader(one, timeout, emit)) for one in databases]
+        readers = [opened.enter_context(_reader(one, timeout)) for one in databases]
         gap = _take_newest_commits(readers)
         yield [Changed(one.page_size, one.pages, one.journal_mode, one.changed()) for one in readers], gap
 
 
 @contextlib.contextmanager
-def _reader(known: Known, timeout: float, emit: EventListener) -> Iterator[_Reader]:
+def _reader(known: Known, timeout: float) -> Iterator[_Reader]:
     with contextlib.ExitStack() as opened:
         with database.naming(known.part):
-            held = opened.enter_context(database.snapshot(known.live, timeout, emit))
+            held = opened.enter_context(database.snapshot(known.live, timeout))
         size, mode = database.page_size(held), database.journal_mode(held)
         length = len(known.hashes) if size == known.page_size else 0
         program = [process.python(), "-I", "-S", pages.__file__]

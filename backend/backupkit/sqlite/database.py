@@ -39,6 +39,7 @@ _SEARCH_INDEX = re.compile(
     r'malformed inverted index for FTS\d table main\.(.+)|fts5: corruption found reading blob -?\d+ from table "(.+)"'
 )
 _PAGES = 2048  # a step small enough for a live bar and for Ctrl-C
+_LIVE_CHECK_SECONDS = 5  # doctor and verify wait no longer for the full check of a live database
 _POLL = 0.0002  # seconds between tries for a lock: a busy writer frees it only briefly, and SQLite polls less often
 _BUSY = ("locked", "busy")
 _MISSING_IN_SQLITE = (
@@ -271,16 +272,16 @@ def index_sentence(settings: Settings, flaws: Sequence[str]) -> str:
     return f"In {settings.database} an index does not match its table: {first_of(flaws)}. Write it anew: {line}"
 
 
-def check_live(live: Path, timeout: float, seconds: float = 5) -> Inspection | None:
+def check_live(live: Path, timeout: float) -> Inspection | None:
     """Return the problems and index flaws that a full check of the live database finds, without its other facts.
 
-    Returns None if they are unknown: it cannot be read, is larger than `FULL_UP_TO`, or the check took `seconds`.
+    Returns None if they are unknown: it cannot be read, is larger than `FULL_UP_TO`, or the check took too long.
     """
     try:
         with snapshot(live, timeout) as taken:
             if live_size(taken) > FULL_UP_TO:
                 return None
-            deadline = time.monotonic() + seconds
+            deadline = time.monotonic() + _LIVE_CHECK_SECONDS
             taken.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
             problems, index_flaws = _checked(taken, silence, FULL)
         problems += (unwritable,) if (unwritable := _unwritable(_header(live))) else ()

@@ -25,6 +25,7 @@ Key = tuple[Value, ...]
 _ROW_IDS = ("rowid", "_rowid_", "oid")
 _APART = "Look at it by itself: `rows` without --diff, or `restore NAME --to DIR`."
 OTHER = "other"  # the schema name of the second, attached database
+_WIDTH = 60  # letters of a text that are shown
 _INSTRUCTIONS = 10_000  # of SQLite's VM, between two checks of the clock
 
 
@@ -88,11 +89,10 @@ def page(
     size: int,
     after: Key | None = None,
     before: Key | None = None,
-    width: int = 60,
 ) -> RowPage:
     """Return at most `size` rows after, or before, the row of that key; the first ones if no key is given.
 
-    Rows are found by their keys, so the last page costs as little as the first. Texts are cut at `width`.
+    Rows are found by their keys, so the last page costs as little as the first. Texts are cut at `_WIDTH`.
     Raises `Refused` for a key with the wrong number of values.
     """
     columns, keys = columns_of(connection, table), key_of(connection, table)
@@ -100,13 +100,13 @@ def page(
     edge = before if before is not None else after
     if edge and len(edge) != len(keys):
         raise Refused(f"A row of {table} has a key of {len(keys)} values, not of {len(edge)}.")
-    wanted = ", ".join([*keys, *(_shown(quoted(name), width) for name in columns)])
+    wanted = ", ".join([*keys, *(_shown(quoted(name), _WIDTH) for name in columns)])
     where = f"WHERE ({', '.join(keys)}) {'<' if before is not None else '>'} ({_marks(keys)})" if edge else ""
     order = ", ".join(f"{key} {direction}" for key in keys)
     found = connection.execute(
         f"SELECT {wanted} FROM main.{quoted(table)} {where} ORDER BY {order} LIMIT ?", (*(edge or ()), size + 1)
     ).fetchall()
-    rows = [Row(tuple(one[: len(keys)]), _cells(one[len(keys) :], width)) for one in found[:size]]
+    rows = [Row(tuple(one[: len(keys)]), _cells(one[len(keys) :])) for one in found[:size]]
     has_more = len(found) > size
     if before is not None:
         return RowPage(columns, tuple(reversed(rows)), has_earlier=has_more, has_later=True)
@@ -123,7 +123,6 @@ def compare(
     table: str,
     earlier: Path,
     most: int,
-    width: int = 60,
     seconds: float = 30,
     earlier_keys: tuple[str, ...] = (),
 ) -> Comparison:
@@ -141,11 +140,11 @@ def compare(
             quoted(table),
             keys,
             tuple(map(quoted, columns)),
-            width,
+            _WIDTH,
             row_id=row_id_of(connection, table),
             earlier_keys=earlier_keys,
         )
-        found, is_cut, is_late = _differences(connection, query, width, most, seconds)
+        found, is_cut, is_late = _differences(connection, query, most, seconds)
     return Comparison(tuple(unquoted(key) for key in keys), columns, tuple(found), is_cut, is_late)
 
 
@@ -283,7 +282,7 @@ class DifferenceQuery(Struct, frozen=True):
 
 
 def _differences(
-    connection: sqlite3.Connection, query: DifferenceQuery, width: int, most: int, seconds: float
+    connection: sqlite3.Connection, query: DifferenceQuery, most: int, seconds: float
 ) -> tuple[list[Difference], bool, bool]:
     """Return the differences, whether there may be more, and whether the time was over."""
     found: list[Difference] = []
@@ -293,7 +292,7 @@ def _differences(
             for kind in ("gone", "came", "changed"):
                 rows = connection.execute(getattr(query, kind))
                 keys = 0 if kind == "came" else len(query.earlier_keys)
-                found += (_difference(kind, row[:keys], row[keys:], width) for row in islice(rows, most))
+                found += (_difference(kind, row[:keys], row[keys:]) for row in islice(rows, most))
                 is_cut |= rows.fetchone() is not None
                 rows.close()
         except sqlite3.OperationalError:
@@ -302,13 +301,13 @@ def _differences(
     return found, is_cut or is_over(), is_over()
 
 
-def _difference(kind: Literal["gone", "came", "changed"], key: Key, row: Sequence[Value], width: int) -> Difference:
+def _difference(kind: Literal["gone", "came", "changed"], key: Key, row: Sequence[Value]) -> Difference:
     if kind == "gone":
-        return Difference(kind, before=_cells(row, width), key=key)
+        return Difference(kind, before=_cells(row), key=key)
     if kind == "came":
-        return Difference(kind, after=_cells(row, width))
+        return Difference(kind, after=_cells(row))
     half = len(row) // 2
-    return Difference(kind, _cells(row[:half], width), _cells(row[half:], width), key)
+    return Difference(kind, _cells(row[:half]), _cells(row[half:]), key)
 
 
 @contextlib.contextmanager
@@ -407,15 +406,15 @@ def _shown(name: str, width: int | None) -> str:
     )
 
 
-def _cells(values: Sequence[Value], width: int) -> tuple[Cell, ...]:
-    return tuple(_cell(value, width) for value in values)
+def _cells(values: Sequence[Value]) -> tuple[Cell, ...]:
+    return tuple(_cell(value) for value in values)
 
 
-def _cell(value: Value, width: int) -> Cell:
+def _cell(value: Value) -> Cell:
     if value is None:
         return Cell("null")
     if isinstance(value, bytes):
         return Cell("blob", size=int(value.replace(b"\0", b"")), is_cut=True)  # UTF-16 has two bytes a digit
     if isinstance(value, str):
-        return Cell("text", printable_text(value[:width]), is_cut=len(value) > width)
+        return Cell("text", printable_text(value[:_WIDTH]), is_cut=len(value) > _WIDTH)
     return Cell("integer" if isinstance(value, int) else "real", str(value))

@@ -251,16 +251,15 @@ def stage(
     found: Iterable[Difference],
     places: DiffPaths,
     restore: str,
-    total: int | None = None,
     emit: EventListener = silence,
 ) -> Summary:
     """Put the needed files into the staging area of this restore, and write the list of operations; not yet synced.
 
-    Return the totals of what will change. Raise `Altered` if a sealed file differs from its checksum. `total` is in
-    bytes. A live entry that no copy holds stays, with a warning.
+    Return the totals of what will change. Raise `Altered` if a sealed file differs from its checksum. A live entry
+    that no copy holds stays, with a warning.
     """
     totals = _Totals(owners=places.owner is None)
-    emit(Step("Staging the uploads", total))
+    emit(Step("Staging the uploads"))
     with (
         staging_area.opened(places.live, "uploads", restore) as area,
         descriptors.naming(staging_area.place_of(places.live, "uploads")),

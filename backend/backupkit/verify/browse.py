@@ -130,9 +130,7 @@ def read_page(
         return rows.page(connection, table, size, after, before)
 
 
-def compare_table(
-    settings: Settings, name: str, table: str, most: int = _MOST, emit: EventListener = silence, seconds: float = 30
-) -> Comparison:
+def compare_table(settings: Settings, name: str, table: str, most: int = _MOST, seconds: float = 30) -> Comparison:
     """Compare the rows of a live table with the backup's; read the live database for at most `seconds`.
 
     Raise `NoSuchBackup` if either database lacks the table, `SourceUnreadable` if the live one cannot be read.
@@ -140,8 +138,7 @@ def compare_table(
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
         sealed, keys = _database_file(store.find(settings, name), settings.part), rows.key_of(connection, table)
-    emit(Step(f"Comparing {printable(table)}"))
-    with database.snapshot_of(settings, emit) as snapshot:
+    with database.snapshot_of(settings) as snapshot:
         _require_table(snapshot, table, str(settings.database))
         try:
             return rows.compare(snapshot, table, sealed, most, seconds=seconds, earlier_keys=keys)
@@ -174,7 +171,6 @@ def differing_rows(
     columns: Sequence[str] = (),
     most: int = _MOST_ROWS,
     emit: EventListener = silence,
-    seconds: float = _SECONDS,
 ) -> RowDifferences:
     """Return how the live rows of a table differ from the backup's, as complete rows, at most `most` of each kind.
 
@@ -186,7 +182,7 @@ def differing_rows(
     emit(Step(f"Comparing {printable(table)}"))
     with database.snapshot_of(settings, emit) as snapshot:
         try:
-            return query.differences(snapshot, table, sealed, where, columns, most, seconds)
+            return query.differences(snapshot, table, sealed, where, columns, most, _SECONDS)
         except sqlite3.DatabaseError as error:
             raise _not_compared(settings, name, table, sealed, error) from error
 

@@ -86,9 +86,9 @@ class Access:
 
     # Passwords
 
-    def has_password(self, role: Role = "owner") -> bool:
-        """Return whether the account has a password."""
-        return bool(self._password_hash(role))
+    def has_password(self) -> bool:
+        """Return whether the owner's account has a password."""
+        return bool(self._password_hash("owner"))
 
     def set_password(self, role: Role, password: str) -> None:
         """Store the hash of the password and end every session. Raise `Refused` if the password is too short."""
