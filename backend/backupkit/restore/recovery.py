@@ -416,12 +416,19 @@ def _later_safety_copies(found: Journal) -> Mapping[str, str]:
 def _prove(settings: Settings, found: Journal, compared: database.Comparison | None) -> database.Inspection:
     table = version_table.known(settings)
     rows = found.facts.rows if found.facts else None
-    return database.prove(settings.database, settings.busy_timeout, found.revisions, table, compared, rows)
+    file = None
+    with contextlib.suppress(BackupError):  # it may be gone by now: the live database is in place
+        file = staging.wanted_database(settings, found)
+    return database.prove(settings.database, settings.busy_timeout, found.revisions, table, compared, rows, file)
 
 
 def _proof(proving: Future[database.Inspection], emit: EventListener) -> database.Inspection | None:
     try:
-        return proving.result()
+        proof = proving.result()
+        if proof.problems:
+            first = proof.problems[0]
+            emit(Warned(f"SQLite's check finds in the restored database what it finds in the backup too: {first}."))
+        return proof
     except SourceLocked as error:
         # Everything is in place: a lock that the app holds is no reason to roll back.
         emit(Warned(f"The restored database could not be proven: {error.message}"))

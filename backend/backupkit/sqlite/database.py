@@ -14,7 +14,7 @@ import sqlite3
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +28,7 @@ from backupkit.model.errors import BackupError, Damaged, NoSpace, SourceBroken, 
 from backupkit.model.events import EventListener, Notice, Progress, Step, Waiting, silence
 from backupkit.model.names import first_of
 from backupkit.sqlite import app_migrations, engine, pages
+from backupkit.sqlite.check import reported
 from backupkit.sqlite.engine import quoted
 
 SIDECARS = ("-wal", "-shm", "-journal")
@@ -374,7 +375,7 @@ def _with_broken_checks(copied: Path, opened: Callable[[sqlite3.Connection], Non
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE sql LIKE '%CHECK%'").fetchone():
             return []
         try:
-            found = _reported(connection, "quick_check(100)")
+            found = reported(connection, "quick_check(100)")
         except (sqlite3.OperationalError, sqlite3.DataError):  # only the app can read some of it, or it takes too much
             return []
     return sorted({line.removeprefix(_BROKEN_CHECK) for line in found if line.startswith(_BROKEN_CHECK)})
@@ -558,11 +559,13 @@ def prove(
     table: str | None = None,
     compared: Comparison | None = None,
     rows: Mapping[str, int] | None = None,
+    restored: Path | None = None,
 ) -> Inspection:
     """Return an inspection of the live database after proving that it is writable, sound and at the `wanted` revisions.
 
     `wanted` is None if any revisions will do; `table` holds them if not Alembic's usual one. A file with the very pages
-    of a sound one (`compared`) is not checked again. Another file that replaced it must have these `rows`.
+    of a sound one (`compared`) is not checked again. Another file that replaced it must have these `rows`. Problems
+    that the `restored` file has too are returned: no restore could remove them.
     Raises `SourceLocked` if the database stays locked, `SourceUnreadable` if any of this does not hold.
     """
     compared = compared or Comparison(None, file_of(live))
@@ -574,9 +577,10 @@ def prove(
         retry_while_locked(lambda: _begin_reading(connection, live), live, timeout)
         was_replaced = file_of(live) != compared.file
         has_same_pages = bool(compared.is_same) and not was_replaced
-        if not has_same_pages and (problems := _checked(connection, silence, QUICK)[0]):
+        problems = () if has_same_pages else _checked(connection, silence, QUICK)[0]
+        if problems and not (restored and _has_problems(restored, problems)):
             raise SourceUnreadable(f"{live} is not sound after the restore: {problems[0]}.", hint="Type: `undo`")
-        found = replace(look(connection), has_same_pages=has_same_pages)
+        found = replace(look(connection), problems=problems, has_same_pages=has_same_pages)
     if was_replaced and rows is not None and found.facts.rows != rows:
         raise SourceUnreadable(
             f"Another process put another file in the place of {live} meanwhile, and that does not hold the rows that"
@@ -590,6 +594,14 @@ def prove(
             hint="Stop the app, then restore again: --stop",
         )
     return found
+
+
+def _has_problems(sealed: Path, problems: Collection[str]) -> bool:
+    """Return whether a quick check of that file finds all of these problems too."""
+    try:
+        return set(problems) <= set(examine(sealed, QUICK).problems)
+    except (BackupError, OSError):
+        return False
 
 
 def _named(revisions: tuple[str, ...]) -> str:
@@ -758,7 +770,7 @@ def _problems(connection: sqlite3.Connection, emit: EventListener, check: str) -
     # A row that breaks a CHECK is not damage. Read-only connections do not see it, so the others must ignore it too.
     connection.execute("PRAGMA ignore_check_constraints=ON")
     try:
-        return _reported(connection, check)
+        return reported(connection, check)
     except sqlite3.OperationalError as error:
         if not _needs_the_app(error):
             raise
@@ -770,19 +782,11 @@ def _problems(connection: sqlite3.Connection, emit: EventListener, check: str) -
 def _problems_of(connection: sqlite3.Connection, check: str, table: str) -> list[str]:
     """Return the problems of one table; none if only the app can read it."""
     try:
-        return _reported(connection, f"{check.partition('(')[0]}({quoted(table)})")
+        return reported(connection, f"{check.partition('(')[0]}({quoted(table)})")
     except sqlite3.OperationalError as error:
         if not _needs_the_app(error):
             raise
         return []
-
-
-def _reported(connection: sqlite3.Connection, check: str) -> list[str]:
-    return [_one_line(row[0]) for row in connection.execute(f"PRAGMA {check}") if row[0] != "ok"]
-
-
-def _one_line(problem: str) -> str:
-    return problem.removeprefix("*** in database main ***\n").replace("\n", "; ")
 
 
 def _foreign_key_violations(connection: sqlite3.Connection) -> int:

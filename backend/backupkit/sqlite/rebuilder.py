@@ -24,6 +24,7 @@ from backupkit.model.names import printable_text
 from backupkit.sqlite import database, engine
 from backupkit.sqlite import rebuild as rebuilding
 from backupkit.sqlite.allowance import Allowance
+from backupkit.sqlite.check import reported
 from backupkit.sqlite.guard import Guard, Meter, harden
 from backupkit.sqlite.rebuild import Rebuilt
 
@@ -93,12 +94,12 @@ def _sqlite_check_note(file: Path) -> str:
             harden(connection)
             Guard(connection, trusts_pragmas=True)
             Meter(connection).allow(_allowance(file))
-            (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            found = reported(connection, "integrity_check(1)")
     except sqlite3.Error as error:
         if not engine.has_damage_code(error):
             return f"SQLite itself cannot check it: {printable_text(str(error))}."
-        said = str(error)
-    return "" if said == "ok" else f"SQLite's own check finds damage that cost no row: {printable_text(said)}."
+        found = [str(error)]
+    return f"SQLite's own check finds damage that cost no row: {printable_text(found[0])}." if found else ""
 
 
 def _allowance(file: Path) -> Allowance:

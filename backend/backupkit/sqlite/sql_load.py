@@ -24,6 +24,7 @@ from backupkit.model.events import EventListener, Progress, Step, silence
 from backupkit.model.names import printable_text
 from backupkit.sqlite import engine, guard
 from backupkit.sqlite.allowance import Allowance
+from backupkit.sqlite.check import reported
 from backupkit.sqlite.engine import quoted
 from backupkit.sqlite.guard import MODULES, Guard, Meter, raise_if_interrupted
 
@@ -141,9 +142,9 @@ def _check(connection: sqlite3.Connection, name: str, allowance: Allowance) -> N
     meter.allow(allowance)
     try:
         with asked.trusting_pragmas():
-            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise Damaged(f"{name} makes a database that is not sound: {found}.", hint=HINT)
+            found = reported(connection, "quick_check(1)")
+        if found:
+            raise Damaged(f"{name} makes a database that is not sound: {found[0]}.", hint=HINT)
         tables = connection.execute(
             "SELECT name, rootpage, type FROM sqlite_master"
             r" WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\_%' ESCAPE '\'"
