@@ -1269,6 +1269,21 @@ def test_the_password_is_on_no_command_line(app: SmallApp, tmp_path: Path, monke
     assert str(settings.remotes["there"].repository) == "rest:http://***@127.0.0.1:9/"  # type: ignore[union-attr]
 
 
+def test_snapshots_that_cannot_be_listed_are_not_none(
+    app: SmallApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """restic 0.14 says so, prints an empty list, and ends with 0: the words are its own, after a minute of tries."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    said = "could not load snapshots: open /r/snapshots: permission denied"
+    script = f'[ "$1" = version ] && echo restic 0.14.0 && exit\necho "[]"; echo "{said}" >&2'
+    (programs / "restic").write_text(f"#!/bin/sh\n{script}\n")
+    (programs / "restic").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    with pytest.raises(RemoteFailed, match=r"denied access.*permission denied"):
+        there(with_table(app, {"type": "restic", "repository": "/r", "password": PASSWORD}))
+
+
 def test_a_file_that_cannot_be_read_is_not_left_out_silently(
     app: SmallApp, repository: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ from backupkit.rewind.copies import Copied
 _MARK = "backupkit"
 _MARK_OF_POINTS = "backupkit-points"
 _MOST_POINTS = 2000  # in one snapshot: their names are on a command line
+_UNLISTED = "could not load snapshots"  # said by restic 0.14, which then prints an empty list and ends with 0
 _INCOMPLETE = 3  # restic's exit code for a snapshot that lacks files
 _LONG_STALL = 86400.0  # seconds: a check or a clean-up of a large repository takes hours, and prints little meanwhile
 _UNREACHABLE = re.compile(
@@ -188,6 +189,8 @@ class ResticRemote:
         app = f"app={_tag_value(self._settings.app_id)}"
         tags = [word for mark in marks or (_MARK,) for word in ("--tag", f"{mark},{app}")]
         done = self._run(["snapshots", "--json", *tags])
+        if _UNLISTED in done.said:
+            raise self._failure("snapshots", done)
         return [one for part in done.printed if isinstance(part, list) for one in part]
 
     def _snapshot(self, name: str) -> str:
