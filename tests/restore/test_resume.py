@@ -181,6 +181,28 @@ def test_a_database_that_broke_after_the_kill_is_kept_as_it_is(changed: tuple[Sm
     assert (b"noise" in kept) == (what == "broken")
 
 
+@pytest.mark.parametrize("what", ["broken", "no database", "gone"])
+def test_a_database_that_broke_after_it_was_restored_holds_up_nothing(
+    changed: tuple[SmallApp, Contents], what: str
+) -> None:
+    """Else no command could put a backup back: each would try to finish that restore first."""
+    app, good = changed
+    kill(app, AMONG_THE_UPLOADS, *RESTORE, count=2)
+    for path in app.database.parent.glob("pats.db-*"):
+        path.unlink()
+    content = app.database.read_bytes()
+    app.database.unlink()
+    if what != "gone":
+        kept = content[:4096] if what == "broken" else b""
+        app.database.write_bytes(kept + b"noise " * (len(content) // 6))
+    result = run_here(app, "recover", check=3)
+    assert "was restored by an earlier run, and cannot be used now: " in result.err
+    assert "Restore it again: `python backup_restore.py restore good`" in result.err
+    assert_finished(app)
+    run_here(app, "restore", "good", "--yes", "--force")
+    assert app.contents() == good
+
+
 WRITE_AND_TELL = """
 import sqlite3, sys, time
 live = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -384,13 +385,15 @@ def replace_database(
 def finish_uploads(settings: Settings, found: Journal, emit: EventListener, compared: Compared | None = None) -> Proofs:
     """Apply the trees, prove the databases and clean up; return the inspection of each database.
 
-    `compared` is what `replace_live` returned for each.
+    `compared` is what `replace_live` returned for each that was replaced just now. Another one was replaced by an
+    earlier run: what happened to it since then holds up nothing.
     """
+    compared = compared or {}
     databases = [part for part in found.parts if part.facts]
     # In parallel: the databases are already live, and proving only reads them.
     with process.optional_worker(sum(part.facts.size for part in databases if part.facts)) as worker:
         proving = {
-            part.name: worker.submit(_prove, _place_of(settings, part), part, (compared or {}).get(part.name))
+            part.name: worker.submit(_prove, _place_of(settings, part), part, compared.get(part.name))
             for part in databases
         }
         for part in found.parts:
@@ -398,7 +401,7 @@ def finish_uploads(settings: Settings, found: Journal, emit: EventListener, comp
             if part.uploads and place.uploads:
                 copies = tuple(settings.dir / name / place.sealed_folder for name in found.copies)
                 apply.apply(place.uploads, found.id, copies, emit)
-        proofs = {name: _proof(one, emit) for name, one in proving.items()}
+        proofs = {name: _proof(one, found.source, name in compared, emit) for name, one in proving.items()}
     # From here on nothing staged is needed: a kill may leave it partly removed.
     journal.write(settings.dir, found.all_done())
     staging.unstage(settings, found.id)
@@ -422,7 +425,10 @@ def _prove(settings: Settings, found: Journal, compared: database.Comparison | N
     return database.prove(settings.database, settings.busy_timeout, found.revisions, table, compared, rows, file)
 
 
-def _proof(proving: Future[database.Inspection], emit: EventListener) -> database.Inspection | None:
+def _proof(
+    proving: Future[database.Inspection], source: str, is_of_now: bool, emit: EventListener
+) -> database.Inspection | None:
+    """Return the proof, or None with a warning where it fails and nothing is to be done about it here."""
     try:
         proof = proving.result()
         if proof.problems:
@@ -432,4 +438,11 @@ def _proof(proving: Future[database.Inspection], emit: EventListener) -> databas
     except SourceLocked as error:
         # Everything is in place: a lock that the app holds is no reason to roll back.
         emit(Warned(f"The restored database could not be proven: {error.message}"))
+        return None
+    except (BackupError, sqlite3.Error) as error:
+        cause = explained(error)
+        if is_of_now or cause is None:
+            raise
+        again = f"Restore it again: `restore {printable(source)}`"
+        emit(Warned(f"The database was restored by an earlier run, and cannot be used now: {cause.message} {again}"))
         return None
