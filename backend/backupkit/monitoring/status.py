@@ -26,7 +26,7 @@ from backupkit.model.names import few, printable
 from backupkit.model.operation import Operation
 from backupkit.remotes import listing_cache
 from backupkit.remotes.copies import Copies, RemoteState, known_copies
-from backupkit.repository import history, reliable, separate_disk, sizes, store
+from backupkit.repository import history, order, reliable, separate_disk, sizes, store
 from backupkit.repository.history import History
 from backupkit.repository.reliable import CLOCKS_DIFFER
 from backupkit.restore import unfinished
@@ -217,6 +217,7 @@ def judge(settings: Settings, facts: Facts) -> Status:
         _damaged,
         _unusual,
         _future,
+        _made_later,
         _proof,
         _remotes,
         _failures,
@@ -379,6 +380,16 @@ def _future(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Rea
     if names:
         text = f"Dated in the future: {few(names)}. The clock was wrong then, or is now."
         yield Reason("warning", text, "date")
+
+
+def _made_later(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    """Report backups that are newer than their dates say, unless a person has pinned them."""
+    pinned = {backup.name for backup in facts.backups if backup.pinned}
+    later = order.made_later(settings, facts.backups, facts.history.operations, facts.now)
+    if names := [name for name in later if name not in pinned]:
+        text = f"Made after {later[names[0]].name}, although dated earlier: {few(names)}. The clock was wrong."
+        fix = settings.deployment.tool(f"show {names[0]}")
+        yield Reason("warning", f"{text} Look, then `pin` or `delete` each.", fix)
 
 
 def _proof(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
