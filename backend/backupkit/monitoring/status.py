@@ -39,7 +39,6 @@ from backupkit.upload_files import walk
 
 Level = Literal["fine", "warning", "critical"]
 LEVELS: tuple[Level, ...] = ("fine", "warning", "critical")  # the index is the exit code
-NONE_YET = "—"
 _GRACE = 0.25  # of the interval: a backup that is later than that is missed
 _MISSED = 2  # missed backups that are critical
 _LOCK_TIMEOUT = 1  # seconds to wait for a locked database
@@ -142,13 +141,15 @@ def status(settings: Settings, clock: Clock = utc_now) -> Status:
     return judge(settings, look(settings, clock))
 
 
-def get_last_backup_display(settings: Settings, clock: Clock = utc_now) -> str:
-    """Return the time of the last backup for an app's status bar: `04/03/2026 09:30` in the configured zone, or a dash.
+def last_backup(settings: Settings, clock: Clock = utc_now) -> Backup | None:
+    """Return the newest reliable backup, which `Numbers` tells of; None if there is none.
 
-    Raises nothing.
+    Raise `BackupError` if the backups folder cannot be read, or its disk is not mounted.
     """
-    last = _last(settings, _with_backups(settings, Facts(clock())))
-    return settings.local(last.made_at).strftime("%d/%m/%Y %H:%M") if last else NONE_YET
+    facts = _with_backups(settings, Facts(clock()))
+    if facts.error:
+        raise BackupError(facts.error)
+    return _last(settings, facts)
 
 
 def look(settings: Settings, clock: Clock = utc_now) -> Facts:
