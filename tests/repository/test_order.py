@@ -61,7 +61,8 @@ def test_status_warns_of_it_until_it_is_pinned_or_deleted(app: SmallApp) -> None
     settings = with_clock_set_back(app)
     [warning] = warnings(settings)
     assert warning.text == (
-        "Made after d, although dated earlier: y, x. The clock was wrong. Look, then `pin` or `delete` each."
+        "Made after d, although dated earlier: y, x. The clock was wrong."
+        " Look at each, then pin or delete it: `pin y`, `delete y`."
     )
     assert warning.level == "warning" and warning.fix.endswith("show y")
     set_pin(settings, "y", True)

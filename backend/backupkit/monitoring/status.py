@@ -389,8 +389,8 @@ def _made_later(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator
     later = order.made_later(settings, facts.backups, facts.history.operations, facts.now)
     if names := [name for name in later if name not in pinned]:
         text = f"Made after {later[names[0]].name}, although dated earlier: {few(names)}. The clock was wrong."
-        fix = settings.deployment.tool(f"show {names[0]}")
-        yield Reason("warning", f"{text} Look, then `pin` or `delete` each.", fix)
+        then = f"Look at each, then pin or delete it: `pin {names[0]}`, `delete {names[0]}`."
+        yield Reason("warning", f"{text} {then}", settings.deployment.tool(f"show {names[0]}"))
 
 
 def _proof(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
