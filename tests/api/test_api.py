@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,11 @@ import pytest
 
 import backupkit
 from backupkit import AppFolder, PlainDatabase, Settings, create_backup_now, list_backups
+from backupkit.backup.create import create_backup
 from backupkit.config.extras import from_extra
+from backupkit.model.backup import BackupRequest, Kind
 from backupkit.model.errors import Refused
+from backupkit.monitoring.status import status
 from backupkit.repository import store
 from examples import PYTHON, examples
 from small_app import BACKEND, INITIAL, NOON, SALARY, SmallApp, clean_environment
@@ -83,6 +86,24 @@ def test_a_damaged_backup_is_listed_without_a_time(app: SmallApp, calls: AppFold
     (made / "backup_metadata.json").write_text("{")
     assert [entry["display"] for entry in calls.list_backups()] == ["—"]
     assert calls.get_last_backup_display() == "—"
+
+
+def test_the_last_backup_is_the_one_that_status_names(app: SmallApp, calls: AppFolder) -> None:
+    at = calls.clock()
+
+    def make(name: str, hours: float, kind: Kind = "manual", settings: Settings = app.settings) -> Path:
+        made = create_backup(settings, BackupRequest(name, kind=kind), clock=lambda: at + timedelta(hours=hours))
+        return made.backup.path
+
+    (make("one", -8) / "SHA256SUMS").unlink()
+    make("theirs", -7, settings=app.settings.replaced(app_id="another"))
+    make("safety", -6, "pre_restore")
+    make("wrong", 9000)
+    assert calls.get_last_backup_display() == "—"
+    assert status(app.settings, calls.clock).numbers.last_backup is None
+    make("good", -9)
+    assert calls.get_last_backup_display() == "15/06/2026 03:00"
+    assert status(app.settings, calls.clock).numbers.last_backup == "good"
 
 
 def test_a_restore_brings_all_of_it_back_and_can_be_undone(app: SmallApp, calls: AppFolder) -> None:

@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import threading
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,9 @@ from msgspec.structs import replace
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, BackupRequest, Metadata, UploadsFacts
+from backupkit.model.errors import BackupError
 from backupkit.model.operation import Operation, Who
-from backupkit.monitoring.status import Facts, Status, get_last_backup_display, judge, look, status
+from backupkit.monitoring.status import Facts, Status, judge, last_backup, look, status
 from backupkit.remotes.copies import Copies, RemoteState, count
 from backupkit.repository import history, store
 from backupkit.repository.history import History
@@ -422,7 +423,8 @@ def test_a_backups_folder_that_cannot_be_read_is_critical_and_no_error(app: Smal
     changed = app.settings.replaced(dir=app.database)
     found = status(changed)
     assert found.level == "critical" and "cannot be read" in found.sentence
-    assert get_last_backup_display(changed) == "—"
+    with pytest.raises(BackupError, match="cannot be read"):
+        last_backup(changed)
 
 
 # The live data
@@ -484,19 +486,6 @@ def test_a_look_at_the_live_data_reads_no_page_that_it_need_not(app: SmallApp) -
         file.seek(-2000, os.SEEK_END)
         file.write(b"\xff" * 1000)
     assert look(app.settings).database_trouble is None
-
-
-# In one line
-
-
-def test_the_last_backup_in_one_line_is_in_the_configured_zone(app: SmallApp) -> None:
-    settings = app.settings.replaced(timezone="Europe/Berlin")
-    assert get_last_backup_display(settings) == "—"
-    moment = datetime.fromisoformat("2026-03-04T08:30:59+00:00")
-    create_backup(settings, BackupRequest("one"), clock=lambda: moment)
-    create_backup(settings, BackupRequest("safety", kind="pre_restore"), clock=lambda: moment + HOUR)
-    create_backup(settings, BackupRequest("wrong"), clock=lambda: moment + 900 * DAY)
-    assert get_last_backup_display(settings, lambda: moment + 2 * HOUR) == "04/03/2026 09:30"
 
 
 # The command

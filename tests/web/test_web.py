@@ -586,6 +586,57 @@ def test_one_upload_is_found_looked_at_and_put_back(app: SmallApp, owner: Browse
     assert (app.uploads / "1/other.txt").read_bytes() == b"newer"
 
 
+def as_sent(page: Answer, action: str) -> Iterator[dict[str, str]]:
+    """Yield the hidden fields of each form with this action as a browser sends them: line breaks become CR LF."""
+    for form in re.findall(rf'<form [^>]*action="[^"]*{action}"[^>]*>(.*?)</form>', page.body.decode(), re.DOTALL):
+        found = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', form)
+        yield {name: re.sub(r"\r\n|\r|\n", "\r\n", html.unescape(value)) for name, value in found}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"nl\nx", b"cr\rx", b"crlf\r\nx", b"\xff\xfebad", b"100%25", b"%ff+ &x", "über 🎉".encode(), b"q\"uote'<"],
+    ids=repr,
+)
+@pytest.mark.parametrize("place", ["/uploads/kept?path=odd", "/uploads/kept/find?find=tail"])
+def test_an_upload_of_any_name_is_looked_at_and_put_back_by_what_the_page_holds(
+    app: SmallApp, owner: Browser, raw: bytes, place: str
+) -> None:
+    path = app.uploads / "odd" / os.fsdecode(raw + b"tail")
+    path.parent.mkdir()
+    path.write_bytes(b"precious")
+    create_backup(app.settings, BackupRequest("kept"))
+    path.unlink()
+    page = owner.get(place)
+    links = {html.unescape(one) for one in re.findall(r'href="[^"]*(/uploads/kept/file\?[^"]*)"', page.text)}
+    assert links and all(owner.get(link).body == b"precious" for link in links)
+    (form,) = as_sent(page, "/restore/put-back")
+    plan = owner.done("/restore/put-back", **form)
+    (go,) = re.findall(r'action="[^"]*(/restore/plan/\d+)"', plan.text)
+    assert "Done" in owner.done(go).words
+    assert path.read_bytes() == b"precious"
+
+
+def test_a_folder_and_a_table_of_any_name_are_opened_by_what_the_page_holds(app: SmallApp, owner: Browser) -> None:
+    folder = app.uploads / os.fsdecode(b"\xfe\nfolder")
+    folder.mkdir()
+    (folder / "in it.txt").write_text("x")
+    app.execute('CREATE TABLE "two\nlines%0A" (id INTEGER PRIMARY KEY, name TEXT)')
+    app.execute("INSERT INTO \"two\nlines%0A\" VALUES (1, 'the row')")
+    create_backup(app.settings, BackupRequest("kept"))
+    (inner,) = re.findall(r'href="[^"]*(/uploads/kept\?path=[^"]*folder)"', owner.get("/uploads/kept").text)
+    page = owner.get(html.unescape(inner))
+    assert "in it.txt" in page.words
+    above = re.findall(r'href="[^"]*(/uploads/kept\?path=[^"]*)"', page.text)
+    assert "in it.txt" in owner.get(html.unescape(above[0])).words
+    app.execute('DELETE FROM "two\nlines%0A"')
+    (rows,) = re.findall(r'href="[^"]*(/rows/kept\?[^"]*two[^"]*)"', owner.get("/tables/kept").text)
+    page = owner.get(html.unescape(rows))
+    assert "the row" in page.words
+    (form,) = as_sent(page, "/rescue")
+    assert "the row" in owner.done("/rescue", **form, which="missing").words
+
+
 def test_rows_are_shown_page_by_page_by_condition_and_beside_the_live_ones(app: SmallApp, owner: Browser) -> None:
     app.execute("CREATE TABLE many (id INTEGER PRIMARY KEY, name TEXT)")
     app.execute(
@@ -1361,6 +1412,27 @@ def test_a_moment_is_chosen_on_a_line_of_time(app: SmallApp, driver: Any) -> Non
         press_in(driver, "Show the plan")
         until(lambda: "point_" in text_of(driver) and "will change" in text_of(driver))
         assert console(driver) == []
+
+
+@pytest.mark.needs("chromium", "chromedriver")
+@pytest.mark.slow
+def test_a_browser_puts_uploads_of_any_name_back(app: SmallApp, driver: Any) -> None:
+    shutil.rmtree(app.uploads)
+    paths = [app.uploads / os.fsdecode(raw) for raw in (b"nl\nx", b"\xff\xfebad")]
+    app.uploads.mkdir()
+    for path in paths:
+        path.write_bytes(b"precious")
+    create_backup(app.settings, BackupRequest("kept"))
+    with serving(app) as served:
+        base = enter(driver, served)
+        for path in paths:
+            path.unlink()
+            driver.get(f"{base}/uploads/kept/find?find={path.name[-1]}")
+            press_in(driver, "Put it back …")
+            until(lambda: says_in(driver, "will change"))
+            press_in(driver, "Put it back")
+            until(lambda: says_in(driver, "✓ Done"))
+            assert path.read_bytes() == b"precious"
 
 
 @pytest.mark.needs("chromium", "chromedriver")

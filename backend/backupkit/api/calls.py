@@ -25,10 +25,11 @@ from backupkit.backup.create import create_backup_if_needed as create_if_needed
 from backupkit.backup.make import Created
 from backupkit.backup.single_file import MAX_BACKUPS, SingleFileConfig
 from backupkit.config.settings import SETTINGS_FILE, Settings, load_settings
-from backupkit.model.backup import APART, Backup, BackupRequest
+from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.events import Event, Notice, Waiting, Warned
+from backupkit.monitoring import status
 from backupkit.monitoring.notify.run_report import RunReport, reported
 from backupkit.repository import store
 from backupkit.restore import recovery, unfinished
@@ -74,7 +75,10 @@ class Protectable(ABC):
         return self._or_logged("restore_backup", restore, False)
 
     def get_last_backup_display(self) -> str:
-        """Return when the last backup was made, as `04/03/2026 09:30`; "—" if there is none."""
+        """Return when the last backup was made, as `04/03/2026 09:30`; "—" if there is none.
+
+        In an app folder it is the one that `status` names: of this app, usable, not dated in the future.
+        """
         return self._or_logged("get_last_backup_display", lambda: _shown(self.last_moment()), NEVER)
 
     def _or_logged(self, call: str, action: Callable[[], T], otherwise: T) -> T:
@@ -221,8 +225,8 @@ class AppFolder(Protectable):
             report.lines.append(f"{name} is restored.")
 
     def last_moment(self) -> datetime | None:
-        found = store.all_backups(self._settings)
-        return next((self._made(one) for one in found if one.metadata and one.kind not in APART), None)
+        last = status.last_backup(self._settings, self.clock)
+        return self._made(last) if last else None
 
     @contextmanager
     def _reported(self, command: str) -> Iterator[RunReport]:

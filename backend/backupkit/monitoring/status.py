@@ -26,7 +26,7 @@ from backupkit.model.names import few, printable
 from backupkit.model.operation import Operation
 from backupkit.remotes import listing_cache
 from backupkit.remotes.copies import Copies, RemoteState, known_copies
-from backupkit.repository import history, reliable, separate_disk, sizes, store
+from backupkit.repository import history, order, reliable, separate_disk, sizes, store
 from backupkit.repository.history import History
 from backupkit.repository.reliable import CLOCKS_DIFFER
 from backupkit.restore import unfinished
@@ -39,7 +39,6 @@ from backupkit.upload_files import walk
 
 Level = Literal["fine", "warning", "critical"]
 LEVELS: tuple[Level, ...] = ("fine", "warning", "critical")  # the index is the exit code
-NONE_YET = "—"
 _GRACE = 0.25  # of the interval: a backup that is later than that is missed
 _MISSED = 2  # missed backups that are critical
 _LOCK_TIMEOUT = 1  # seconds to wait for a locked database
@@ -142,13 +141,15 @@ def status(settings: Settings, clock: Clock = utc_now) -> Status:
     return judge(settings, look(settings, clock))
 
 
-def get_last_backup_display(settings: Settings, clock: Clock = utc_now) -> str:
-    """Return the time of the last backup for an app's status bar: `04/03/2026 09:30` in the configured zone, or a dash.
+def last_backup(settings: Settings, clock: Clock = utc_now) -> Backup | None:
+    """Return the newest reliable backup, which `Numbers` tells of; None if there is none.
 
-    Raises nothing.
+    Raise `BackupError` if the backups folder cannot be read, or its disk is not mounted.
     """
-    last = _last(settings, _with_backups(settings, Facts(clock())))
-    return settings.local(last.made_at).strftime("%d/%m/%Y %H:%M") if last else NONE_YET
+    facts = _with_backups(settings, Facts(clock()))
+    if facts.error:
+        raise BackupError(facts.error)
+    return _last(settings, facts)
 
 
 def look(settings: Settings, clock: Clock = utc_now) -> Facts:
@@ -217,6 +218,7 @@ def judge(settings: Settings, facts: Facts) -> Status:
         _damaged,
         _unusual,
         _future,
+        _made_later,
         _proof,
         _remotes,
         _failures,
@@ -379,6 +381,16 @@ def _future(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Rea
     if names:
         text = f"Dated in the future: {few(names)}. The clock was wrong then, or is now."
         yield Reason("warning", text, "date")
+
+
+def _made_later(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    """Report backups that are newer than their dates say, unless a person has pinned them."""
+    pinned = {backup.name for backup in facts.backups if backup.pinned}
+    later = order.made_later(settings, facts.backups, facts.history.operations, facts.now)
+    if names := [name for name in later if name not in pinned]:
+        text = f"Made after {later[names[0]].name}, although dated earlier: {few(names)}. The clock was wrong."
+        then = f"Look at each, then pin or delete it: `pin {names[0]}`, `delete {names[0]}`."
+        yield Reason("warning", f"{text} {then}", settings.deployment.tool(f"show {names[0]}"))
 
 
 def _proof(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:

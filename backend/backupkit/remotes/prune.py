@@ -36,7 +36,7 @@ def plan_remote_prune(
         )
     here = {one.name: one for one in store.all_backups(settings)}
     found = as_backups(settings, remote, list_remote(settings, remote, emit, clock), here)
-    decision = rules.decide(policy_of(table), found, context_of(settings, remote, clock, takes_all))
+    decision = rules.decide(policy_of(table), found, context_of(settings, remote, found, clock, takes_all))
     stopped = decision.stopped or _known_doubt(settings, remote)
     stopped = stopped or plan_prune(settings, clock).stopped  # also while the newest backup here is in doubt
     verdicts = tuple(
@@ -90,7 +90,8 @@ def _known_doubt(settings: Settings, remote: str) -> str:
 
 def _doubt_there(settings: Settings, remote: str, plan: PrunePlan, emit: EventListener, clock: Clock) -> str:
     """Return the damage of a copy that must remain; empty if none. Check now unless all were checked in a week."""
-    counted = rules.counted_on([one.backup for one in plan.verdicts], context_of(settings, remote, clock))
+    found = [one.backup for one in plan.verdicts]
+    counted = rules.counted_on(found, context_of(settings, remote, found, clock))
     sound_at, now = checks.recall(settings, remote).sound_at, clock()
     moments = [sound_at.get(one.name) for one in counted]
     if all(at and timedelta(0) <= now - at <= _CHECKED_WITHIN for at in moments):

@@ -23,7 +23,7 @@ from backupkit.model.events import EventListener, Warned, collecting, silence
 from backupkit.model.names import few
 from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.base import NOT_COPIED, HoldsPoints, Remote, RemoteBackup, open_remote, retry_while_away
-from backupkit.repository import reliable, store
+from backupkit.repository import order, reliable, store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules
 from backupkit.retention.rules import Policy, RetentionContext, Verdict
@@ -133,15 +133,19 @@ def judged(
 ) -> tuple[Verdict, ...]:
     """Return a verdict by the remote's own rules for each backup there, and for `more` that may be pushed."""
     found = [*as_backups(settings, remote, there, here), *more]
-    return rules.decide(policy_of(table), found, context_of(settings, remote, clock)).verdicts
+    return rules.decide(policy_of(table), found, context_of(settings, remote, found, clock)).verdicts
 
 
-def context_of(settings: Settings, remote: str, clock: Clock = utc_now, takes_all: bool = False) -> RetentionContext:
-    """Return the context of a decision on the copies there; it sets strangers apart unless `takes_all`."""
+def context_of(
+    settings: Settings, remote: str, found: Sequence[Backup], clock: Clock = utc_now, takes_all: bool = False
+) -> RetentionContext:
+    """Return the context of a decision on these copies there; it sets strangers apart unless `takes_all`."""
     strangers = () if takes_all else listing_cache.recall(settings.dir, remote).strangers
     reason = "it was never in this backups folder; --force treats it as this app's"
     apart = dict.fromkeys((one.name for one in strangers), reason)
-    return RetentionContext(app_id=settings.app_id, now=clock(), zone=settings.zone, apart=apart)
+    now = clock()
+    reserved = order.reasons_to_keep(settings, found, now)
+    return RetentionContext(app_id=settings.app_id, now=now, zone=settings.zone, reserved=reserved, apart=apart)
 
 
 def policy_of(table: RemoteTable) -> Policy:

@@ -25,8 +25,8 @@ from backupkit.model import times
 from backupkit.model.backup import APART, CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, silence
-from backupkit.model.names import check_name, likely
-from backupkit.repository import flags, lock, manifest, reliable, separate_disk, verification
+from backupkit.model.names import check_name, few, likely
+from backupkit.repository import flags, history, lock, manifest, order, reliable, separate_disk, verification
 
 LATEST = "latest"
 
@@ -93,11 +93,11 @@ def own_backups(settings: Settings) -> list[Backup]:
 def find(settings: Settings, name: str, emit: EventListener = silence) -> Backup:
     """Return the backup of that name, which may be `latest`. Raise `NoSuchBackup`, which names the backups there are.
 
-    Emit a notice if `latest` passes over newer backups.
+    Emit a notice if `latest` passes over newer backups, or over one that is newer than its date says.
     """
     chosen = resolve(settings, name)
-    if chosen.passed_over:
-        emit(Notice(chosen.sentence))
+    for sentence in chosen.sentences:
+        emit(Notice(sentence))
     return chosen.backup
 
 
@@ -120,14 +120,22 @@ def _find_named(settings: Settings, name: str) -> Backup:
 
 
 class Latest(Struct, frozen=True):
-    """The newest usual, whole backup of this app; `passed_over` lists the newer ones with the reasons."""
+    """The newest usual, whole backup of this app; `passed_over` lists the newer ones with the reasons.
+
+    `made_later` lists those that were made after it, although their dates are earlier.
+    """
 
     backup: Backup
     passed_over: str = ""
+    made_later: tuple[str, ...] = ()
 
     @property
-    def sentence(self) -> str:
-        return f"latest is {self.backup.name}. Passed over: {self.passed_over}."
+    def sentences(self) -> tuple[str, ...]:
+        """What to tell of the others, if anything."""
+        passed = f"Passed over: {self.passed_over}." if self.passed_over else ""
+        later = f"Made later, although dated earlier: {few(self.made_later)}." if self.made_later else ""
+        said = " ".join(filter(None, (passed, later)))
+        return (f"latest is {self.backup.name}. {said}",) if said else ()
 
 
 def latest(settings: Settings, until: datetime | None = None) -> Latest:
@@ -141,7 +149,7 @@ def latest(settings: Settings, until: datetime | None = None) -> Latest:
     for place, backup in enumerate(found):
         if not reliable.why_not_latest(settings, backup, now):
             newer = [*found[:place], *(one for one in found[place:] if _may_be_newer(one, backup))]
-            return Latest(backup, reliable.passed_over(settings, newer, now))
+            return Latest(backup, reliable.passed_over(settings, newer, now), _made_later(settings, found[place:], now))
     if passed_over := reliable.passed_over(settings, found, now):
         raise NoSuchBackup(
             f"No backup in {settings.dir} is a usual, whole one of this app. Passed over: {passed_over}.",
@@ -151,6 +159,12 @@ def latest(settings: Settings, until: datetime | None = None) -> Latest:
         when = settings.local(until).isoformat(sep=" ")
         raise NoSuchBackup(f"There is no backup in {settings.dir} made until {when}.", hint="`list` shows all of them.")
     raise NoSuchBackup(f"There is no backup in {settings.dir} yet.", hint=none_yet(settings))
+
+
+def _made_later(settings: Settings, found: list[Backup], now: datetime) -> tuple[str, ...]:
+    """Return which of the backups were made after the first of them, which has the latest date."""
+    later = order.made_later(settings, found, history.read(settings.dir).operations, now)
+    return tuple(name for name, other in later.items() if other.name == found[0].name)
 
 
 def _may_be_newer(unreadable: Backup, backup: Backup) -> bool:

@@ -49,7 +49,7 @@ def plan_extract(
     source = replace(source, chosen=choice.choose(source.uploads, patterns, found.backup.name))
     _refuse_excluded(settings, source)
     plan = plan_source(settings.whole, source, force, emit)
-    return replace(plan, notes=(*((found.sentence,) if found.passed_over else ()), *plan.notes))
+    return replace(plan, notes=(*found.sentences, *plan.notes))
 
 
 def _refuse_excluded(settings: Settings, source: Source) -> None:

@@ -114,7 +114,7 @@ def plan_layout(
     target = require_place(settings, target)
     if backup is None:
         found = store.resolve(settings, name)
-        backup, notes = found.backup, (*notes, found.sentence) if found.passed_over else notes
+        backup, notes = found.backup, (*notes, *found.sentences)
     layout = _layout_of(settings, backup, target, only)
     return replace(layout, notes=(*notes, *layout.notes))
 

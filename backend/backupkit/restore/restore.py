@@ -163,7 +163,6 @@ def plan_restore(
     locked, `NoSpace`.
     """
     found = store.resolve(settings, name)
-    notes = (*notes, found.sentence) if found.passed_over else notes
     return plan_backup(
         settings,
         found.backup,
@@ -172,7 +171,7 @@ def plan_restore(
         migrate,
         emit,
         expect_loss,
-        notes,
+        (*notes, *found.sentences),
         verify_while_staging=verify_while_staging,
     )
 

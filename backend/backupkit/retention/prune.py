@@ -15,7 +15,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Refused
 from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
 from backupkit.remotes.push import unpushed
-from backupkit.repository import flags, integrity, store
+from backupkit.repository import flags, integrity, order, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.restore.undo import needed
@@ -61,12 +61,13 @@ def plan_prune(settings: Settings, clock: Clock = utc_now, looks_always: bool = 
 
     The file sizes of the backups that are counted on are checked; without `looks_always` only if any would be removed.
     """
-    found, policy = store.all_backups(settings), rules.policy_of(settings)
+    found, policy, now = store.all_backups(settings), rules.policy_of(settings), clock()
     context = RetentionContext(
         app_id=settings.app_id,
-        now=clock(),
+        now=now,
         zone=settings.zone,
-        reserved=dict.fromkeys(chain.chains(settings.dir), "points of rewind need it")
+        reserved=order.reasons_to_keep(settings, found, now)
+        | dict.fromkeys(chain.chains(settings.dir), "points of rewind need it")
         | unpushed(settings)
         | dict.fromkeys(needed(settings), "undo needs it"),
         undated={

@@ -60,8 +60,9 @@ class Policy(Struct, frozen=True):
 class RetentionContext(Struct, frozen=True):
     """The other inputs of a decision: the app, the time and time zone, and facts about single backups by name.
 
-    `reserved` holds the reason why something else needs a backup. `apart` holds the reason why a backup is outside this
-    decision. `undated` holds when a folder without trusted metadata last changed: it may be the newest backup.
+    `reserved` holds the reason why a backup stays whatever the policy says. `apart` holds the reason why a backup is
+    outside this decision. `undated` holds when a folder without trusted metadata last changed: it may be the newest
+    backup.
     """
 
     app_id: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from contextvars import ContextVar
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote_to_bytes, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -33,6 +34,19 @@ def _on_one_line(value: Any) -> Any:
     return printable_text(_without_secrets(value)) if isinstance(value, str) else value
 
 
+def exact(text: str) -> str:
+    """Return a path, or a table's name, as a link or a hidden field carries it: ASCII without line breaks.
+
+    A browser changes both line breaks and bytes that are no text; `of_exact` returns the very same ones.
+    """
+    return quote(os.fsencode(text))
+
+
+def of_exact(text: str) -> str:
+    """Return the text that `exact` was given."""
+    return os.fsdecode(unquote_to_bytes(os.fsencode(text)))
+
+
 _templates = Environment(
     loader=PackageLoader("backupkit.web"),
     autoescape=True,
@@ -52,6 +66,7 @@ _templates.filters.update(
     span=span,
     interval=interval,
     path=lambda text: quote(text, safe="/"),
+    exact=exact,
     query=lambda values: urlencode(values, errors="replace"),
     seconds=lambda seconds: "" if seconds is None else f"{seconds:.1f} s",
 )

@@ -33,6 +33,7 @@ from backupkit.sqlite.row_rescue import Choice, Found
 from backupkit.sqlite.rows import Key, Value
 from backupkit.verify import browse
 from backupkit.verify.files import list_files
+from backupkit.web.html import of_exact
 from backupkit.web.site import Answer, Content, Handler, Page, Planned, Plans, Visit, owner_only, require_typed
 
 _NAMES, _ROWS, _FOUND = 200, 50, 500
@@ -46,7 +47,7 @@ _SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "text/plain")
 
 def show_uploads(visit: Visit) -> Answer:
     """Show one folder of the uploads."""
-    name, path = visit.place["name"], visit.query.get("path", "")
+    name, path = visit.place["name"], of_exact(visit.query.get("path", ""))
     typed = visit.query.get("start", "0")
     start = int(typed) if typed.isdecimal() and len(typed) < 10 else 0
     found = browse.look_into(visit.settings, name, path, start, _NAMES)
@@ -67,7 +68,7 @@ def find_uploads(visit: Visit) -> Answer:
 
 def show_file(visit: Visit) -> Answer:
     """Send one file after comparing it with its checksum: to show if a browser can, else to save."""
-    path = visit.query.get("path", "")
+    path = of_exact(visit.query.get("path", ""))
     out = _Bounded()
     browse.write_out(visit.settings, visit.place["name"], [literal(path)], out)
     kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
@@ -99,8 +100,8 @@ def _database(visit: Visit) -> tuple[Settings, dict[str, Any]]:
 
 def show_rows(visit: Visit) -> Answer:
     """Show a page of rows, or the rows that meet the typed condition."""
-    name, table, where = visit.place["name"], visit.query.get("table", ""), visit.query.get("where", "").strip()
-    settings, about = _database(visit)
+    name, table = visit.place["name"], of_exact(visit.query.get("table", ""))
+    where, (settings, about) = visit.query.get("where", "").strip(), _database(visit)
     page, selection = None, None
     if where:
         selection = browse.select_rows(settings, name, table, where, most=_FOUND)
@@ -114,7 +115,7 @@ def show_rows(visit: Visit) -> Answer:
 
 def compare_rows(visit: Visit) -> Answer:
     """Show how the live rows of a table differ from the backup's."""
-    name, table = visit.place["name"], visit.query.get("table", "")
+    name, table = visit.place["name"], of_exact(visit.query.get("table", ""))
     settings, about = _database(visit)
     found = browse.compare_table(settings, name, table)
     return Page("compared.html", name=name, table=table, found=found, box_of=box_of, **about)
@@ -185,7 +186,7 @@ def choose_rows(visit: Visit) -> Answer:
     else:
         raise Refused("No row was ticked.", hint="Go back and tick those that are to come back.")
     place = form.get("database", MAIN_DATABASE)
-    return _start_plan(visit, Wanted(form.get("name", ""), place, form.get("table", ""), choice))
+    return _start_plan(visit, Wanted(form.get("name", ""), place, of_exact(form.get("table", "")), choice))
 
 
 def look_again(visit: Visit) -> Answer:

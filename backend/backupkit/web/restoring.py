@@ -31,6 +31,7 @@ from backupkit.restore.restore import Restored, RestorePlan, plan_backup, restor
 from backupkit.rewind import moments
 from backupkit.rewind.chain import Moment
 from backupkit.sqlite.rows import Changes
+from backupkit.web.html import of_exact
 from backupkit.web.site import Answer, Handler, Page, Planned, Plans, Visit, require_typed
 
 _OFFERED = 100  # newest backups that the form offers
@@ -134,7 +135,7 @@ def _point_task(settings: Settings, request: RestoreRequest, shown: RestorePlan,
 
 def plan_put_back(visit: Visit) -> Answer:
     """Start planning to put one upload back in place."""
-    settings, name, path = visit.settings, visit.form.get("name", ""), visit.form.get("path", "")
+    settings, name, path = visit.settings, visit.form.get("name", ""), of_exact(visit.form.get("path", ""))
 
     def look(emit: EventListener) -> RestorePlan:
         recover(settings, emit)

@@ -340,7 +340,7 @@ async def _add_headers(_request: web.Request, response: web.StreamResponse) -> N
 
 
 def _attachment(name: str) -> str:
-    return f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    return f"attachment; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
 
 
 def _status(error: BackupError) -> int:
