@@ -29,7 +29,6 @@ DRAFT_PREFIX = ".draft-"  # unfinished files and folders: the next run removes t
 _FICLONE = 0x40049409 if sys.platform == "linux" else 0
 _devices_without_reflinks: set[int] = set()  # devices whose file systems have refused to share blocks
 _UNSUPPORTED = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
-NOT_KEPT = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # the file system keeps no such owner or mode
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # do not wait for a fifo in the place of a file
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -454,27 +453,9 @@ def set_attributes(handle: int, facts: os.stat_result, owner: tuple[int, int] | 
 
 
 def set_what_it_keeps(handle: int, facts: os.stat_result) -> None:
-    """Do the same as far as the file system can keep them: another owner or a mode that it refuses is no error."""
-    try:
-        set_attributes(handle, facts)
-    except OSError as error:
-        if error.errno not in NOT_KEPT:
-            raise
-        there = os.fstat(handle)
-        with keeping_what_it_can():
-            set_attributes(handle, facts, (there.st_uid, there.st_gid))
-        with keeping_what_it_can():
-            os.utime(handle, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-
-
-@contextlib.contextmanager
-def keeping_what_it_can() -> Iterator[None]:
-    """Ignore that the file system cannot keep what the block sets: an owner, a mode or times."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NOT_KEPT:
-            raise
+    """Do the same as far as the file system can keep them."""
+    times = (facts.st_atime_ns, facts.st_mtime_ns)
+    descriptors.set_what_it_keeps(handle, (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), times)
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -440,7 +440,7 @@ def _copy_link(folders: _Folders, name: str, path: str, facts: os.stat_result, c
     with _making(folders, "link"):
         os.symlink(pointed, name, dir_fd=folders.target.handle)
     owner, times = (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
-    with disk.keeping_what_it_can():
+    with descriptors.keeping_what_it_can():
         descriptors.set_link_attributes(name, folders.target.handle, owner, times)
     copying.link(path, pointed)
 
