@@ -335,7 +335,8 @@ class _Unpacking:
     def put_link(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
         with self.parents.of(path) as (folder, name):
             os.symlink(member.target, name, dir_fd=folder)
-            descriptors.set_link_attributes(name, folder, member.owner, (member.changed, member.changed))
+            with descriptors.keeping_what_it_can():
+                descriptors.set_link_attributes(name, folder, member.owner, (member.changed, member.changed))
         self.links += 1
 
     def put_file(self, path: str, member: Member, content: Iterable[bytes]) -> None:
@@ -369,11 +370,11 @@ class _Unpacking:
     def _set_attributes(self, place: int, path: str, member: Member) -> None:
         """Set owner, mode, times and attributes: in a tree as in the archive, elsewhere as in any backup made here."""
         if is_upload(path, member.form):
-            descriptors.set_owner_mode_times(place, member.owner, member.mode, (member.changed, member.changed))
+            descriptors.set_what_it_keeps(place, member.owner, member.mode, (member.changed, member.changed))
             self.keeper.set(place, member.attributes, path)
         else:
             most = 0o600 if path in _FIRST else 0o777
-            descriptors.set_owner_mode_times(
+            descriptors.set_what_it_keeps(
                 place, disk.owner_of(self.draft), member.mode & most, (member.changed, member.changed)
             )
 

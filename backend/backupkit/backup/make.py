@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from backupkit.backup import archiver, references
 from backupkit.backup.archiver import Draft
 from backupkit.config.settings import Settings
-from backupkit.fs import disk
+from backupkit.fs import attributes, disk
 from backupkit.migrations import schema
 from backupkit.model.backup import (
     APART,
@@ -61,6 +61,8 @@ def make_backup(
     started, at = time.monotonic(), clock().astimezone(settings.zone)
     name = free_name(settings, request, at)
     warnings: list[str] = []
+    if request.uploads and settings.uploads and request.kind not in APART:
+        _tell_of_missing_rights(settings.dir, emit)
     with contextlib.ExitStack() as indexes:
         writer = indexes.enter_context(files_cache.writing(settings.dir, name))
         with (
@@ -89,6 +91,16 @@ def make_backup(
     made = store.read(settings, name)
     store.require_metadata(made)  # if what was sealed a moment ago cannot be read, the disk is failing
     return Created(made, tuple(warnings))
+
+
+def _tell_of_missing_rights(backups: Path, emit: EventListener) -> None:
+    """Emit a notice, and no warning since contents are kept, if the disk of the backups keeps no modes or owners."""
+    if missing := attributes.missing_rights(backups):
+        emit(
+            Notice(
+                f"The disk of {backups} keeps no {' and no '.join(missing)} of uploads: they are in no backup there."
+            )
+        )
 
 
 def _further_drafts(

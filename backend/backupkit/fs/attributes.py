@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backupkit.fs import disk, tree
+from backupkit.fs import descriptors, disk, tree
 from backupkit.model.names import printable
 
 Attributes = Mapping[str, bytes]
@@ -23,6 +23,7 @@ Attributes = Mapping[str, bytes]
 CAPABILITY = "security.capability"
 NOTHING: Attributes = {}
 _ACCESS, _DEFAULT, _USER = "system.posix_acl_access", "system.posix_acl_default", "user."
+_ANOTHER = (1, 1)  # user and group other than root
 _HAS_ANY = hasattr(os, "listxattr")
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS)
 # The file system does not support the attribute, we may not set it, or it does not fit.
@@ -105,6 +106,41 @@ def has_hard_links(folder: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def missing_rights(folder: Path) -> tuple[str, ...]:
+    """Return which of modes and owners no file in the folder can keep; this is tried with a file without a name.
+
+    Owners are tried as root only, who alone may set them. Where nothing can be written, nothing counts as missing.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=disk.DRAFT_PREFIX) as file:
+            keeps = {"modes": _keeps_modes(file.fileno()), "owners": _keeps_owners(file.fileno())}
+            return tuple(kind for kind, is_kept in keeps.items() if not is_kept)
+    except OSError:
+        return ()
+
+
+def _keeps_modes(handle: int) -> bool:
+    def keeps(mode: int) -> bool:
+        with descriptors.keeping_what_it_can():
+            os.fchmod(handle, mode)
+        return stat.S_IMODE(os.fstat(handle).st_mode) == mode
+
+    return keeps(0o640) and keeps(0o600)
+
+
+def _keeps_owners(handle: int) -> bool:
+    if os.geteuid() != 0:
+        return True
+    try:
+        os.fchown(handle, *_ANOTHER)
+    except OSError as error:
+        return (
+            error.errno not in descriptors.NOT_KEPT or error.errno == errno.EINVAL
+        )  # this container has one user only
+    facts = os.fstat(handle)
+    return (facts.st_uid, facts.st_gid) == _ANOTHER
 
 
 @dataclass

@@ -21,6 +21,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOREPLACE, _EXCL = 1, 4  # flags of renameat2 (Linux) and of renameatx_np (macOS)
 _UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+NOT_KEPT = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # the file system keeps no such owner or mode
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -144,6 +145,30 @@ def set_owner_mode_times(place: int | str | Path, owner: tuple[int, int], mode: 
     if is_anothers or stat.S_IMODE(facts.st_mode) != mode:
         os.chmod(place, mode)
     os.utime(place, ns=times)
+
+
+def set_what_it_keeps(place: int, owner: tuple[int, int], mode: int, times: tuple[int, int]) -> None:
+    """Do the same as far as the file system can keep them: another owner or a mode that it refuses is no error."""
+    try:
+        set_owner_mode_times(place, owner, mode, times)
+    except OSError as error:
+        if error.errno not in NOT_KEPT:
+            raise
+        there = os.fstat(place)
+        with keeping_what_it_can():
+            set_owner_mode_times(place, (there.st_uid, there.st_gid), mode, times)
+        with keeping_what_it_can():
+            os.utime(place, ns=times)
+
+
+@contextlib.contextmanager
+def keeping_what_it_can() -> Iterator[None]:
+    """Ignore that the file system cannot keep what the block sets: an owner, a mode or times."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NOT_KEPT:
+            raise
 
 
 def set_link_attributes(name: str, within: int, owner: tuple[int, int], changed: tuple[int, int]) -> None:

@@ -452,6 +452,12 @@ def set_attributes(handle: int, facts: os.stat_result, owner: tuple[int, int] | 
     descriptors.set_owner_mode_times(handle, owner or (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), times)
 
 
+def set_what_it_keeps(handle: int, facts: os.stat_result) -> None:
+    """Do the same as far as the file system can keep them."""
+    times = (facts.st_atime_ns, facts.st_mtime_ns)
+    descriptors.set_what_it_keeps(handle, (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), times)
+
+
 def _sync(path: Path, flags: int) -> None:
     with Opened(path, flags) as handle:
         if sys.platform == "darwin":

@@ -37,6 +37,7 @@ from backupkit.model.events import EventListener, Step, silence
 from backupkit.model.names import counted, few, printable
 from backupkit.monitoring.likely_databases import likely_databases
 from backupkit.remotes import listing_cache
+from backupkit.remotes.base import KEEPS_NO_RIGHTS, OnADisk, open_remote
 from backupkit.remotes.probe import old_restic, try_remotes
 from backupkit.repository import flags, hooks, lock, separate_disk, store
 from backupkit.repository.reliable import CLOCKS_DIFFER
@@ -182,6 +183,9 @@ def _preserved_attributes(settings: Settings) -> Iterator[Finding]:
     backups = settings.dir
     if settings.uploads is None or not settings.uploads.is_dir() or not backups.is_dir():
         return
+    if rights := attributes.missing_rights(backups):
+        text = f"The file system of {backups} keeps no {' and no '.join(rights)}: those of uploads are in no backup."
+        yield Finding("warning", text, "take a disk with ext4, XFS or the like for the backups")
     unable = attributes.missing_kinds(settings.uploads)
     lost = [kind for kind in attributes.missing_kinds(backups) if kind not in unable]
     if os.access(backups, os.W_OK | os.X_OK) and not attributes.has_hard_links(backups):
@@ -494,8 +498,16 @@ def _remotes(settings: Settings, emit: EventListener) -> Iterator[Finding]:
             yield Finding("wrong", failure.message, failure.hint)
         else:
             yield Finding("fine", f"The remote {name} can be used: {table.type}, {table.place}.")
+            yield from _rights_there(settings, name)
     if too_old := old_restic(settings):
         yield Finding("warning", too_old, "a later one: https://github.com/restic/restic/releases, or Debian 13")
+
+
+def _rights_there(settings: Settings, name: str) -> Iterator[Finding]:
+    remote = open_remote(settings, name)
+    if isinstance(remote, OnADisk) and (missing := remote.missing_rights()):
+        fix = "take a disk with ext4, XFS or the like, or a remote of type restic"
+        yield Finding("warning", KEEPS_NO_RIGHTS.format(name=name, kinds=" and ".join(missing)), fix)
 
 
 def _secret_files(settings: Settings) -> Iterator[Finding]:

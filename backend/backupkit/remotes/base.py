@@ -25,7 +25,7 @@ from backupkit.rewind.copies import Copied
 T = TypeVar("T")
 _FIRST, _LONGEST = 2.0, 60.0  # seconds between two attempts
 NOT_COPIED = "Points of rewind after {backup} were left out of the copy: {why}."
-KEEPS_NO_OWNERS = "The remote {name} cannot keep owners, modes and times: backups pulled from it lack them."
+KEEPS_NO_RIGHTS = "The remote {name} cannot keep {kinds} of uploads: backups pulled from it lack them."
 
 KEEPS_NO_ATTRIBUTES = (
     "The remote {name} cannot keep {lost} ACLs, extended attributes, file capabilities or hard links: backups pulled "
@@ -126,6 +126,14 @@ class Tidying(Protocol):
 
     def tidy(self, emit: EventListener) -> None:
         """Free the space of removed backups."""
+
+
+@runtime_checkable
+class OnADisk(Protocol):
+    """A remote whose disk may keep no modes or owners of files."""
+
+    def missing_rights(self) -> tuple[str, ...]:
+        """Return which of modes and owners it cannot keep."""
 
 
 def another_there(name: str, remote: str) -> RemoteFailed:

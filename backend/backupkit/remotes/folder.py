@@ -19,11 +19,11 @@ from backupkit.config.remotes import FolderTable
 from backupkit.config.settings import Settings
 from backupkit.fs import attributes, descriptors, disk, space, tree
 from backupkit.fs.attributes import Attributes, Keeper
-from backupkit.model.backup import CHECKSUM_FILE, Backup, Metadata
+from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Backup, Metadata
 from backupkit.model.errors import Damaged, NoSpace, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step
 from backupkit.model.names import first_of, printable
-from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, KEEPS_NO_OWNERS, DamagedThere, RemoteBackup, another_there
+from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, KEEPS_NO_RIGHTS, DamagedThere, RemoteBackup, another_there
 from backupkit.repository import integrity, manifest, store
 from backupkit.rewind import copies
 from backupkit.rewind.chain import Point
@@ -33,7 +33,6 @@ MARKER = ".backupkit-remote"
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN, errno.ECONNRESET}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_BACKUP = "No backup holds one: look at it, and take another backup."
-_NOT_KEPT = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 class FolderRemote:
@@ -46,6 +45,7 @@ class FolderRemote:
         self.name = name
         self._settings = settings
         self._path = Path(os.path.abspath(settings.app_dir / os.path.expanduser(table.path)))
+        self._has_told = False
 
     def check(self) -> None:
         with self._as_remote_failure():
@@ -95,6 +95,7 @@ class FolderRemote:
             copy = _Copy(backup, draft, earlier, emit, self.name)
             size = sum(entry.facts.st_size for entry in tree.walk(backup) if entry.form == "file")
             emit(Step(f"Copying {backup.name} to {self.name}", size))
+            self._tell_of_missing_rights(metadata.uploads_included, emit)
             try:
                 copy.make(manifest.sound_checksums(backup) if manifest.has_checksums(backup) else {})
             except Damaged:
@@ -110,6 +111,7 @@ class FolderRemote:
         with self._as_remote_failure():
             size = sum(entry.facts.st_size for entry in tree.walk(source) if entry.form == "file")
             emit(Step(f"Copying {name} from {self.name}", size))
+            self._tell_of_missing_rights((source / UPLOADS_FOLDER).is_dir(), emit)
             _Copy(source, target, None, emit, self.name).make({})
 
     def push_points(self, backup: Backup, emit: EventListener) -> Copied:
@@ -180,6 +182,15 @@ class FolderRemote:
                 metadata.uploads_included,
                 copies.number_in(self._path, name),
             )
+
+    def missing_rights(self) -> tuple[str, ...]:
+        return attributes.missing_rights(self._path)
+
+    def _tell_of_missing_rights(self, has_uploads: bool, emit: EventListener) -> None:
+        """Say once what the disk of the remote does not keep of the uploads."""
+        if has_uploads and not self._has_told and (missing := self.missing_rights()):
+            self._has_told = True
+            emit(Notice(KEEPS_NO_RIGHTS.format(name=self.name, kinds=" and ".join(missing))))
 
     def _require_folder(self) -> None:
         if not self._path.is_dir():
@@ -366,24 +377,13 @@ class _Copy:
         self._clear(entry.path)
         with self._to.of(entry.path) as (folder, name):
             os.symlink(entry.target, name, dir_fd=folder)
-            with self._ignoring_unsupported(entry):
+            with descriptors.keeping_what_it_can():
                 descriptors.set_link_attributes(name, folder, *_owner_and_times(entry.facts))
 
     def _set_attributes(self, entry: tree.Entry, handle: int) -> None:
-        with self._ignoring_unsupported(entry):
-            disk.set_attributes(handle, entry.facts)
+        disk.set_what_it_keeps(handle, entry.facts)
         if packing.is_upload(entry.path, entry.form):
             self._keeper.set(handle, _attributes(self._from, entry), entry.path)
-
-    @contextlib.contextmanager
-    def _ignoring_unsupported(self, entry: tree.Entry) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in _NOT_KEPT:
-                raise
-            if entry.path == "":  # report it once: the root folder comes last
-                self.emit(Notice(KEEPS_NO_OWNERS.format(name=self.name)))
 
     def _clear(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError), self._to.of(path) as (folder, name):

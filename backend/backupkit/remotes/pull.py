@@ -25,6 +25,7 @@ from backupkit.remotes.base import (
     NOT_COPIED,
     DamagedThere,
     HoldsPoints,
+    OnADisk,
     Remote,
     RemoteBackup,
     open_remote,
@@ -100,6 +101,8 @@ def pull_backup(
             _fetch(settings, opened, found, draft, trust, work.emit, clock)
         with contextlib.suppress(OSError):  # the backup itself is complete
             flags.forget(settings.dir, found.name)
+        for kind in opened.missing_rights() if isinstance(opened, OnADisk) else ():
+            flags.add(settings.dir, flags.WITHOUT[kind], found.name)
         backup = store.read(settings, found.name)
         work.about(backup)
         points = _fetch_points(settings, opened, backup, trust, work.emit)

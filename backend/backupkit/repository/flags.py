@@ -24,7 +24,8 @@ HELD = "held"  # pinned until the next good backup
 ACCEPTED = "accepted"  # a person has looked at its anomalies
 PROOFS = "proofs"  # a verification record (`repository/verification.py`)
 SOUND = "sound"  # the checksum of a database that SQLite has checked on this machine (same module)
-_BY_NAME = (PINNED, HELD, ACCEPTED, PROOFS, SOUND, "index")  # the folders with one file per backup
+WITHOUT = {"modes": "without_modes", "owners": "without_owners"}  # what the remote it was pulled from does not keep
+_BY_NAME = (PINNED, HELD, ACCEPTED, PROOFS, SOUND, *WITHOUT.values(), "index")  # the folders with one file per backup
 _LAST_RESTORE = "last_restore"
 _OPERATIONS = "operations"
 
@@ -50,7 +51,7 @@ def clear_all(backups: Path, flag: str) -> None:
 
 def forget(backups: Path, name: str) -> None:
     """Clear every flag and verification record of an earlier backup of the same name."""
-    for flag in (PROOFS, SOUND, PINNED, HELD, ACCEPTED):
+    for flag in (PROOFS, SOUND, PINNED, HELD, ACCEPTED, *WITHOUT.values()):
         clear(backups, flag, name)
 
 
@@ -59,6 +60,11 @@ def forget_all_but(backups: Path, names: Set[str]) -> None:
     for flag in _BY_NAME:
         for name in set(_listed(backups, flag)) - names:
             clear(backups, flag, name)
+
+
+def missing_rights(backups: Path, name: str) -> set[str]:
+    """Return which of modes and owners this backup's uploads lost on the remote that it was pulled from."""
+    return {kind for kind, flag in WITHOUT.items() if name in _listed(backups, flag)}
 
 
 class Flags(Struct, frozen=True):

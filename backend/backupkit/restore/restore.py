@@ -717,6 +717,11 @@ def _exclusions(settings: Settings, source: Source) -> list[str]:
 def _upload_notes(source: Source, summary: diff.Summary | None) -> Iterable[str]:
     if source.traits.lost:
         yield f"The backup's uploads have {source.traits.lost}: what is live keeps its own."
+    if "modes" in source.traits.missing_rights:
+        yield "A disk that holds or held this backup keeps no modes and owners: live uploads keep their modes."
+        yield "New uploads get the owner of the uploads folder, and of its mode what fits a file or a folder."
+    elif source.traits.missing_rights:
+        yield "A disk that holds or held this backup keeps no owners: what is restored gets that of the uploads folder."
     if paths := summary.unreadable if summary else ():
         yield f"What cannot be read stays as it is: {first_of(paths)}."
     if summary and summary.new_rights:

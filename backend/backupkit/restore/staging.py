@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, process, space, staging_area, tree, trust
+from backupkit.fs import attributes, disk, process, space, staging_area, tree, trust
 from backupkit.fs.staging_area import AreaPart, Identity
 from backupkit.migrations import schema, upgrade, version_table
 from backupkit.migrations.upgrade import Rehearsed
@@ -35,7 +35,7 @@ from backupkit.model.errors import Damaged, Refused
 from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, silence
 from backupkit.model.names import first_of, printable
 from backupkit.model.patterns import Patterns
-from backupkit.repository import files_cache, integrity, lock, manifest, store, verification
+from backupkit.repository import files_cache, flags, integrity, lock, manifest, store, verification
 from backupkit.restore import unfinished
 from backupkit.restore.journal import Journal
 from backupkit.sqlite import database
@@ -250,8 +250,17 @@ def _traits_by_tree(
         return {"": diff.Traits(owners=False)}
     found: dict[str, walk.Survey] = {}
     _refuse_altered(backup, metadata, only, found.__setitem__, checksums, emit, verify_while_staging)
-    trees = metadata.tree_facts
-    return {"": diff.Traits()} | {name: _traits(trees[name], survey) for name, survey in found.items()}
+    trees, missing = metadata.tree_facts, _missing_rights(backup) if found else ()
+    known = {"": diff.Traits()} | {name: _traits(trees[name], survey) for name, survey in found.items()}
+    if missing:
+        return {name: replace(one, owners=False, missing_rights=missing) for name, one in known.items()}
+    return known
+
+
+def _missing_rights(backup: Backup) -> tuple[str, ...]:
+    """Return what the disk of the backup, or the remote it was pulled from, does not keep of modes and owners."""
+    folder = backup.path.parent
+    return tuple(sorted({*attributes.missing_rights(folder), *flags.missing_rights(folder, backup.name)}))
 
 
 def _traits(recorded: UploadsFacts | None, found: walk.Survey) -> diff.Traits:

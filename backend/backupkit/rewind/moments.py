@@ -662,6 +662,6 @@ class _TreeBuilder:
         """Set owner, mode, times and extended attributes of an entry whose content is complete."""
         entry, owner = known.entry, known.owner_to_restore
         times = (entry.changed, entry.changed)
-        descriptors.set_owner_mode_times(handle, owner, entry.mode, times)
+        descriptors.set_what_it_keeps(handle, owner, entry.mode, times)
         self._keeper.set(handle, {name: bytes.fromhex(value) for name, value in entry.attributes}, path)
-        descriptors.set_owner_mode_times(handle, owner, entry.mode, times)
+        descriptors.set_what_it_keeps(handle, owner, entry.mode, times)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,6 +38,11 @@ TakeDatabase = Callable[[Path, Path], DatabaseFacts | None]
 SIDECARS = ("-wal", "-shm", "-journal")
 _IN_USE = ("-wal", "-journal")
 _LONGEST = 2000  # bytes of a path that SQLite can open
+# What a file system says to a name that it cannot hold, or takes for one that is there, and to a link.
+_NO_NAME = (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG, errno.EEXIST)
+_NO_LINK = (*_NO_NAME, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+_NAME_NOT_HELD = "has a name that the disk of the backups cannot hold ({why}), and is not in the backup."
+_LINK_NOT_HELD = "is a link that the disk of the backups cannot hold ({why}), and is not in the backup."
 _MAGIC = b"SQLite format 3\0"
 
 
@@ -167,6 +172,10 @@ class _LinkedFile(NamedTuple):
     attributes: int
 
 
+class _NotHeld(Exception):
+    """The file system of the draft cannot hold this name, or this link; the text says why."""
+
+
 class _Copying(Struct):
     root: str
     record: Record
@@ -224,6 +233,12 @@ class _Copying(Struct):
         self.incomplete.add(path)
         if len(self.incomplete) <= _MOST_WARNINGS:
             self.add_warning(f"{printable(path)} {reason}")
+
+    def warn_of_not_held(self, path: str, error: _NotHeld) -> None:
+        """Warn of a path that the file system of the backups cannot hold."""
+        if self.separate[-1:] == [path]:
+            self.separate.pop()
+        self.warn(path, str(error))
 
     def add_warning(self, text: str) -> None:
         """Emit a warning, and keep it for the metadata."""
@@ -286,7 +301,7 @@ def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
         level = levels[-1]
         listed = next(level.names, None)
         if listed is None:
-            disk.set_attributes(folders.target.handle, level.facts)
+            disk.set_what_it_keeps(folders.target.handle, level.facts)
             copying.keeper.set(folders.target.handle, level.attributes, level.path or "the folder itself")
             levels.pop()
             if levels:
@@ -319,7 +334,7 @@ def _copy_late_arrivals(folders: _Folders, copying: _Copying) -> bool:
             if inner := _try_entry(folders, name, inode, level, copying):
                 _copy_folder(folders, inner, copying)
                 folders.leave()
-            disk.set_attributes(folders.target.handle, level.facts)
+            disk.set_what_it_keeps(folders.target.handle, level.facts)
     return copying.moved > before or not copying.missing.keys() <= missing
 
 
@@ -387,6 +402,9 @@ def _try_entry(folders: _Folders, name: str, inode: int, level: _Level, copying:
     except live_file.Unreadable as error:
         copying.warn(path, f"cannot be read ({error}), and is not in the backup.")
         return None
+    except _NotHeld as error:
+        copying.warn_of_not_held(path, error)
+        return None
     except OSError as error:
         if not isinstance(error, disk.ReadError):
             error.filename = f"{folders.target.root}/{path}"
@@ -405,11 +423,7 @@ def _copy_entry(folders: _Folders, name: str, path: str, within: _Level, copying
     if form == "folder":
         return _begin_folder(folders, name, path, facts, copying)
     if form == "link":
-        pointed = _read_link(name, folders.source.handle)
-        os.symlink(pointed, name, dir_fd=folders.target.handle)
-        owner, times = (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
-        descriptors.set_link_attributes(name, folders.target.handle, owner, times)
-        copying.link(path, pointed)
+        _copy_link(folders, name, path, facts, copying)
     elif form == "special":
         copying.warn(path, "is a socket, a fifo or a device, and is not in the backup.")
     elif name in within.in_use and _copy_database(folders, name, path, facts, copying):
@@ -419,6 +433,30 @@ def _copy_entry(folders: _Folders, name: str, path: str, within: _Level, copying
     ):
         _copy_file(folders, name, path, facts, copying)
     return None
+
+
+def _copy_link(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> None:
+    pointed = _read_link(name, folders.source.handle)
+    with _making(folders, "link"):
+        os.symlink(pointed, name, dir_fd=folders.target.handle)
+    owner, times = (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
+    with descriptors.keeping_what_it_can():
+        descriptors.set_link_attributes(name, folders.target.handle, owner, times)
+    copying.link(path, pointed)
+
+
+@contextmanager
+def _making(folders: _Folders, form: tree.Form) -> Iterator[None]:
+    """Raise `_NotHeld` if the block cannot make an entry in the draft because of its name, or because it is a link."""
+    try:
+        yield
+    except OSError as error:
+        is_link = form == "link"
+        folder = Path(folders.target.root, folders.target.path)
+        is_name = error.errno == errno.ENOENT and folder.is_dir()  # so says exFAT
+        if not is_name and error.errno not in (_NO_LINK if is_link else _NO_NAME):
+            raise
+        raise _NotHeld((_LINK_NOT_HELD if is_link else _NAME_NOT_HELD).format(why=error.strerror)) from error
 
 
 def _copy_database(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
@@ -432,11 +470,11 @@ def _copy_database(folders: _Folders, name: str, path: str, facts: os.stat_resul
         if found is None:
             return False
         with disk.Opened(made, os.O_RDWR | os.O_NOFOLLOW) as copied:
-            disk.set_attributes(copied, facts)
+            disk.set_what_it_keeps(copied, facts)
             before = copying.keeper.kept
             copying.keeper.set(copied, live_file.call(attributes.of_name, name, folders.source.handle), path)
             size = os.fstat(copied).st_size
-        os.rename(made, target)
+        _name_in_draft(folders, made.name, name)
     finally:
         for left in (made, *(made.with_name(made.name + end) for end in SIDECARS)):
             left.unlink(missing_ok=True)
@@ -446,9 +484,22 @@ def _copy_database(folders: _Folders, name: str, path: str, facts: os.stat_resul
     return True
 
 
+def _name_in_draft(folders: _Folders, made: str, name: str) -> None:
+    """Give the file its name; a file whose name the file system takes for the same one is not replaced."""
+    folder = folders.target.handle
+    with _making(folders, "file"):
+        if not descriptors.rename_to_free(made, folder, name, folder):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+
+
 def _begin_folder(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> _Level:
     level = replace(_enter_live(folders.source, name, f"{path}/"), facts=facts)
-    os.mkdir(name, 0o700, dir_fd=folders.target.handle)
+    try:
+        with _making(folders, "folder"):
+            os.mkdir(name, 0o700, dir_fd=folders.target.handle)
+    except _NotHeld:
+        folders.source.leave()
+        raise
     folders.target.enter(name)
     folders.before.enter(name)
     copying.enter(path)
@@ -568,7 +619,9 @@ def _copy_file(folders: _Folders, name: str, path: str, facts: os.stat_result, c
     if begins.startswith(_MAGIC) and _copy_database(folders, name, path, facts, copying):
         return
     before = copying.keeper.kept
-    with disk.Opened(name, _NEW, folders.target.handle) as copied:
+    with _making(folders, "file"):
+        opened = disk.Opened(name, _NEW, folders.target.handle)
+    with opened as copied:
         try:
             if small:
                 written = live_file.write_small(small, copied)

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -75,6 +76,8 @@ class Traits(Struct, frozen=True):
     lost: str = ""
     has_attributes: bool = True
     """False if no file or folder of the tree has any extended attribute."""
+    missing_rights: tuple[str, ...] = ()
+    """Which of modes and owners the tree has lost: with modes, live entries keep theirs (`_LiveModes`)."""
 
 
 class Difference(Struct, frozen=True):
@@ -268,7 +271,7 @@ def stage(
         closing(_Staging(places, area.folder, adding_up(emit, PROGRESS_STEP))) as staging,
     ):
         for number, one in enumerate(found):
-            if one.live and not _is_kept(one.live, places.copies):
+            if one.live and not _is_kept(one.live, places):
                 emit(Warned(f"{printable(one.path)} came or changed during the restore, and stays as it is."))
                 staging.unsafe.add(one.path)
                 continue
@@ -313,6 +316,27 @@ def _side_by_side(
             two = next(right, None)
 
 
+class _LiveModes:
+    """The modes for a wanted tree that has lost its own: those of the live entries, and for new ones the folder's."""
+
+    def __init__(self, live: Path) -> None:
+        folder = stat.S_IMODE(live.stat().st_mode) if live.is_dir() else 0o750
+        self._for_new = {"folder": folder, "file": folder & 0o666}
+
+    def given(self, one: Entry | None, two: Entry) -> Entry:
+        """Return the wanted entry with the mode that it is to have."""
+        if two.form not in self._for_new:
+            return two
+        is_live = one is not None and one.form == two.form
+        mode = stat.S_IMODE(one.facts.st_mode) if one and is_live else self._for_new[two.form]
+        return two._replace(facts=_with_mode(two.facts, mode))
+
+
+def _with_mode(facts: os.stat_result, mode: int) -> os.stat_result:
+    fields: Any = facts.__reduce__()[1]  # the only way to all of them
+    return os.stat_result((stat.S_IFMT(facts.st_mode) | mode, *fields[0][1:]), fields[1])
+
+
 class _Comparison:
     """A comparison of live with wanted entries; `read` is called with the bytes that had to be read."""
 
@@ -327,6 +351,7 @@ class _Comparison:
     ) -> None:
         self._live, self._wanted, self._traits, self._earlier, self._read = live, wanted, traits, earlier, read
         self._sealed = sealed
+        self._modes = _LiveModes(live) if "modes" in traits.missing_rights else None
         self._checksums: dict[str, str | None] = {}
         """The sealed checksum of each wanted file with several names, by its first name."""
         self._opened = [tree.Parents(root) if root.is_dir() else None for root in (live, wanted)]
@@ -342,6 +367,8 @@ class _Comparison:
         """Return how a live entry differs from the wanted one of its path, or None if it does not."""
         if two is None:
             return None if one is None or one.form == "special" else Difference("remove", one, None)
+        if self._modes:
+            two = self._modes.given(one, two)
         checksum = self._checksum(two)
         same_as, is_other_name = self._names(one, two, checksum)
         if one is None:
@@ -491,15 +518,29 @@ def _same_mode_time_owner(one: os.stat_result, two: os.stat_result, same_owner: 
     return not same_owner or os.geteuid() != 0 or (one.st_uid, one.st_gid) == (two.st_uid, two.st_gid)
 
 
-def _is_kept(live: Entry, copies: tuple[Path, ...]) -> bool:
+def _is_kept(live: Entry, places: DiffPaths) -> bool:
     """Return whether a copy holds this live file, so that it may be replaced."""
-    return live.form == "folder" or any(_is_copy(live, tree.look(copy, live.path)) for copy in copies)
+    return live.form == "folder" or any(_is_copy(live, places.live, copy) for copy in places.copies)
 
 
-def _is_copy(live: Entry, kept: Entry | None) -> bool:
+def _is_copy(live: Entry, root: Path, copy: Path) -> bool:
+    """Return whether the copy has the live file: by its size and time, or by its content, as some disks round times."""
+    kept = tree.look(copy, live.path)
     if kept is None or kept.form != live.form or kept.target != live.target:
         return False
-    return tree.signature(kept.facts)[:2] == tree.signature(live.facts)[:2]
+    if tree.signature(kept.facts)[:2] == tree.signature(live.facts)[:2]:
+        return True
+    if live.form == "link":
+        return True  # of the same target
+    return live.form == "file" and kept.facts.st_size == live.facts.st_size and _are_alike(live.path, root, copy)
+
+
+def _are_alike(path: str, one: Path, two: Path) -> bool:
+    try:
+        with disk.Opened(f"{one}/{path}", _FILE) as left, disk.Opened(f"{two}/{path}", _FILE) as right:
+            return disk.same_open(left, right)
+    except OSError:
+        return False
 
 
 class _Staging:
@@ -572,7 +613,7 @@ class _Staging:
                     facts, wanted = self._write(small, copied)
                 else:
                     facts, wanted = self._copy_large(name, within, one, copied, with_attributes)
-                disk.set_attributes(copied, facts, self._owner)
+                _set_rights(copied, facts, one, self._owner)
                 if not one.attributes:
                     return None
                 self._keeper.set(copied, wanted, one.path)
@@ -623,6 +664,13 @@ class _Staging:
                 f"there; the first is {printable(self._separate[0])}."
             )
             emit(Warned(text))
+
+
+def _set_rights(copied: int, facts: os.stat_result, one: Difference, owner: tuple[int, int] | None) -> None:
+    """Set the owner and times that the copied file had, and the wanted mode."""
+    assert one.wanted is not None
+    times, mode = (facts.st_atime_ns, facts.st_mtime_ns), stat.S_IMODE(one.wanted.facts.st_mode)
+    descriptors.set_owner_mode_times(copied, owner or (facts.st_uid, facts.st_gid), mode, times)
 
 
 def _read_small(name: str, within: int, one: Difference, with_attributes: bool) -> SmallFile | None:

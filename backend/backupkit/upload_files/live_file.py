@@ -62,9 +62,9 @@ def read_first_bytes(name: str, within: int, count: int) -> bytes:
 
 
 def write_small(small: SmallFile, copied: int) -> Copied:
-    """Write that content to the open new file, with owner, mode and times."""
+    """Write that content to the open new file, with the owner, mode and times that its disk keeps."""
     disk.write_all(copied, small.content)
-    disk.set_attributes(copied, small.facts)
+    disk.set_what_it_keeps(copied, small.facts)
     return Copied(True, small.facts, hashlib.sha256(small.content).hexdigest(), small.attributes)
 
 
@@ -84,7 +84,7 @@ def copy_until_stable(name: str, within: int, copied: int, check: Callable[[int]
                 raise translate_error(error) from error
             found = call(attributes.of_open, original)
             after = facts_of(original)
-            disk.set_attributes(copied, after)
+            disk.set_what_it_keeps(copied, after)
         if tree.signature(before) == tree.signature(after) and size == after.st_size:
             return Copied(True, after, checksum, found)
         time.sleep(0.02 * 2**attempt)

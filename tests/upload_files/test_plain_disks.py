@@ -1,0 +1,208 @@
+"""A disk for the backups that cannot hold every name, no links, and neither owners nor modes, as exFAT and NTFS."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from backupkit.fs import attributes
+from small_app import SmallApp
+
+NEEDS = pytest.mark.needs("mkfs.exfat", "mount.exfat-fuse", "mkntfs", "ntfs-3g")
+
+
+@contextmanager
+def mounted(kind: str, place: Path) -> Iterator[Path]:
+    """Mount a small file system of that kind at the place, as a desktop does: all is root's alone."""
+    place.mkdir(exist_ok=True)
+    image = place.with_name(f"{place.name}.image")
+    with open(image, "wb") as file:
+        file.truncate(60_000_000)
+    device = loop_device(image)
+    make = {"exfat": ["mkfs.exfat"], "ntfs": ["mkntfs", "-Q", "-F", "-q"]}
+    mount = {"exfat": "mount.exfat-fuse", "ntfs": "ntfs-3g"}
+    try:
+        subprocess.run([*make[kind], device], check=True, capture_output=True)
+        done = subprocess.run([mount[kind], "-o", "umask=077", device, place], capture_output=True, timeout=60)
+        if done.returncode:
+            pytest.skip(f"this machine mounts no {kind}: {done.stderr.decode()}")
+        try:
+            yield place
+        finally:
+            subprocess.run(["umount", place], check=True)
+    finally:
+        subprocess.run(["losetup", "-d", device], check=False)
+
+
+def loop_device(image: Path) -> str:
+    done = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("this machine has no loop device; it takes root")
+    return done.stdout.strip()
+
+
+@pytest.fixture(params=["exfat", "ntfs"])
+def on_a_plain_disk(request: pytest.FixtureRequest, app: SmallApp) -> Iterator[SmallApp]:
+    """An app whose backups are on such a disk."""
+    with mounted(request.param, app.backups):
+        yield app
+
+
+def warnings_of(told: str) -> list[str]:
+    return [line for line in told.splitlines() if line.startswith("Warning:")]
+
+
+# Names, links and owners
+
+
+@NEEDS
+def test_what_the_disk_cannot_hold_is_named_and_all_else_is_in_the_backup(app: SmallApp) -> None:
+    with mounted("exfat", app.backups):
+        for name in (
+            "case.txt",
+            "CASE.TXT",
+            'a:b?"c.txt',
+            os.fsdecode(b"\xff\xfe.txt"),
+            "Folder/in.txt",
+            "folder/in.txt",
+        ):
+            app.write_upload(name, b"of somebody")
+        made = app.command("backup", "one", check=3)
+        told = warnings_of(made.err)
+        for name in ("CASE.TXT", "case.txt", 'a:b?"c.txt', "\\udcff\\udcfe.txt", "Folder", "folder", "latest"):
+            number = sum(f"Warning: {name} " in line or f"Warning: '{name}' " in line for line in told)
+            assert number == (name not in ("CASE.TXT", "Folder")), (name, told)
+        assert all("that the disk of the backups cannot hold (" in line for line in told)
+        assert (app.backups / "one/uploads/CASE.TXT").read_bytes() == b"of somebody"
+        assert not [path for path in app.backups.iterdir() if path.name.startswith(".draft")]
+        app.command("verify", "one", check=0)
+        shown = app.command("show", "one", "--json", check=0).json
+        assert "latest" in str(shown)
+
+
+@NEEDS
+def test_an_upload_that_is_not_roots_is_in_a_backup_on_such_a_disk(on_a_plain_disk: SmallApp) -> None:
+    app = on_a_plain_disk
+    (app.uploads / "latest").unlink()
+    letter = app.uploads / "1/letter.txt"
+    os.chown(letter, 4711, 4712)
+    os.utime(letter, (1_700_000_000, 1_700_000_000))
+    made = app.command("backup", "one", check=0)
+    assert not warnings_of(made.err)
+    kept = app.backups / "one/uploads/1/letter.txt"
+    assert kept.read_bytes() == letter.read_bytes()
+    assert int(kept.stat().st_mtime) == 1_700_000_000
+
+
+@NEEDS
+def test_two_databases_whose_names_fold_do_not_replace_each_other(app: SmallApp) -> None:
+    with mounted("exfat", app.backups):
+        (app.uploads / "latest").unlink()
+        for name in ("App.db", "app.db"):
+            subprocess.run(
+                ["sqlite3", app.uploads / name, f"CREATE TABLE t(x); INSERT INTO t VALUES('{name}')"], check=True
+            )
+        made = app.command("backup", "one", check=3)
+        assert [line.split()[1] for line in warnings_of(made.err)] == ["app.db"]
+        app.command("verify", "one", check=0)
+
+
+# Modes and owners
+
+
+def of_the_app(app: SmallApp) -> None:
+    """Give the uploads to a user of the app, as where root makes the backups."""
+    (app.uploads / "latest").unlink()
+    for path in (app.uploads, *app.uploads.rglob("*")):
+        os.chown(path, 4711, 4712)
+        path.chmod(0o750 if path.is_dir() else 0o640)
+    (app.uploads / "2/letter.txt").chmod(0o664)
+
+
+def rights(root: Path) -> dict[str, tuple[int, int, int]]:
+    found = {str(path.relative_to(root)): path.lstat() for path in root.rglob("*")}
+    return {path: (facts.st_mode & 0o7777, facts.st_uid, facts.st_gid) for path, facts in found.items()}
+
+
+def lose_and_alter(app: SmallApp) -> None:
+    """Remove a file, and a folder with one in it, and change the file whose mode is its own."""
+    (app.uploads / "empty").rmdir()
+    (app.uploads / "1/letter.txt").unlink()
+    (app.uploads / "1").rmdir()
+    (app.uploads / "2/letter.txt").write_text("altered")
+
+
+@NEEDS
+def test_a_restore_gives_the_app_its_uploads_back_not_root(on_a_plain_disk: SmallApp) -> None:
+    app = on_a_plain_disk
+    of_the_app(app)
+    made = app.command("backup", "one", check=0)
+    assert made.err.count("keeps no modes and no owners of uploads") == 1
+    before = rights(app.uploads)
+    lose_and_alter(app)
+    restored = app.command("restore", "one", "--yes", check=0)
+    assert rights(app.uploads) == before
+    assert (app.uploads / "2/letter.txt").read_text() == "Dear company 2\n"
+    assert "keeps no modes and owners" in restored.out + restored.err
+    app.command("undo", "--yes", check=0)
+    assert (app.uploads / "2/letter.txt").read_text() == "altered"
+    assert rights(app.uploads)["2/letter.txt"] == (0o664, 4711, 4712)
+    app.command("verify", "one", "--test-restore", check=0)
+    assert "new rights" not in app.command("restore", "one", "--dry-run", check=0).out
+
+
+@NEEDS
+@pytest.mark.parametrize("kind", ["exfat", "ntfs"])
+def test_neither_does_one_of_a_backup_pulled_from_such_a_disk(app: SmallApp, kind: str, tmp_path: Path) -> None:
+    of_the_app(app)
+    with mounted(kind, tmp_path / "nas") as nas:
+        table = f'[remotes.nas]\ntype = "folder"\npath = "{nas}"\nretry_for = 1\n'
+        (app.folder / "backup.toml").write_text(table)
+        app.command("remotes", "--init", "nas", check=0)
+        made = app.command("backup", "one", check=0)
+        assert "keeps no modes" not in made.err
+        said = "The remote nas cannot keep modes and owners of uploads"
+        assert app.command("push", check=0).err.count(said) == 1
+        assert said in app.command("doctor").out
+        app.command("delete", "one", "--yes", check=0)
+        assert app.command("pull", "one", "--remote", "nas", check=0).err.count(said) == 1
+    before = rights(app.uploads)
+    lose_and_alter(app)
+    app.command("restore", "one", "--yes", check=0)
+    assert rights(app.uploads) == before
+    assert (app.uploads / "1/letter.txt").read_text() == "Dear company 1\n"
+
+
+@NEEDS
+def test_doctor_says_what_the_disk_of_the_backups_does_not_keep(on_a_plain_disk: SmallApp) -> None:
+    told = on_a_plain_disk.command("doctor").out
+    assert "keeps no modes and no owners: those of uploads are in no backup." in " ".join(told.split())
+
+
+def test_a_usual_disk_keeps_both(app: SmallApp) -> None:
+    assert attributes.missing_rights(app.backups) == ()
+    made = app.command("backup", "one", check=0)
+    assert "keeps no" not in made.err
+    (app.uploads / "1/letter.txt").chmod(0o600)
+    app.command("restore", "one", "--yes", check=0)
+    assert (app.uploads / "1/letter.txt").stat().st_mode & 0o777 != 0o600
+
+
+@NEEDS
+def test_an_archive_can_be_imported_on_such_a_disk(app: SmallApp, tmp_path: Path) -> None:
+    of_the_app(app)
+    app.command("backup", "one", check=0)
+    app.command("export", "one", str(tmp_path / "one.tar"), check=0)
+    app.command("delete", "one", "--yes", check=0)
+    before = rights(app.uploads)
+    with mounted("exfat", tmp_path / "disk") as other:
+        there = {"BACKUP_DIR": str(other)}
+        app.command("import", str(tmp_path / "one.tar"), env=there, check=0)
+        lose_and_alter(app)
+        app.command("restore", "one", "--yes", env=there, check=0)
+    assert rights(app.uploads) == before
