@@ -124,6 +124,14 @@ def test_a_migration_that_fails_in_the_rehearsal_never_touches_the_live_database
     assert_nothing_is_left(app)
 
 
+def test_a_migration_that_is_interrupted_says_so(app: SmallApp) -> None:
+    add_migration(app, "live and (os.kill(os.getppid(), 15), __import__('time').sleep(20))")
+    before = app.contents()
+    result = app.command("migrate")
+    assert "rolled back: it was interrupted" in " ".join(result.err.split()), result.err
+    assert app.contents() == before
+
+
 @pytest.mark.parametrize("env", [DEFAULT_ENV, ""], ids=["the usual env.py", "the reference app's"])
 def test_a_migration_that_fails_halfway_on_the_live_database_is_taken_back(app: SmallApp, env: str) -> None:
     add_migration(app, "assert not live, 'only there'", env)

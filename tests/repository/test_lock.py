@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -10,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from backupkit.backup.create import create_backup
+from backupkit.fs import process
 from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Locked
 from backupkit.model.events import Event, Waiting
@@ -25,7 +27,7 @@ from small_app import BACKEND, COMMAND, SmallApp, clean_environment
 
 HOLD = f"""
 sys.path.insert(0, {str(BACKEND)!r})
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from backupkit.repository import lock
 held = lock.held(Path(sys.argv[1]), "a test", 0)
@@ -206,3 +208,43 @@ def test_the_lock_of_a_scheduler_is_named_by_its_own_path(app: SmallApp) -> None
     (app.backups / ".state" / "scheduler" / ".lock").mkdir(mode=0o700, parents=True)
     said = " ".join(app.command("schedule", check=1).err.split())
     assert f"{app.backups / '.state' / 'scheduler' / '.lock'} is no plain file" in said
+
+
+@pytest.mark.parametrize("locked", [".", ".lock"])
+def test_a_lock_of_a_program_that_is_no_run_is_named_with_how_to_end_it(app: SmallApp, locked: str) -> None:
+    create_backup(app.settings, BackupRequest("good"))
+    (app.backups / ".lock").write_text(
+        json.dumps({"command": "backup", "who": process.named(1, process.host()), "since": "then"})  # of a killed run
+    )
+    with _locked_by_a_stranger(app.backups / locked) as stranger:
+        names = f"A lock on {app.backups} is held by pid {stranger.pid} (sleep) of user "
+        refused(
+            app, "backup", "one", code=11, names=names, hint=f"kill {stranger.pid}", env={"BACKUP_LOCK_TIMEOUT": "0"}
+        )
+
+
+def test_a_lock_on_the_live_folder_is_not_called_a_restore(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("good"))
+    app.add_rows(1)
+    with _locked_by_a_stranger(app.database.parent) as stranger:
+        names, patience = f"held by pid {stranger.pid} (sleep) of user ", {"BACKUP_LOCK_TIMEOUT": "0"}
+        refused(app, "restore", "good", "--yes", code=11, names=names, hint=f"kill {stranger.pid}", env=patience)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_no_other_user_can_open_the_lock_file(app: SmallApp, is_there: bool) -> None:
+    if is_there:
+        (app.backups / ".lock").touch(0o644)
+    with lock.held(app.backups, "first", 0):
+        assert (app.backups / ".lock").stat().st_mode & 0o777 == 0o600
+
+
+@contextlib.contextmanager
+def _locked_by_a_stranger(place: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["flock", "--no-fork", place, "sleep", "1000"]) as stranger:
+        try:
+            while not lock.is_claimed(place) if place.is_dir() else not lock.is_held(place.parent):
+                time.sleep(0.01)
+            yield stranger
+        finally:
+            stranger.kill()

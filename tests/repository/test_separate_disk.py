@@ -74,3 +74,12 @@ def test_the_folder_of_a_disk_that_is_not_there_is_on_the_disk_of_its_parent(app
         settings = app.settings.replaced(separate_disk=True, dir=place)
         (first, *_) = status(settings).reasons
         assert first.level == "critical" and first.text.endswith("the folder is on the disk of the database.")
+
+
+@pytest.mark.usefixtures("disk")  # it skips where nothing can be mounted
+def test_a_restore_says_that_the_live_disk_is_mounted_read_only(app: SmallApp) -> None:
+    run_here(app, "backup", "one", check=0)
+    app.add_rows(1)
+    with mounted(app.database.parent, app.database.parent):
+        subprocess.run(["mount", "-o", "remount,ro,bind", app.database.parent], check=True)
+        refused(app, "restore", "one", "--yes", code=13, names="mounted read-only", hint="Mount it")

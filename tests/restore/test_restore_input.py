@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import others
 from backupkit.backup.create import create_backup
 from backupkit.fs import staging_area
 from backupkit.model.backup import STAGING, BackupRequest
@@ -364,3 +366,21 @@ def test_nothing_is_staged_for_a_restore_that_is_not_the_areas(app: SmallApp) ->
     assert staging_area.owner_of_area(app.uploads) == one
     staging_area.remove(app.uploads, one.id)
     assert not (app.uploads / STAGING).exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root reads everything, and another user is needed")
+def test_the_record_of_a_restore_that_cannot_be_read_is_not_to_be_removed(app: SmallApp) -> None:
+    """Whether a restore is unfinished is then unknown, and the staged files may be the only copy of its rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        live = Path(folder)
+        (app.backups / "good").mkdir(exist_ok=True)
+        staging_area.make(live, staging_area.identify(app.backups, "good"))
+        (live / ".backupkit-staging" / "restore.json").chmod(0)
+        others.give(others.USER, live)
+
+        def refuse() -> None:
+            with pytest.raises(BackupError, match=r"cannot be read \(Permission denied\)") as refusal:
+                staging_area.owner_of_area(live)
+            assert "Do not remove it" in refusal.value.hint
+
+        others.as_other(refuse)

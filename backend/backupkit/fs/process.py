@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,14 +77,45 @@ def _facts(path: Path) -> os.stat_result | None:
 
 
 def _lockers(wanted: list[os.stat_result]) -> set[str]:
-    """Read pids from /proc/locks: `1: POSIX  ADVISORY  WRITE 41 fd:01:1234 0 EOF`, device in hex, then the inode."""
-    names = {f"{os.major(one.st_dev):02x}:{os.minor(one.st_dev):02x}:{one.st_ino}" for one in wanted}
+    return {pid for one in wanted for _, pid in _locks_on(one)}
+
+
+def _locks_on(wanted: os.stat_result) -> list[tuple[str, str]]:
+    """Return kind and pid of the locks held on that file, as far as /proc/locks shows them.
+
+    It has lines like `1: POSIX  ADVISORY  WRITE 41 fd:01:1234 0 EOF`: the device in hex, then the inode.
+    """
+    place = f"{os.major(wanted.st_dev):02x}:{os.minor(wanted.st_dev):02x}:{wanted.st_ino}"
     try:
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
-        return set()
+        return []
     fields = (line.replace("-> ", "").split() for line in lines)
-    return {field[4] for field in fields if len(field) > 5 and field[5] in names and field[4].isdigit()}
+    return [(field[1], field[4]) for field in fields if len(field) > 5 and field[5] == place and field[4].isdigit()]
+
+
+class Locker(NamedTuple):
+    """A process that holds the kernel's lock on an open file or folder."""
+
+    pid: int
+    name: str
+    user: str
+
+
+def locker(handle: int) -> Locker | None:
+    """Return who holds the kernel's lock (flock) on an open file or folder, or None if we cannot see it."""
+    for kind, pid in _locks_on(os.fstat(handle)):
+        with contextlib.suppress(OSError):  # it is of another container, or has ended
+            if kind == "FLOCK":
+                return Locker(int(pid), _name(pid), _user(os.stat(f"/proc/{pid}").st_uid))
+    return None
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def _has_open(pid: str, wanted: os.stat_result) -> bool:

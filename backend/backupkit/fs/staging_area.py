@@ -11,6 +11,7 @@ It is inside the live folder because a rename cannot cross mounts. Its content i
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -195,8 +196,10 @@ def _read_mark(area: int, live: Path) -> Identity | None:
             return _parsed(os.read(handle, _MOST))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise _not_trusted(live / STAGING / _MARK, "it cannot be read") from error
+    except OSError as error:
+        raise _not_read(live / STAGING / _MARK, error) from error
+    except ValueError as error:
+        raise _not_trusted(live / STAGING / _MARK, "it is no record of a restore") from error
 
 
 def _parsed(content: bytes) -> Identity:
@@ -214,6 +217,15 @@ def _not_trusted(path: Path, why: str) -> BackupError:
     return BackupError(
         f"{path} cannot be trusted ({why}); nothing was touched.",
         hint=f"Look what it is (ls -ld {path}). If no restore is unfinished, remove it.",
+    )
+
+
+def _not_read(path: Path, error: OSError) -> BackupError:
+    if error.errno == errno.ELOOP:
+        return _not_trusted(path, "it is a link")
+    return BackupError(
+        f"{path} cannot be read ({error.strerror}), so it is not known whether a restore is unfinished.",
+        hint=f"Do not remove it. Look at the disk and the folder (ls -ld {path}); once it can be read: `recover`.",
     )
 
 

@@ -209,7 +209,8 @@ def _go_live(
         flags.remember_restore(settings.dir, backup.name, settings.part or None)
         journal.remove(settings.dir)
     except BaseException as error:
-        emit(Warned(f"The migration failed on the live database and is rolled back: {error}"))
+        why = str(error) or "it was interrupted"
+        emit(Warned(f"The migration failed on the live database and is rolled back: {why}"))
         recovery.finish(settings, rollback, emit, clock)
         emit(Notice("The live database is as it was before the migration."))
         raise

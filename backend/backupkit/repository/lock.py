@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def _folder_locked(backups: Path, timeout: float, emit: EventListener, place: Pa
     """Lock the folder too: if somebody removed the lock file, a second run could lock a new one."""
     with disk.Opened(backups, os.O_RDONLY | os.O_DIRECTORY) as handle:
         with contextlib.suppress(OSError):  # if the file system cannot lock folders, the lock file must do
-            _acquire(handle, timeout, emit, lambda: holder(backups / LOCK_FILE), place)
+            _acquire(handle, timeout, emit, backups / LOCK_FILE, place)
         inode = tree.inode(os.fstat(handle))
         _locked_here.add(inode)
         try:
@@ -89,7 +89,7 @@ def _locked_file(backups: Path, timeout: float, emit: EventListener, place: Path
     while True:
         handle = _open(path, place / LOCK_FILE)
         try:
-            _acquire(handle, timeout, emit, lambda: holder(path), place)
+            _acquire(handle, timeout, emit, path, place)
             if (there := _facts(path)) and tree.inode(there) == tree.inode(os.fstat(handle)):
                 return handle
         except BaseException:
@@ -109,7 +109,7 @@ def claimed(folders: Iterable[Path], timeout: float, emit: EventListener = silen
             with contextlib.suppress(OSError):
                 handle = opened.enter_context(disk.Opened(folder, os.O_RDONLY | os.O_DIRECTORY))
                 opened.enter_context(_of_this_process(handle))
-                _acquire(handle, timeout, emit, lambda: "Another restore (with another BACKUP_DIR)", folder)
+                _acquire(handle, timeout, emit, None, folder)
         yield
 
 
@@ -161,26 +161,46 @@ def signature(backups: Path) -> str:
 
 
 def holder(path: Path) -> str:
-    """Return the lock's holder in words, or "another run" if the file cannot be read."""
+    """Return the lock's holder in words, or "another process" if the file cannot be read."""
+    return _run(path, None) or "another process"
+
+
+def _run(record: Path | None, locker: process.Locker | None) -> str:
+    """Return in words the run that signed the lock file, or an empty string if it is not the one that holds the lock.
+
+    A killed run's signature stays, and any process that may read the file or the folder can lock it.
+    """
     try:
-        signed = json.loads(disk.read_plain(path, disk.MOST_STATE))
-        return f"{signed['command']} ({signed['who']}, since {signed['since']})"
+        signed = json.loads(disk.read_plain(record, disk.MOST_STATE)) if record else {}
+        said, who = f"{signed['command']} ({signed['who']}, since {signed['since']})", str(signed["who"])
     except (OSError, ValueError, KeyError, TypeError):
-        return "another run"
+        return ""
+    is_of_another = (
+        locker and who.endswith(f" on {process.host()}") and who != process.named(locker.pid, process.host())
+    )
+    return "" if is_of_another else said
+
+
+def _in_words(locker: process.Locker | None) -> str:
+    return f"pid {locker.pid} ({locker.name}) of user {locker.user}" if locker else "another process"
 
 
 def _open(path: Path, named: Path) -> int:
     """Open the lock file; an error calls it `named`."""
     try:
-        handle = disk.open_or_make(path, os.O_NONBLOCK, 0o644)[0]
+        handle = disk.open_or_make(path, os.O_NONBLOCK, 0o600)[0]
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR):
             raise
         raise _stranger(named) from error
-    if stat.S_ISREG(os.fstat(handle).st_mode):
-        return handle
-    os.close(handle)
-    raise _stranger(named)
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(handle)
+        raise _stranger(named)
+    if facts.st_mode & 0o077:  # who may read it can lock it
+        with contextlib.suppress(OSError):
+            os.fchmod(handle, 0o600)
+    return handle
 
 
 def _stranger(path: Path) -> BackupError:
@@ -190,19 +210,37 @@ def _stranger(path: Path) -> BackupError:
     )
 
 
-def _acquire(handle: int, timeout: float, emit: EventListener, who: Callable[[], str], where: Path) -> None:
+def _acquire(handle: int, timeout: float, emit: EventListener, record: Path | None, where: Path) -> None:
+    """Take the lock; `record` is the file in which its holder signed."""
     deadline, has_said = time.monotonic() + timeout, False
     while not descriptors.try_lock(handle):
         if not has_said:
-            emit(Waiting(f"Waiting up to {round(timeout, 1):g} s for {who()} to finish."))
+            locker = process.locker(handle)
+            who = _run(record, locker) or _in_words(locker)
+            emit(Waiting(f"Waiting up to {round(timeout, 1):g} s for {who} to finish."))
             has_said = True
         if time.monotonic() >= deadline:
-            raise Locked(
-                f"{who()} is at work in {where}; nothing was changed.",
-                hint="Wait for it to end, then try again; the lock ends with that process.",
-            )
+            raise _refusal(handle, record, where)
         emit(StillWaiting())
         time.sleep(0.1)
+
+
+def _refusal(handle: int, record: Path | None, where: Path) -> Locked:
+    locker = process.locker(handle)
+    if run := _run(record, locker):
+        return Locked(
+            f"{run} is at work in {where}; nothing was changed.",
+            hint="Wait for it to end, then try again; the lock ends with that process.",
+        )
+    end = f"end it, as user {locker.user} or root: kill {locker.pid}" if locker else _look_for(handle)
+    return Locked(
+        f"A lock on {where} is held by {_in_words(locker)}; nothing was changed.",
+        hint=f"Wait for it to end. If it is no run of this toolkit, {end}",
+    )
+
+
+def _look_for(handle: int) -> str:
+    return f"look for its number as root, on the host, and end it: grep FLOCK.*:{os.fstat(handle).st_ino} /proc/locks"
 
 
 def _sign(handle: int, command: str) -> None:

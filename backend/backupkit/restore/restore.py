@@ -29,7 +29,7 @@ from backupkit.backup import references
 from backupkit.backup.create import refuse_overlap
 from backupkit.backup.make import make_backup
 from backupkit.config.settings import Settings
-from backupkit.fs import space, staging_area
+from backupkit.fs import mounts, space, staging_area
 from backupkit.fs.staging_area import Identity
 from backupkit.migrations import schema, upgrade, version_table
 from backupkit.model.backup import (
@@ -542,6 +542,10 @@ def _require_writable(settings: Settings, source: Source) -> None:
 
 
 def _not_writable(path: Path) -> SourceUnreadable:
+    if mounts.is_read_only(path):
+        return SourceUnreadable(
+            f"{path} is mounted read-only; nothing was changed.", hint="Mount it so that it can be written to."
+        )
     return SourceUnreadable(
         f"{path} cannot be written; nothing was changed.",
         hint=f"Run as the user who owns it (ls -ld {path}), or see `doctor`.",
