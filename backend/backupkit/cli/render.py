@@ -849,8 +849,7 @@ def policy(wanted: Policy) -> Iterator[str]:
 
 
 def _routine_rules(wanted: Policy) -> Iterator[str]:
-    periods = (("day", wanted.daily), ("week", wanted.weekly), ("month", wanted.monthly), ("year", wanted.yearly))
-    each = [counted(number, period) for period, number in periods if number]
+    each = [counted(number, period) for period, number in wanted.periods]
     if wanted.last:
         yield f"Of those made automatically, the last {wanted.last:,}."
     if each:

@@ -7,9 +7,11 @@ the file that holds it. That file is read only when the remote is used, so that 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
 from backupkit.config.secrets import IN_FILE, Secret, scrubbed
 from backupkit.config.table import CheckedTable, Earlier, Invalid, fields, setting
@@ -127,12 +129,6 @@ class RemoteTable(CheckedTable):
         return ""
 
     @property
-    def has_policy(self) -> bool:
-        """Whether the table has retention rules of its own."""
-        counts = (self.keep_last, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly)
-        return any(counts) or bool(self.keep_within)
-
-    @property
     def newest_only(self) -> int:
         """The number of newest backups that the remote takes; 0: any number."""
         return 0
@@ -141,6 +137,14 @@ class RemoteTable(CheckedTable):
     def holds_uploads(self) -> bool:
         """Whether the remote gets the uploads too."""
         return True
+
+    def limited_to(self, seconds: float) -> Self:
+        """Return a copy of the table, with the remote's program ended after `seconds` at the latest."""
+        return self
+
+    def local_folder(self, app_dir: Path) -> Path | None:
+        """Return the folder of this machine that holds the copies; None if it may be anywhere."""
+        return None
 
     def _is_elsewhere_by_type(self) -> bool:
         return True
@@ -155,6 +159,9 @@ class FolderTable(RemoteTable):
     @property
     def place(self) -> str:
         return self.path
+
+    def local_folder(self, app_dir: Path) -> Path:
+        return Path(os.path.abspath(app_dir / os.path.expanduser(self.path)))
 
     def _is_elsewhere_by_type(self) -> bool:
         return False
@@ -180,6 +187,9 @@ class ResticTable(RemoteTable):
     @property
     def way_in(self) -> str:
         return _ACCESS_NEEDS.get(self.repository.get_secret_value().partition(":")[0], "")
+
+    def limited_to(self, seconds: float) -> Self:
+        return self.replaced(stall=min(self.stall, seconds))
 
     def _is_elsewhere_by_type(self) -> bool:
         return bool(re.match("[a-z0-9]{2,}:", self.repository.get_secret_value()))
@@ -221,6 +231,9 @@ class GitTable(RemoteTable):
     @property
     def holds_uploads(self) -> bool:
         return "uploads" in self.include
+
+    def limited_to(self, seconds: float) -> Self:
+        return self.replaced(timeout=min(self.timeout, seconds))
 
     def _is_elsewhere_by_type(self) -> bool:
         return not re.match(r"[./~]|file:", self.url.get_secret_value())

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, assert_never, runtime_checkable
 
 from msgspec import Struct
 
-from backupkit.config.remotes import FolderTable, GitTable
+from backupkit.config.remotes import FolderTable, GitTable, ResticTable
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.documents import Document
@@ -160,9 +160,11 @@ def open_remote(settings: Settings, name: str) -> Remote:
         from backupkit.remotes.git.remote import GitRemote
 
         return GitRemote(settings, name, table)
-    from backupkit.remotes.restic import ResticRemote
+    if isinstance(table, ResticTable):
+        from backupkit.remotes.restic import ResticRemote
 
-    return ResticRemote(settings, name, table)
+        return ResticRemote(settings, name, table)
+    assert_never(table)
 
 
 def retry_while_away(

@@ -45,7 +45,7 @@ class FolderRemote:
     def __init__(self, settings: Settings, name: str, table: FolderTable) -> None:
         self.name = name
         self._settings = settings
-        self._path = Path(os.path.abspath(settings.app_dir / os.path.expanduser(table.path)))
+        self._path = table.local_folder(settings.app_dir)
 
     def check(self) -> None:
         with self._as_remote_failure():
