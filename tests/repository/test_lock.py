@@ -199,10 +199,10 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(app: SmallApp, tmp_path
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_is_no_file_in_the_place_of_the_lock_is_named(app: SmallApp, make: Callable[[str], None]) -> None:
     make(str(app.backups / ".lock"))
-    refused(app, "backup", "one", code=1, names=f"{app.backups / '.lock'} is no plain file", hint="rm -r")
+    refused(app, "backup", "one", code=1, names=f"{app.backups / '.lock'} is not a plain file", hint="rm -r")
 
 
 def test_the_lock_of_a_scheduler_is_named_by_its_own_path(app: SmallApp) -> None:
     (app.backups / ".state" / "scheduler" / ".lock").mkdir(mode=0o700, parents=True)
     said = " ".join(app.command("schedule", check=1).err.split())
-    assert f"{app.backups / '.state' / 'scheduler' / '.lock'} is no plain file" in said
+    assert f"{app.backups / '.state' / 'scheduler' / '.lock'} is not a plain file" in said

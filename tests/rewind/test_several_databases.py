@@ -490,7 +490,7 @@ def test_points_come_back_from_a_remote_with_all_that_they_have(past: Past, tmp_
     past.app.backups.rename(past.app.folder / "lost")
     past.app.backups.mkdir()
     done = run_here(past.app, "pull", "base", "--remote", "nas", check=0)
-    assert "4 points of rewind came along" in done.out
+    assert "4 points of rewind pulled too" in done.out
     past.assert_all()
 
 

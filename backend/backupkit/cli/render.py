@@ -530,7 +530,7 @@ def pulled(deployment: Deployment, done: Pulled) -> Iterator[str]:
     else:
         yield f"{backup.name} is here already ({size}); nothing was pulled."
     if done.points:
-        yield f"  {counted(done.points, 'point')} of rewind came along: {deployment.tool('rewind')}"
+        yield f"  {counted(done.points, 'point')} of rewind pulled too: {deployment.tool('rewind')}"
     yield f"  on disk in {backup.path}; put it back: {deployment.tool(f'restore {backup.name}')}"
 
 

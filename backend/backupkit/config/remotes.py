@@ -55,7 +55,7 @@ def _only_password(value: str | None, earlier: Earlier) -> str | None:
 def _require_address(url: Place, _: Earlier) -> Place:
     text = url.get_secret_value()
     if not text or text.startswith("-") or not text.isprintable():
-        raise ValueError("is no address")
+        raise ValueError("is not an address")
     return url
 
 
@@ -67,7 +67,7 @@ def _require_name(text: str, _: Earlier) -> str:
 
 def _require_own_branch(branch: str, _: Earlier) -> str:
     if not _BRANCH.fullmatch(branch):
-        raise ValueError("is no name for a branch")
+        raise ValueError("is not a name for a branch")
     if branch in _CODE_BRANCHES:
         raise ValueError("is a usual branch for code; backups need a branch of their own")
     return branch
@@ -109,7 +109,7 @@ class RemoteTable(CheckedTable):
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it would survive a fire here: as the table says, or as its type suggests."""
+        """Whether it is in another place: as the table says, or as its type suggests."""
         return self._is_elsewhere_by_type() if self.offsite is None else self.offsite
 
     @property
@@ -251,7 +251,7 @@ def remote_tables(value: object, environment: Mapping[str, str]) -> dict[str, Ta
     if isinstance(value, str):
         value = _from_json(value)
     if not isinstance(value, dict):
-        raise ValueError("is no table of remotes")
+        raise ValueError("is not a table of remotes")
     return {name: _table(name, one, environment) for name, one in value.items()}
 
 
@@ -280,14 +280,14 @@ def _from_json(text: str) -> object:
     try:
         return json.loads(text) if text else {}
     except (ValueError, RecursionError):
-        raise ValueError("is no JSON") from None
+        raise ValueError("is not JSON") from None
 
 
 def _table(name: object, raw: object, environment: Mapping[str, str]) -> Table:
     if isinstance(raw, Table):
         return raw
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(f"{printable(str(name))} is no name of a remote; use small letters, digits, _ and -")
+        raise ValueError(f"{printable(str(name))} is not a name of a remote; use small letters, digits, _ and -")
     kind = TABLE_TYPES.get(str(raw.get("type"))) if isinstance(raw, dict) else None
     if kind is None or not isinstance(raw, dict):
         raise ValueError(f"{name} has no type; set it to one of: {', '.join(TABLE_TYPES)}")

@@ -80,7 +80,7 @@ class Remote(Protocol):
     reads_copies: bool
     """Whether `verify` reads the files of the copies: if not, only a fetch finds what is wrong with them."""
     is_history: bool
-    """Whether the order of pushes stays to be seen there: then the oldest is pushed first, else the newest."""
+    """Whether the remote shows the order of pushes: then the oldest is pushed first, else the newest."""
 
     def check(self) -> None:
         """Raise unless the remote can be reached and used; the error's hint says what to do."""

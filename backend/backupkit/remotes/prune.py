@@ -40,7 +40,7 @@ def plan_remote_prune(
     stopped = decision.stopped or _known_doubt(settings, remote)
     stopped = stopped or plan_prune(settings, clock).stopped  # also while the newest backup here is in doubt
     verdicts = tuple(
-        rules.Verdict(one.backup, True, (*one.reasons, "nothing goes now")) if stopped and not one.keep else one
+        rules.Verdict(one.backup, True, (*one.reasons, "nothing is removed now")) if stopped and not one.keep else one
         for one in decision.verdicts
     )
     return PrunePlan(policy, verdicts, stopped, settings.prune_limit)

@@ -423,6 +423,6 @@ def _proof(proving: Future[database.Inspection], emit: EventListener) -> databas
     try:
         return proving.result()
     except SourceLocked as error:
-        # Everything is in place: a lock that the app holds is no reason to roll back.
+        # Everything is in place: a lock that the app holds is not a reason to roll back.
         emit(Warned(f"The restored database could not be proven: {error.message}"))
         return None

@@ -139,7 +139,7 @@ def decide(policy: Policy, backups: Iterable[Backup], context: RetentionContext)
 
 def _verdict(policy: Policy, backup: Backup, reasons: list[str], stopped: str) -> Verdict:
     if reasons or stopped:
-        return Verdict(backup, True, tuple(reasons) or ("nothing goes now",))
+        return Verdict(backup, True, tuple(reasons) or ("nothing is removed now",))
     return Verdict(backup, False, ("beyond the newest" if policy.newest else "no rule keeps it",))
 
 
@@ -147,7 +147,7 @@ def _exempt_reason(backup: Backup, context: RetentionContext) -> str:
     """Return why the backup always stays and uses up no rule, or an empty string if the rules decide on it."""
     metadata = backup.metadata
     if metadata is None:
-        return "damaged: nobody knows what it is"
+        return "damaged: its metadata cannot be read"
     if reason := context.apart.get(backup.name):
         return reason
     if (owner := owner_of(metadata)) != context.app_id:

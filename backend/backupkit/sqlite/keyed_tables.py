@@ -68,7 +68,7 @@ def keyed_table(connection: sqlite3.Connection, name: str) -> KeyedTable:
     kind, true_name = connection.execute(listed, (name,)).fetchone() or ("", name)
     if kind != "table" or folded(name).startswith("sqlite_"):
         raise Refused(
-            f"{printable(name)} is no ordinary table: no row can be put back into it.", "Name the table behind it."
+            f"{printable(name)} is not an ordinary table: no row can be put back into it.", "Name the table behind it."
         )
     keys = [_primary_key(columns) for columns in (live, past)]
     if not keys[0]:

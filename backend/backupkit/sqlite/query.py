@@ -185,7 +185,7 @@ def check_condition(connection: sqlite3.Connection, table: str, where: str) -> N
 
 def _no_condition(where: str, reason: str) -> Refused:
     hint = "Give a condition as after WHERE: \"name LIKE 'A%' AND id > 7\""
-    return Refused(f"{printable_text(where)} is no condition: {printable_text(reason).rstrip('.')}.", hint)
+    return Refused(f"{printable_text(where)} is not a condition: {printable_text(reason).rstrip('.')}.", hint)
 
 
 @contextmanager

@@ -236,7 +236,9 @@ def _require_file(source: Path) -> os.stat_result:
             f"There is no file {printable(str(source))}.", hint="Take one from the folder's list."
         ) from error
     if not stat.S_ISREG(facts.st_mode):
-        raise Refused(f"{printable(str(source))} is no file.", hint="Only a file can be taken out; `export` takes all.")
+        raise Refused(
+            f"{printable(str(source))} is not a file.", hint="Only a file can be taken out; `export` takes all."
+        )
     return facts
 
 
