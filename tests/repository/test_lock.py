@@ -84,6 +84,14 @@ def test_a_lock_that_comes_free_in_time_is_taken(app: SmallApp) -> None:
     assert f"pid {holder.pid}" in waited.what and "30 s" in waited.what
 
 
+def test_who_accepts_a_backup_is_told_whom_it_waits_for(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("one"))
+    with another_process(HOLD, app.backups) as holder:
+        done = run_here(app, "verify", "one", "--accept", env={"BACKUP_LOCK_TIMEOUT": "0.2"}, check=11)
+    (waited,) = [line for line in done.err.splitlines() if "Waiting up to" in line]
+    assert f"pid {holder.pid}" in waited
+
+
 def test_backups_at_the_same_time_get_distinct_names(app: SmallApp) -> None:
     environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "BACKUP_LOCK_TIMEOUT": "60"}
     running = [
