@@ -131,7 +131,7 @@ def ask_secret(question: str, twice: bool = False) -> str:
         _showing.start()
     if answer and answer == again:
         return answer
-    raise Refused("Nothing was typed, or not twice the same; nothing was changed.", hint="Try again.")
+    raise Refused("Nothing was typed, or the two entries differ; nothing was changed.", hint="Try again.")
 
 
 def at_any_terminal() -> bool:

@@ -288,7 +288,7 @@ def _push_one(remote: Remote, backup: Backup, metadata: Metadata, emit: EventLis
     except (BackupError, OSError) as error:
         if not backup.path.exists():
             raise NoSuchBackup(
-                f"{backup.path} was removed while it was carried to {remote.name}.", hint="`list` shows what is there."
+                f"{backup.path} was removed while it was pushed to {remote.name}.", hint="`list` shows what is there."
             ) from error
         raise
 

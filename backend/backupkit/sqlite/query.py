@@ -212,7 +212,7 @@ def reading_only(connection: sqlite3.Connection, seconds: float, without_subquer
                 yield
             except sqlite3.Error as error:
                 if is_over():
-                    raise BackupError(f"It is not done after {seconds:g} s, and was ended.", _SIMPLER) from error
+                    raise BackupError(f"It was not done after {seconds:g} s, and was ended.", _SIMPLER) from error
                 if has_damage_code(error):
                     raise
                 raise Refused(f"SQLite cannot read that: {printable_text(str(error))}.", _SIMPLER) from error

@@ -49,7 +49,9 @@ def restore(
     dry_run: DryRun = False,
     only: Annotated[
         str | None,
-        typer.Option("--only", metavar="NAME", help="Restore one only: database, uploads, or a further one's name."),
+        typer.Option(
+            "--only", metavar="NAME", help="Restore only this: database, uploads, or the name of another one."
+        ),
     ] = None,
     migrate: Annotated[
         bool, typer.Option("--migrate", help="Run this code's migrations on the copy before it goes live.")
@@ -194,7 +196,7 @@ def rescue(
     where: Annotated[
         str, typer.Option("--where", metavar="EXPR", help="Rows of the backup that meet this condition.")
     ] = "",
-    missing: Annotated[bool, typer.Option("--missing", help="All rows that are not live any more.")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="All rows that are no longer live.")] = False,
     key: Annotated[str, typer.Option("--key", help="The rows of these primary keys: 17,18.")] = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace live rows of the same key that have other values.")
