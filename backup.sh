@@ -206,7 +206,7 @@ run_podman_commands() {
   return "$code"
 }
 
-# The containers of this project that are no command's own: the service, and what the engine says of each.
+# The containers of this project that belong to no command: the service, and what the engine says of each.
 containers() {
   local ids owner one_off rest flags=() all=--all
   local format='{{index .Config.Labels "com.docker.compose.service"}}|{{index .Config.Labels "com.docker.compose.oneoff"}}'
@@ -482,7 +482,7 @@ write_to_path() {
   command -v "${filter[0]}" >/dev/null || die 2 "There is no ${filter[0]} here: dump to a .gz, or to a bare name."
   if [ -e "$path" ] && ! is_report "$path"; then die 2 "$path exists already."; fi
   part=$(mktemp "$path.XXXXXX") || die 2 "Cannot write beside $path."
-  trap 'rm -f "$part"' EXIT # when this function has ended, so `part` is no local name
+  trap 'rm -f "$part"' EXIT # when this function has ended, so `part` is not a local name
   # A web server may have to read a report: who may is as it was, or as the umask says.
   if [ -e "$path" ]; then cp -p "$path" "$part"; elif [ "$command" = report ]; then chmod +rw "$part"; fi
   in_container | "${filter[@]}" >"$part" || code=$?

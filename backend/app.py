@@ -68,7 +68,7 @@ def add_application(session: Session, body: bytes) -> dict[str, object]:
 
 
 def add_document(session: Session, uploads: Path, query: dict[str, list[str]], body: bytes) -> dict[str, object]:
-    """A new document. Raises ValueError, KeyError for an unknown application or a name that is no file's name."""
+    """A new document. Raises ValueError, KeyError for an unknown application or a name that is not a file's name."""
     application, name = session.get(Application, int(query["application"][0])), query["name"][0]
     if application is None or name in (".", "..") or {"/", "\0"} & set(name):
         raise ValueError("no such application, or not a file's name")

@@ -53,7 +53,7 @@ def is_understood():
     if name == "find":
         return {{word for word in words if word[:1] == "-" and word[1:2].isalpha()}} - {{"-rf"}} <= {primaries!r}
     try:
-        options, operands = getopt.getopt(words, letters)  # like BSD's, it stops at the first that is no option
+        options, operands = getopt.getopt(words, letters)  # like BSD's, it stops at the first that is not an option
     except getopt.GetoptError:
         return False
     return "--" in words or not any(len(word) > 1 and word[0] == "-" for word in operands)

@@ -107,7 +107,7 @@ def at_the_window(
         window = BackupApp(settings or app.settings, clock, place)
         async with window.run_test(size=size) as pilot:
             person = Person(window, pilot)
-            await person.until(lambda: window.world, "a first look at the disk")
+            await person.until(lambda: window.state, "a first look at the disk")
             await pilot.pause()
             await story(person)
 

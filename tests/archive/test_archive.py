@@ -108,12 +108,12 @@ def test_what_means_no_harm_is_taken_in_every_form_and_order(app: SmallApp, form
 
 
 HOSTILE: dict[str, tuple[str, Entry]] = {
-    "absolute": ("no path below", entry("/tmp/escaped", b"x")),
-    "absolute inside": ("no path below", entry("/good/uploads/x", b"x")),
-    "up": ("no path below", entry("good/uploads/../../../escaped", b"x")),
-    "up at the end": ("no path below", entry("good/uploads/d/..", kind=FOLDER)),
-    "a dot in between": ("no path below", entry("good/./uploads/x", b"x")),
-    "two slashes": ("no path below", entry("good//uploads/x", b"x")),
+    "absolute": ("not a path below", entry("/tmp/escaped", b"x")),
+    "absolute inside": ("not a path below", entry("/good/uploads/x", b"x")),
+    "up": ("not a path below", entry("good/uploads/../../../escaped", b"x")),
+    "up at the end": ("not a path below", entry("good/uploads/d/..", kind=FOLDER)),
+    "a dot in between": ("not a path below", entry("good/./uploads/x", b"x")),
+    "two slashes": ("not a path below", entry("good//uploads/x", b"x")),
     "beside the folder": ("not in the one folder", entry("evil/uploads/x", b"x")),
     "the folder as a file": ("not in the one folder", entry("good", b"x")),
     "the folder again": ("not in the one folder", entry("good", kind=FOLDER)),
@@ -127,18 +127,18 @@ HOSTILE: dict[str, tuple[str, Entry]] = {
     "a link to nowhere": ("link to nowhere", entry("good/uploads/x", kind=LINK, linkname="")),
     "a link beside uploads": ("where a backup has a file", entry("good/x", kind=LINK, linkname="uploads")),
     "a hard link": ("is a hard link", entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="good/pats.db")),
-    "a hard link out": ("no path below", entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="/etc/passwd")),
-    "a hard link up": ("no path below", entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="good/uploads/../a")),
+    "a hard link out": ("not a path below", entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="/etc/passwd")),
+    "a hard link up": ("not a path below", entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="good/uploads/../a")),
     "a hard link to another backup": (
-        "is no upload before it",
+        "is not an upload before it",
         entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="evil/uploads/a"),
     ),
     "a hard link to nothing": (
-        "is no upload before it",
+        "is not an upload before it",
         entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="good/uploads/later"),
     ),
     "a hard link to a folder": (
-        "is no upload before it",
+        "is not an upload before it",
         entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="good/uploads/d"),
     ),
     "a hard link beside uploads": (
@@ -173,26 +173,26 @@ HOSTILE: dict[str, tuple[str, Entry]] = {
     "a folder beside uploads": ("where a backup has a file", entry("good/more", kind=FOLDER)),
     "setuid": ("setuid", entry("good/uploads/x", b"x", mode=0o4755)),
     "setgid": ("setuid", entry("good/uploads/x", b"x", mode=0o2755)),
-    "nobody's": ("no owner", entry("good/uploads/x", b"x", uid=2**32 - 1)),
-    "a negative owner": ("a uid is no number", entry("good/uploads/x", b"x", uid=-5)),
-    "the end of time": ("a time is no number", entry("good/uploads/x", b"x", mtime=10**15)),
+    "nobody's": ("not an owner", entry("good/uploads/x", b"x", uid=2**32 - 1)),
+    "a negative owner": ("a uid is not a number", entry("good/uploads/x", b"x", uid=-5)),
+    "the end of time": ("a time is not a number", entry("good/uploads/x", b"x", mtime=10**15)),
     "the metadata again": ("is there twice", entry("good/backup_metadata.json", b"{}")),
     "the metadata in capitals": ("is there twice", entry("good/Backup_Metadata.JSON", b"{}")),
     "the checksums again": ("is there twice", entry("good/SHA256SUMS", b"")),
     "the checksums in small": ("is there twice", entry("good/sha256sums", b"")),
     "uploads in capitals": ("is there twice", entry("good/UPLOADS", kind=FOLDER)),
     "a name too long": ("too long", entry("good/uploads/" + "x" * 300, b"x")),
-    "a file at the top, named as a terminal": ("no path below", entry("good/\x1b[2J/..", b"x")),
-    "a path with a NUL": ("no path below", entry("good/uploads/x", b"x", pax_headers={"path": "good/uploads/a\0b"})),
+    "a file at the top, named as a terminal": ("not a path below", entry("good/\x1b[2J/..", b"x")),
+    "a path with a NUL": ("not a path below", entry("good/uploads/x", b"x", pax_headers={"path": "good/uploads/a\0b"})),
     "a path that says up in its header": (
-        "no path below",
+        "not a path below",
         entry("good/uploads/x", b"x", pax_headers={"path": "good/uploads/../../../e"}),
     ),
     "a link that says out in its header": (
         "leads out",
         entry("good/uploads/x", kind=LINK, linkname="a", pax_headers={"linkpath": "/etc/passwd"}),
     ),
-    "a size that is no number": ("a size is no number", entry("good/uploads/x", b"x", pax_headers={"size": "-1"})),
+    "a negative size": ("a size is not a number", entry("good/uploads/x", b"x", pax_headers={"size": "-1"})),
 }
 
 

@@ -166,5 +166,5 @@ def test_a_secret_key_in_the_place_of_the_public_one_is_shown_nowhere(app: Small
 def test_what_is_no_secret_key_is_refused_without_being_shown(text: str) -> None:
     with pytest.raises(Refused) as refusal:
         age_keys.identities(text, "key.txt")
-    assert refusal.value.message.startswith("key.txt holds something that is no secret key")
+    assert refusal.value.message.startswith("key.txt holds something that is not a secret key")
     assert not text or text not in refusal.value.message

@@ -71,7 +71,7 @@ def options_of_one_value() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("command", "option"), options_of_one_value())
 def test_an_option_of_one_value_is_refused_where_it_is_typed_twice(app: SmallApp, command: str, option: str) -> None:
     """The last one would win, and the first, a remote or a condition, would silently not count."""
-    names, hint = f"Option '{option}' was typed twice, and takes one value.", f"`{command} --help`"
+    names, hint = f"Option '{option}' was typed twice, but takes one value.", f"`{command} --help`"
     refused(app, *command.split(), option, "1", f"{option}=2", code=2, names=names, hint=hint)
 
 

@@ -558,7 +558,7 @@ def _no_default(value: Any) -> None:
 
 def test_the_commands_and_their_options_are_the_same(same: Compare) -> None:
     found = dict(_commands(get_command(backup_restore.app)))
-    known = json.loads((golden.FOLDER / "commands.json").read_text())  # in the file's order: the help's is no contract
+    known = json.loads((golden.FOLDER / "commands.json").read_text())  # in the file's order, not in that of the help
     same("commands", {name: found[name] for name in sorted(found, key=[*known, *found].index)})
 
 

@@ -71,7 +71,7 @@ class Form:
         ({"kind": "three"}, "kind", "is none of the values that are allowed"),
         ({"kind": "three` - at `$.name`"}, "kind", "is none of the values that are allowed"),
         ({"kind": "\udcff"}, "", "a text in it is not Unicode"),
-        ({"at": "yesterday"}, "at", "is no date and time as in ISO 8601"),
+        ({"at": "yesterday"}, "at", "is not a date and time as in ISO 8601"),
         ({"aware": "2026-01-01T10:00:00"}, "aware", "is a time without its offset from UTC"),
         ({"strict": {"path": "x", "pth": 1}}, "strict.pth", "is unknown"),
         ({"strict": {}}, "strict.path", "is missing"),

@@ -486,7 +486,7 @@ def test_notify_test_tells_everyone_and_says_what_became_of_it(app: SmallApp, se
     assert first == "sent      notification to json://***"
     assert second.startswith("NOT SENT  notification to json://***: ") and "500" in second
     assert ping == "sent      ping to http://127.0.0.1/***"
-    assert sorted(one.path for one in service.heard) == ["/500", "/a", "/check/log"], "a log is no sign of life"
+    assert sorted(one.path for one in service.heard) == ["/500", "/a", "/check/log"], "a log is not a sign of life"
 
 
 def test_notify_test_as_json(app: SmallApp, service: Service) -> None:
@@ -506,7 +506,7 @@ def test_notify_test_with_nobody_to_tell_is_refused(app: SmallApp) -> None:
 
 def test_an_address_that_no_service_has_is_said(app: SmallApp) -> None:
     result = run_here(app, "notify-test", env={"BACKUP_NOTIFY_URLS": "nonsense://x slack://bad"}, check=1)
-    assert result.out.count("it is no address that Apprise understands") == 2
+    assert result.out.count("it is not an address that Apprise understands") == 2
 
 
 def test_sending_leaves_nothing_on_disk(app: SmallApp, service: Service, tmp_path: Path) -> None:

@@ -453,7 +453,7 @@ def graph(versions: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
 
 
 def heads(versions: Path) -> tuple[str, ...]:
-    """Return the revisions that are no down revision of another."""
+    """Return the revisions that are not a down revision of another."""
     known = graph(versions)
     return tuple(sorted(set(known) - {one for _, below in known.values() for one in below}))
 

@@ -643,7 +643,7 @@ def test_a_branch_with_other_commits_is_never_touched(place: Place, tmp_path: Pa
         "check": lambda: place.remote().check(),
         "verify": lambda: place.remote().verify(silence),
     }
-    with pytest.raises(RemoteFailed, match=r"has a commit that is no backup: \w+ \(My own work\); it is left as it is"):
+    with pytest.raises(RemoteFailed, match=r"a commit that is not a backup: \w+ \(My own work\); it is left as it is"):
         acts[then]()
     assert place.tip() == before
 
@@ -1048,11 +1048,11 @@ def test_what_a_killed_run_left_is_cleared_but_not_what_is_in_use(place: Place) 
     ("changes", "reason"),
     [
         ({"branch": "main"}, "backups need a branch of their own"),
-        ({"branch": "a..b"}, "is no name for a branch"),
-        ({"branch": "-f"}, "is no name for a branch"),
-        ({"branch": "x.lock"}, "is no name for a branch"),
-        ({"url": "--upload-pack=x"}, "is no address"),
-        ({"url": ""}, "is no address"),
+        ({"branch": "a..b"}, "is not a name for a branch"),
+        ({"branch": "-f"}, "is not a name for a branch"),
+        ({"branch": "x.lock"}, "is not a name for a branch"),
+        ({"url": "--upload-pack=x"}, "is not an address"),
+        ({"url": ""}, "is not an address"),
         ({"user_name": " "}, "is empty"),
         ({"user_email": "a\nb"}, "that git does not allow"),
         ({"include": ("metadata",)}, "must contain metadata, and dump or database"),

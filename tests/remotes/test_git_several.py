@@ -376,8 +376,8 @@ def test_a_file_of_the_second_database_or_tree_that_was_changed_there_is_not_tak
     [
         ('"database_file": "queue.sqlite3"', '"database_file": "cache.sqlite3"', "cache.sqlite3 and cache.sqlite3"),
         ('"name": "queue"', '"name": "cache"', "a name comes twice"),
-        ('"name": "media"', '"name": "database"', "'database' is no name"),
-        ('"name": "queue"', '"name": "../x"', "is no path in a tree"),
+        ('"name": "media"', '"name": "database"', "'database' is not a name"),
+        ('"name": "queue"', '"name": "../x"', "is not a path in a tree"),
     ],
 )
 def test_names_that_collide_or_lead_out_are_refused(

@@ -842,7 +842,7 @@ def test_a_mark_that_is_no_file_is_not_waited_for(app: SmallApp, tmp_path: Path)
     settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
     (tmp_path / "nas" / MARKER).unlink()
     os.mkfifo(tmp_path / "nas" / MARKER)
-    with pytest.raises(RemoteFailed, match="The remote there failed: it is no plain file"):
+    with pytest.raises(RemoteFailed, match="The remote there failed: it is not a plain file"):
         list_remote(settings, "there")
 
 

@@ -475,7 +475,7 @@ def test_the_history_can_be_narrowed(varied: SmallApp) -> None:
 @pytest.mark.parametrize("text", ["yesterday", "", "3", "-3d", "3y", "2026-13-01"])
 def test_a_time_that_is_none_is_refused(app: SmallApp, text: str) -> None:
     if text:
-        refused(app, "history", f"--since={text}", code=2, names="is no time", hint="36h")
+        refused(app, "history", f"--since={text}", code=2, names="is not a time", hint="36h")
     else:
         run_here(app, "history", "--since", text, check=0)
 

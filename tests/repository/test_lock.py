@@ -86,6 +86,14 @@ def test_a_lock_that_comes_free_in_time_is_taken(app: SmallApp) -> None:
     assert f"pid {holder.pid}" in waited.what and "30 s" in waited.what
 
 
+def test_who_accepts_a_backup_is_told_whom_it_waits_for(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("one"))
+    with another_process(HOLD, app.backups) as holder:
+        done = run_here(app, "verify", "one", "--accept", env={"BACKUP_LOCK_TIMEOUT": "0.2"}, check=11)
+    (waited,) = [line for line in done.err.splitlines() if "Waiting up to" in line]
+    assert f"pid {holder.pid}" in waited
+
+
 def test_backups_at_the_same_time_get_distinct_names(app: SmallApp) -> None:
     environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "BACKUP_LOCK_TIMEOUT": "60"}
     running = [
@@ -201,13 +209,13 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(app: SmallApp, tmp_path
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_is_no_file_in_the_place_of_the_lock_is_named(app: SmallApp, make: Callable[[str], None]) -> None:
     make(str(app.backups / ".lock"))
-    refused(app, "backup", "one", code=1, names=f"{app.backups / '.lock'} is no plain file", hint="rm -r")
+    refused(app, "backup", "one", code=1, names=f"{app.backups / '.lock'} is not a plain file", hint="rm -r")
 
 
 def test_the_lock_of_a_scheduler_is_named_by_its_own_path(app: SmallApp) -> None:
     (app.backups / ".state" / "scheduler" / ".lock").mkdir(mode=0o700, parents=True)
     said = " ".join(app.command("schedule", check=1).err.split())
-    assert f"{app.backups / '.state' / 'scheduler' / '.lock'} is no plain file" in said
+    assert f"{app.backups / '.state' / 'scheduler' / '.lock'} is not a plain file" in said
 
 
 @pytest.mark.parametrize("locked", [".", ".lock"])

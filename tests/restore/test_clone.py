@@ -223,11 +223,11 @@ HOSTILE = (
     ("UPDATE sqlite_master SET sql = '';", "cannot be run"),
     ("VACUUM INTO 'x.db';", "cannot be run"),
     ("UPDATE missing SET a = 1;", "no such table: missing"),
-    ("this is no SQL;", "syntax error"),
+    ("this is not SQL;", "syntax error"),
     ("UPDATE companies SET name = 1", "its last statement does not end"),
     (".shell touch x", "does not end"),
     ("UPDATE applications SET company_id = 999;", "FOREIGN KEY"),
-    ("-- allow: companies", "which is no column"),
+    ("-- allow: companies", "which is not a column"),
 )
 
 
@@ -255,7 +255,7 @@ def test_a_mask_that_is_not_there_or_no_text(app: SmallApp, target: Path) -> Non
     assert_refusal(run_here(app, "clone", str(target), "--mask", "no.sql"), 10, "no mask at", "app's folder")
     assert_refusal(run_here(app, "clone", str(target), "--mask", "data"), 2, "is a folder", "Name a file")
     (app.folder / "x.sql").write_bytes(b"\xff\xfe")
-    assert_refusal(run_here(app, "clone", str(target), "--mask", "x.sql"), 12, "no UTF-8", "Save it")
+    assert_refusal(run_here(app, "clone", str(target), "--mask", "x.sql"), 12, "not UTF-8", "Save it")
 
 
 def test_a_target_in_live_data_or_not_empty_is_refused(app: SmallApp, target: Path) -> None:

@@ -214,7 +214,7 @@ BAD: list[tuple[tuple[str, ...], int, str, str]] = [
     (("good", "*.bin", "nothing"), 10, "nothing", "`files good`"),
     (("good", "!*.bin"), 10, "!*.bin", "`files good`"),
     (("good", "../data/pats.db"), 2, "leads out", "begin"),
-    (("good", "[z-a]"), 2, "no pattern", "gitignore"),
+    (("good", "[z-a]"), 2, "not a pattern", "gitignore"),
     (("none", "*"), 10, "none", "`list`"),
     (("half", "*"), 10, "no uploads", "`list`"),
     (("other", "*"), 2, "another app", "--force"),

@@ -231,7 +231,7 @@ def _open_to_all(app: SmallApp, target: Path) -> Path:
 
 BAD = (
     (_not_empty, "is not empty"),
-    (_a_file, "is no folder"),
+    (_a_file, "is not a folder"),
     (_a_link, "is a link"),
     (_a_link_to_nothing, "is a link"),
     (_below_nothing, "There is no folder"),

@@ -177,9 +177,9 @@ def test_a_parent_that_is_another_now_is_told(shop: SmallApp) -> None:
         ("", ["people", "--key", "99"], 10, "The backup has no row 99 in people."),
         ("", ["lines", "--key", "10"], 2, "A row of lines is found by orders, place"),
         ("", ["log", "--missing"], 2, "The table log has no primary key"),
-        ("", ["people", "--where", "nope = 1"], 2, "is no condition"),
-        ("", ["people", "--where", "1) UNION SELECT id FROM people --"], 2, "is no condition"),
-        ("", ["people", "--where", "load_extension('x')"], 2, "is no condition"),
+        ("", ["people", "--where", "nope = 1"], 2, "is not a condition"),
+        ("", ["people", "--where", "1) UNION SELECT id FROM people --"], 2, "is not a condition"),
+        ("", ["people", "--where", "load_extension('x')"], 2, "is not a condition"),
         (
             "DELETE FROM people WHERE id = 3; INSERT INTO people VALUES (7, CAST(x'ff41' AS TEXT), 0, NULL)",
             ["people", "--missing"],
@@ -206,7 +206,7 @@ def test_a_parent_that_is_another_now_is_told(shop: SmallApp) -> None:
             2,
             "has another primary key than the backup.",
         ),
-        ("CREATE VIEW looks AS SELECT 1 AS id", ["sqlite_sequence", "--missing"], 2, "is no ordinary table"),
+        ("CREATE VIEW looks AS SELECT 1 AS id", ["sqlite_sequence", "--missing"], 2, "is not an ordinary table"),
     ],
 )
 def test_what_cannot_be_done_is_refused_and_changes_nothing(

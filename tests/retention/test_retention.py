@@ -173,7 +173,7 @@ def test_nothing_goes_while_the_newest_is_in_doubt(state: str) -> None:
     decision = decide(Policy(last=1), [newest, *daily(5)], known(NOON + DAY))
     assert len(kept(decision)) == 6
     assert "newest" in decision.stopped and state in decision.stopped
-    assert reasons(decision, "day4") == ("nothing goes now",)
+    assert reasons(decision, "day4") == ("nothing is removed now",)
 
 
 def test_an_accepted_one_stops_nothing_nor_does_an_older_one() -> None:

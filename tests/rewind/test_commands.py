@@ -140,7 +140,7 @@ def test_times_that_lead_nowhere_are_refused_with_the_way_out(past: Past) -> Non
         ("45 minutes ago", 2, "there is a gap from"),
         ("3 hours ago", 10, "The first is of"),
         ((past.now + timedelta(hours=1)).isoformat(), 2, "is in the future"),
-        ("yesteryear", 2, "is no time"),
+        ("yesteryear", 2, "is not a time"),
     ):
         done = run_here(past.app, "restore", "--at", at, "--yes", "--json", env=ON, check=code)
         assert words in done.json["error"]["message"], at
@@ -329,7 +329,7 @@ def test_times_are_read_as_people_say_them(text: str, meant: str) -> None:
     "text", ["", "yesteryear", "25:00", "yesterday", "10 apples ago", "999999 weeks ago", "0001-01-01"]
 )
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match="is no time"):
+    with pytest.raises(Refused, match="is not a time"):
         moment(text, NOW, BERLIN)
 
 

@@ -113,7 +113,7 @@ def test_another_machine_goes_back_to_each_moment_that_was_pushed(anywhere: Two)
     assert run_here(anywhere.app, "remotes", "--json", check=0).json["remotes"][0]["points"] == 5
     assert "1 + 5 points" in run_here(anywhere.app, "remotes", check=0).out
     anywhere.lose()
-    assert "5 points of rewind came along" in run_here(anywhere.app, "pull", "latest", check=0).out
+    assert "5 points of rewind pulled too" in run_here(anywhere.app, "pull", "latest", check=0).out
     anywhere.assert_all()
     anywhere.take(1)
     anywhere.assert_all()
@@ -131,7 +131,7 @@ def test_points_on_a_backup_that_import_gave_another_name_come_along(anywhere: T
     run_here(anywhere.app, "push", check=0)
     assert "had everything already" in run_here(anywhere.app, "push", check=0).out and anywhere.points_there() == [2]
     anywhere.lose()
-    assert "2 points of rewind came along" in run_here(anywhere.app, "pull", "moved", check=0).out
+    assert "2 points of rewind pulled too" in run_here(anywhere.app, "pull", "moved", check=0).out
     anywhere.assert_all()
 
 
@@ -143,7 +143,7 @@ def test_a_pull_brings_the_points_that_came_since_and_none_that_were_merged_here
     here = sorted(anywhere.app.backups.glob(".rewind/*/*"))
     for gone in here[2:]:
         gone.unlink()
-    assert "2 points of rewind came along" in run_here(anywhere.app, "pull", "latest", check=0).out
+    assert "2 points of rewind pulled too" in run_here(anywhere.app, "pull", "latest", check=0).out
     anywhere.assert_all()
     thinned(anywhere)
     merged = sorted(anywhere.app.backups.glob(".rewind/*/*"))

@@ -76,7 +76,7 @@ def test_doctor_says_whether_points_are_taken_and_what_a_look_costs(
     with scheduler_lock.on(settings.dir, 0):
         assert found("has not looked for points of rewind yet").level == "note"
         scheduler_lock.looked(settings.dir, clock.now)
-        assert found("takes points of rewind: it looks each 60 s").level == "fine"
+        assert found("takes points of rewind: it looks every 60 s").level == "fine"
         clock.forward(seconds=170)
         assert found("takes points of rewind").level == "fine"
         clock.now += timedelta(seconds=20)

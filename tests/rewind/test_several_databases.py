@@ -443,7 +443,7 @@ def test_a_database_that_comes_or_goes_begins_points_anew_with_a_backup_and_says
         daemon._next_look = 0.0
         daemon._look_for_changes()
     said = capsys.readouterr().err
-    assert said.count("queue is gone since the backup base: points go on from a new backup.") == 1
+    assert said.count("queue is gone since the backup base: points continue from a new backup.") == 1
     assert said.count("A full backup is made now") == 1
     newest = store.own_backups(past.settings)[0]
     assert newest.kind == "scheduled" and "queue" not in [one.name for one in (newest.metadata.databases)]
@@ -490,7 +490,7 @@ def test_points_come_back_from_a_remote_with_all_that_they_have(past: Past, tmp_
     past.app.backups.rename(past.app.folder / "lost")
     past.app.backups.mkdir()
     done = run_here(past.app, "pull", "base", "--remote", "nas", check=0)
-    assert "4 points of rewind came along" in done.out
+    assert "4 points of rewind pulled too" in done.out
     past.assert_all()
 
 

@@ -235,7 +235,7 @@ def test_a_process_that_was_stopped_is_not_waited_for(
     stop = "import os, signal, sys; sys.stdin.read() if {} else 0; os.kill(os.getpid(), signal.SIGSTOP)"
     monkeypatch.setattr(process, "start_module", scripts.in_place_of_a_module(stop.format(where == "waited for")))
     monkeypatch.setattr(child, "STANDSTILL", 2.0)
-    with pytest.raises(BackupError, match=r"loads The dump \(pid \d+\) did nothing for 2 seconds: ended"):
+    with pytest.raises(BackupError, match=r"loads The dump \(pid \d+\) did nothing for 2 seconds, and was ended"):
         load_dump(io.BytesIO(b"BEGIN; COMMIT;" * 100_000), tmp_path / "new.db")
     assert list(tmp_path.iterdir()) == []
 

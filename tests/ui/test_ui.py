@@ -123,7 +123,7 @@ def at(app: SmallApp, place: str, play: Play, settings: Settings | None = None, 
         window = BackupApp(settings or app.settings, place=place)
         async with window.run_test(size=size) as pilot:
             person = Person(pilot, window)
-            await person.until(lambda: window.world)
+            await person.until(lambda: window.state)
             await play(person)
 
     asyncio.run(run())
@@ -254,7 +254,7 @@ def test_the_overview_says_what_the_status_says(app: SmallApp) -> None:
     async def play(person: Person) -> None:
         await person.until_it_says(f"✓ {status(app.settings).sentence}")
         assert "✓ SAFE" in person.reads()
-        for line in render.status(app.settings, person.window.world.report.status):
+        for line in render.status(app.settings, person.window.state.report.status):
             assert in_full(line) in person.reads()
         assert f"  proven     one, {app.settings.local(NOON.now()):%Y-%m-%d}" in person.reads()
 
@@ -667,7 +667,7 @@ def heard(event, arguments):
 async def main():
     window = BackupApp(settings, place=sys.argv[2])
     async with window.run_test() as pilot:
-        while window.world is None:
+        while window.state is None:
             await pilot.pause(0.01)
         for place in ("overview", "backups", "history"):
             window.action_go(place)

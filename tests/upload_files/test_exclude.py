@@ -126,7 +126,7 @@ BAD = (
     ("*", "every upload"),
     ("**", "every upload"),
     ("/*; *.tmp", "every upload"),
-    ("[z-a]", "no pattern"),
+    ("[z-a]", "not a pattern"),
     ("../data", "leads out"),
     ("*a*a*a*b", "too many stars"),
 )

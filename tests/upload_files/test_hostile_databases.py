@@ -119,7 +119,7 @@ def test_a_fifo_beside_the_database_is_named(app: SmallApp) -> None:
     for command in (["backup", "next"], ["restore", "good", "--dry-run"]):
         done = app.command(*command)
         assert done.code == ExitCode.SOURCE_UNREADABLE
-        assert f"{app.database}-journal is no plain file" in done.err
+        assert f"{app.database}-journal is not a plain file" in done.err
     for command in (["status"], ["doctor"]):
         app.command(*command)
 

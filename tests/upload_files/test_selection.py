@@ -1,4 +1,4 @@
-"""Entries in the uploads folder that are no uploads: the database, by whatever path, and the backups."""
+"""Entries in the uploads folder that are not uploads: the database, by whatever path, and the backups."""
 
 from __future__ import annotations
 

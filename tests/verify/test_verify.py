@@ -184,7 +184,7 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a file that became a link": (become_a_link, "uploads/1/letter.txt is missing"),
     "a link that became a folder": (become_a_folder, "a folder or a link below uploads"),
     "a fifo": (lambda backup: os.mkfifo(backup / "uploads" / "pipe"), "a folder or a link below uploads"),
-    "uploads that became a link": (link_to_all_uploads, "uploads is no folder"),
+    "uploads that became a link": (link_to_all_uploads, "uploads is not a folder"),
 }
 
 

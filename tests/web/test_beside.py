@@ -102,7 +102,7 @@ def test_where_no_copy_can_be_the_form_comes_back_as_it_was_filled_in(
     for place, why in (
         (str(full), "is not empty"),
         (str(link), "is a link"),
-        (str(file), "is no folder"),
+        (str(file), "is not a folder"),
         (str(app.uploads / "new"), "in live data"),
         (str(app.database.parent / "new"), "in live data"),
         (str(app.backups / "new"), "in the backups folder"),

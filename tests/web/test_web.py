@@ -833,7 +833,7 @@ def test_schedule_and_retention_show_what_an_edit_brings_before_it_is_saved(app:
     before = load_settings(app.folder)
     assert before.keep_last != 3
     asked = owner.post("/schedule", **form, **rules)
-    if "That is meant to be so" in asked.words:
+    if "I agree" in asked.words:
         assert load_settings(app.folder).keep_last == before.keep_last
         asked = owner.post("/schedule", **form, **rules, agreed="1")
     assert "Saved in backup.toml" in asked.words

@@ -35,7 +35,7 @@ def identities(text: str, where: str) -> list[bytes]:
     keys = [_decoded(word, _SECRET) for word in _words(text)]
     if not keys or None in keys:
         raise Refused(
-            f"{where} holds something that is no secret key of age.",
+            f"{where} holds something that is not a secret key of age.",
             hint="It is a file that `age-keygen` wrote, with lines AGE-SECRET-KEY-1…; without a passphrase of its own.",
         )
     return [key for key in keys if key]

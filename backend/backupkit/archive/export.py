@@ -122,11 +122,11 @@ def _text_of(file: Path) -> str:
 
 
 def check_suffix(name: str, closing: Recipients) -> None:
-    """Raise `Refused` if the suffix is no archive format, or says encrypted without recipients, or the reverse."""
+    """Raise `Refused` if the suffix is not an archive format, or says encrypted without recipients, or the reverse."""
     if not name.removesuffix(encryption.SUFFIX).endswith(_SUFFIXES):
         raise Refused(
             f"The name {name} does not say which kind of archive to write.",
-            hint=f"End it in {', '.join(_SUFFIXES)}, with {encryption.SUFFIX} behind it where it is to be encrypted.",
+            hint=f"End it in {', '.join(_SUFFIXES)}, followed by {encryption.SUFFIX} to encrypt it.",
         )
     if name.endswith(encryption.SUFFIX) and not closing:
         raise Refused(
@@ -226,7 +226,7 @@ def _plain(raw: _ProgressReader, keys: Identities) -> BinaryIO:
     if start.startswith(encryption.MAGIC):
         return compression.decompressing(encryption.decrypting(cast(BinaryIO, buffered), keys, raw.name))
     if raw.name.endswith(encryption.SUFFIX):
-        raise Damaged(f"{raw.name} is no age file.", hint=_UNTRUSTED)
+        raise Damaged(f"{raw.name} is not an age file.", hint=_UNTRUSTED)
     return compression.decompressing(cast(BinaryIO, buffered))
 
 

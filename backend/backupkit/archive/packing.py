@@ -356,7 +356,7 @@ class _Unpacking:
         there = self.parents.look(first) if root == self.root and "/" in first and "/" in path else None
         if there is None or there.form != "file":
             raise _refused(
-                f"{printable(path)} is a hard link to {printable(member.target)}, which is no upload before it"
+                f"{printable(path)} is a hard link to {printable(member.target)}, which is not an upload before it"
             )
         with closing(tree.Parents.in_ours(self.draft)) as parents, parents.of(first) as (before, known):
             with disk.Opened(known, os.O_RDONLY | os.O_NOFOLLOW, before) as file:

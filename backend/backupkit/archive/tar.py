@@ -258,7 +258,7 @@ def _path(raw: bytes) -> str:
     path = _text(raw)
     plain = path.removeprefix("./").rstrip("/")
     if not plain or path.startswith("/") or "\0" in path or {"", ".", ".."} & set(plain.split("/")):
-        raise _refused(f"{printable(path) or 'an empty name'} is no path below one folder")
+        raise _refused(f"{printable(path) or 'an empty name'} is not a path below one folder")
     return plain
 
 
@@ -266,14 +266,14 @@ def _sized(extra: dict[str, bytes], key: str, plain: bytes) -> int:
     if key not in extra:
         return _number(plain, key)
     if not re.fullmatch(rb"[0-9]{1,18}", extra[key]):
-        raise _refused(f"a {key} is no number")
+        raise _refused(f"a {key} is not a number")
     return int(extra[key])
 
 
 def _owner(extra: dict[str, bytes], key: str, plain: bytes) -> int:
     if (number := _sized(extra, key, plain)) < 2**32 - 1:  # 2**32 - 1 tells chown to change nothing
         return number
-    raise _refused(f"a {key} is no owner")
+    raise _refused(f"a {key} is not an owner")
 
 
 def _changed(extra: dict[str, bytes], block: bytes) -> int:
@@ -283,7 +283,7 @@ def _changed(extra: dict[str, bytes], block: bytes) -> int:
         return seconds * 10**9
     found = re.fullmatch(rb"(-?)([0-9]{1,11})(?:\.([0-9]{1,30}))?", extra["mtime"])
     if not found:
-        raise _refused("a time is no number")
+        raise _refused("a time is not a number")
     amount = int(found[2]) * 10**9 + int((found[3] or b"").ljust(9, b"0")[:9])
     return -amount if found[1] else amount
 
@@ -293,11 +293,11 @@ def _number(raw: bytes, what: str, signed: bool = False) -> int:
     if raw[0] & 0x80:
         number = int.from_bytes(raw, "big", signed=True) if raw[0] == 0xFF else int.from_bytes(raw[1:], "big")
         if (number < 0 and not signed) or abs(number) >= 10**_DIGITS or raw[0] not in (0x80, 0xFF):
-            raise _refused(f"a {what} is no number")
+            raise _refused(f"a {what} is not a number")
         return number
     digits = raw.strip(b" \0")
     if digits.strip(b"01234567"):
-        raise _refused(f"a {what} is no number")
+        raise _refused(f"a {what} is not a number")
     return int(digits or b"0", 8)
 
 

@@ -191,7 +191,7 @@ def _require_backup_file(config: SingleFileConfig, path: Path) -> Path:
     if config.database.exists() and os.path.samefile(found, config.database):
         raise Refused(f"{found} is the live database itself.", hint="list_backups() tells which backups there are.")
     if unfinished := [one for one in database.sidecars(found) if one.exists() and one.stat().st_size]:
-        raise Damaged(f"{found} is no backup but a database in use: {unfinished[0]} belongs to it.")
+        raise Damaged(f"{found} is not a backup but a database in use: {unfinished[0]} belongs to it.")
     return found
 
 

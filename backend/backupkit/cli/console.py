@@ -120,7 +120,7 @@ def ask_secret(question: str, twice: bool = False) -> str:
 
     if not at_any_terminal():
         raise Refused(
-            f"{question}: there is no terminal to ask at.",
+            f"{question}: there is no terminal to ask on.",
             hint="Set BACKUP_EXPORT_PASSPHRASE_FILE, or BACKUP_EXPORT_PASSPHRASE.",
         )
     if _showing:
@@ -131,11 +131,11 @@ def ask_secret(question: str, twice: bool = False) -> str:
         _showing.start()
     if answer and answer == again:
         return answer
-    raise Refused("Nothing was typed, or not twice the same; nothing was changed.", hint="Try again.")
+    raise Refused("Nothing was typed, or the two entries differ; nothing was changed.", hint="Try again.")
 
 
 def at_any_terminal() -> bool:
-    """Return whether there is a terminal to ask at, even if stdin is not one."""
+    """Return whether there is a terminal to ask on, even if stdin is not one."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:

@@ -75,7 +75,7 @@ def _refuse_repeated(ctx: typer.Context, typed: list[Any]) -> None:
     single = [one for one in typed if one.param_type_name == "option" and not one.is_flag and not one.multiple]
     repeated = next((one for place, one in enumerate(single) if one in single[:place]), None)
     if repeated and not ctx.resilient_parsing:
-        ctx.fail(f"Option '{max(repeated.opts, key=len)}' was typed twice, and takes one value.")
+        ctx.fail(f"Option '{max(repeated.opts, key=len)}' was typed twice, but takes one value.")
 
 
 def _no_type(ctx: typer.Context) -> None:

@@ -45,7 +45,7 @@ ExpectLoss = Annotated[
     typer.Option(
         "--expect-loss",
         metavar="TABLE",
-        help="A table of which the migrations may lose data; may be given several times.",
+        help="A table that may lose data in the migrations; may be given several times.",
     ),
 ]
 RemoteName = Annotated[str | None, typer.Option("--remote", help="The name of a remote in the settings.")]

@@ -9,9 +9,9 @@ _HINT = "Add --yes to go ahead, or --dry-run to see the plan."
 
 
 def require_person(answered: bool, hint: str = _HINT) -> None:
-    """Raise `Refused` if the question is not answered yet and there is no terminal to ask at."""
+    """Raise `Refused` if the question is not answered yet and there is no terminal to ask on."""
     if not answered and not at_terminal():
-        raise Refused("There is no terminal to ask at; nothing was changed.", hint)
+        raise Refused("There is no terminal to ask on; nothing was changed.", hint)
 
 
 def require_yes(question: str, answered: bool, hint: str = _HINT) -> None:

@@ -530,7 +530,7 @@ def pulled(deployment: Deployment, done: Pulled) -> Iterator[str]:
     else:
         yield f"{backup.name} is here already ({size}); nothing was pulled."
     if done.points:
-        yield f"  {counted(done.points, 'point')} of rewind came along: {deployment.tool('rewind')}"
+        yield f"  {counted(done.points, 'point')} of rewind pulled too: {deployment.tool('rewind')}"
     yield f"  on disk in {backup.path}; put it back: {deployment.tool(f'restore {backup.name}')}"
 
 
@@ -849,8 +849,7 @@ def policy(wanted: Policy) -> Iterator[str]:
 
 
 def _routine_rules(wanted: Policy) -> Iterator[str]:
-    periods = (("day", wanted.daily), ("week", wanted.weekly), ("month", wanted.monthly), ("year", wanted.yearly))
-    each = [counted(number, period) for period, number in periods if number]
+    each = [counted(number, period) for period, number in wanted.periods]
     if wanted.last:
         yield f"Of those made automatically, the last {wanted.last:,}."
     if each:

@@ -64,6 +64,11 @@ def of_tree(settings: Settings, name: str | None) -> Settings:
     return place
 
 
+def open_for(work: str, dry_run: bool) -> Settings:
+    """Return the settings for the command named `work`: to read only, if it is a dry run."""
+    return open_to_read() if dry_run else open_to_write(work)
+
+
 def open_to_write(work: str = "") -> Settings:
     """Return the settings after finishing an interrupted restore; `work` names the command whose end to report."""
     settings = load()

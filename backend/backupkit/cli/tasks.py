@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from msgspec import Struct
@@ -129,7 +129,7 @@ def putting_back(settings: Settings, title: str, plan: RestorePlan, clock: Clock
     return Task(
         title,
         lambda emit: restore_backup(settings, plan, emit, clock),
-        lambda done: [*render.put_back(settings.deployment, done), *(f"Warning: {text}" for text in done.warnings)],
+        lambda done: [*render.put_back(settings.deployment, done), *_warnings(done.warnings)],
         steps_to_finish=_NOT_CANCELLABLE,
     )
 
@@ -139,7 +139,7 @@ def bringing_back(settings: Settings, title: str, plan: RescuePlan, clock: Clock
     return Task(
         title,
         lambda emit: rescue_rows(settings, plan, emit, clock),
-        lambda done: [*row_text.rescued(done), *(f"Warning: {text}" for text in done.warnings)],
+        lambda done: [*row_text.rescued(done), *_warnings(done.warnings)],
         steps_to_finish=_NOT_CANCELLABLE,
     )
 
@@ -184,10 +184,14 @@ def laying_out(settings: Settings, wanted: CopyRequest, shown: Layout, clock: Cl
     return Task(
         f"Laying {shown.backup.name} out in {shown.target}",
         act,
-        lambda done: [*(f"Warning: {text}" for text in done.warnings), *render.laid_out(done)],
+        lambda done: [*_warnings(done.warnings), *render.laid_out(done)],
     )
 
 
 def result_lines(settings: Settings, done: Restored) -> list[str]:
     """Return the lines for what was restored, how it was checked, the next commands, and the warnings."""
-    return [*render.restored(settings.deployment, done), *(f"Warning: {text}" for text in done.warnings)]
+    return [*render.restored(settings.deployment, done), *_warnings(done.warnings)]
+
+
+def _warnings(found: Iterable[str]) -> Iterator[str]:
+    return (f"Warning: {text}" for text in found)

@@ -166,7 +166,7 @@ def require_program(value: tuple[str, ...], _: Earlier) -> tuple[str, ...]:
 
 def require_variables(value: tuple[str, ...], _: Earlier) -> tuple[str, ...]:
     if wrong := [one for one in value if not re.match(r"[A-Za-z_][A-Za-z0-9_]*(=|$)", one)]:
-        _fail(f"holds {wrong[0]!r}, which is no variable")
+        _fail(f"holds {wrong[0]!r}, which is not a variable")
     return value
 
 
@@ -204,7 +204,7 @@ def require_some_uploads(value: tuple[str, ...], earlier: Earlier) -> tuple[str,
 
 def require_file_names(value: tuple[str, ...], _: Earlier) -> tuple[str, ...]:
     if wrong := [one for one in value if one in ("", ".", "..") or "/" in one or "\0" in one]:
-        _fail(f"holds {wrong[0]!r}, which is no name of a file")
+        _fail(f"holds {wrong[0]!r}, which is not a name of a file")
     return value
 
 
@@ -252,7 +252,7 @@ def path_of(database: object, folder: Path) -> object:
 def absolute_path(folder: Path, path: Path) -> Path:
     """Return the path as seen from the folder; `~` is the home. Raise `ValueError` if it is none."""
     if "\0" in str(path):
-        _fail("is no path")
+        _fail("is not a path")
     try:
         return Path(os.path.abspath(folder / path.expanduser()))
     except RuntimeError:

@@ -96,7 +96,7 @@ def _edited(folder: Path, before: str, name: str, text: str) -> str:
 
 
 def unset_value(folder: Path, contained: bool, key: str) -> Changed:
-    """Remove the setting from the file; a setting that is not in it is no error."""
+    """Remove the setting from the file; a setting that is not in it is not an error."""
     name = known_name(key)
     before = read_text(folder)
     if name not in parse_file(folder, before):

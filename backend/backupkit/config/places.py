@@ -37,13 +37,13 @@ def tables(value: object, kind: type[AnyTable]) -> dict[str, AnyTable]:
         try:
             value = json.loads(value or "{}")
         except (ValueError, RecursionError):
-            raise ValueError("is no JSON") from None
+            raise ValueError("is not JSON") from None
     if not isinstance(value, dict):
-        raise ValueError("is no table of tables")
+        raise ValueError("is not a table of tables")
     for name in value:
         if not NAME.fullmatch(name):
             raise ValueError(
-                f"holds {printable(name)}, which is no name: a lower-case letter, then letters, digits, - or _"
+                f"holds {printable(name)}, which is not a name: a lower-case letter, then letters, digits, - or _"
             )
         if name in (MAIN_DATABASE, UPLOADS_FOLDER):
             raise ValueError(f"holds {name}, which is the name of what the setting {name} names")

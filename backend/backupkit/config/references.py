@@ -20,7 +20,7 @@ def paths_by_column(value: object) -> dict[str, tuple[str, ...]]:
     if isinstance(value, str):
         value = _from_json(value) if value.strip() else {}
     if not isinstance(value, dict):
-        raise ValueError("is no table of columns")
+        raise ValueError("is not a table of columns")
     return {column: _paths(column, paths) for column, paths in _flat(value, "")}
 
 
@@ -28,7 +28,7 @@ def _from_json(text: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError("is no JSON") from None
+        raise ValueError("is not JSON") from None
 
 
 def _flat(value: dict[str, object], above: str) -> Iterator[tuple[str, object]]:

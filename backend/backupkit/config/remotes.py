@@ -7,9 +7,11 @@ the file that holds it. That file is read only when the remote is used, so that 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
 from backupkit.config.secrets import IN_FILE, Secret, scrubbed
 from backupkit.config.table import CheckedTable, Earlier, Invalid, fields, setting
@@ -53,7 +55,7 @@ def _only_password(value: str | None, earlier: Earlier) -> str | None:
 def _require_address(url: Place, _: Earlier) -> Place:
     text = url.get_secret_value()
     if not text or text.startswith("-") or not text.isprintable():
-        raise ValueError("is no address")
+        raise ValueError("is not an address")
     return url
 
 
@@ -65,7 +67,7 @@ def _require_name(text: str, _: Earlier) -> str:
 
 def _require_own_branch(branch: str, _: Earlier) -> str:
     if not _BRANCH.fullmatch(branch):
-        raise ValueError("is no name for a branch")
+        raise ValueError("is not a name for a branch")
     if branch in _CODE_BRANCHES:
         raise ValueError("is a usual branch for code; backups need a branch of their own")
     return branch
@@ -107,7 +109,7 @@ class RemoteTable(CheckedTable):
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it would survive a fire here: as the table says, or as its type suggests."""
+        """Whether it is in another place: as the table says, or as its type suggests."""
         return self._is_elsewhere_by_type() if self.offsite is None else self.offsite
 
     @property
@@ -127,12 +129,6 @@ class RemoteTable(CheckedTable):
         return ""
 
     @property
-    def has_policy(self) -> bool:
-        """Whether the table has retention rules of its own."""
-        counts = (self.keep_last, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly)
-        return any(counts) or bool(self.keep_within)
-
-    @property
     def newest_only(self) -> int:
         """The number of newest backups that the remote takes; 0: any number."""
         return 0
@@ -141,6 +137,14 @@ class RemoteTable(CheckedTable):
     def holds_uploads(self) -> bool:
         """Whether the remote gets the uploads too."""
         return True
+
+    def limited_to(self, seconds: float) -> Self:
+        """Return a copy of the table, with the remote's program ended after `seconds` at the latest."""
+        return self
+
+    def local_folder(self, app_dir: Path) -> Path | None:
+        """Return the folder of this machine that holds the copies; None if it may be anywhere."""
+        return None
 
     def _is_elsewhere_by_type(self) -> bool:
         return True
@@ -155,6 +159,9 @@ class FolderTable(RemoteTable):
     @property
     def place(self) -> str:
         return self.path
+
+    def local_folder(self, app_dir: Path) -> Path:
+        return Path(os.path.abspath(app_dir / os.path.expanduser(self.path)))
 
     def _is_elsewhere_by_type(self) -> bool:
         return False
@@ -180,6 +187,9 @@ class ResticTable(RemoteTable):
     @property
     def way_in(self) -> str:
         return _ACCESS_NEEDS.get(self.repository.get_secret_value().partition(":")[0], "")
+
+    def limited_to(self, seconds: float) -> Self:
+        return self.replaced(stall=min(self.stall, seconds))
 
     def _is_elsewhere_by_type(self) -> bool:
         return bool(re.match("[a-z0-9]{2,}:", self.repository.get_secret_value()))
@@ -222,6 +232,9 @@ class GitTable(RemoteTable):
     def holds_uploads(self) -> bool:
         return "uploads" in self.include
 
+    def limited_to(self, seconds: float) -> Self:
+        return self.replaced(timeout=min(self.timeout, seconds))
+
     def _is_elsewhere_by_type(self) -> bool:
         return not re.match(r"[./~]|file:", self.url.get_secret_value())
 
@@ -238,7 +251,7 @@ def remote_tables(value: object, environment: Mapping[str, str]) -> dict[str, Ta
     if isinstance(value, str):
         value = _from_json(value)
     if not isinstance(value, dict):
-        raise ValueError("is no table of remotes")
+        raise ValueError("is not a table of remotes")
     return {name: _table(name, one, environment) for name, one in value.items()}
 
 
@@ -267,14 +280,14 @@ def _from_json(text: str) -> object:
     try:
         return json.loads(text) if text else {}
     except (ValueError, RecursionError):
-        raise ValueError("is no JSON") from None
+        raise ValueError("is not JSON") from None
 
 
 def _table(name: object, raw: object, environment: Mapping[str, str]) -> Table:
     if isinstance(raw, Table):
         return raw
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(f"{printable(str(name))} is no name of a remote; use small letters, digits, _ and -")
+        raise ValueError(f"{printable(str(name))} is not a name of a remote; use small letters, digits, _ and -")
     kind = TABLE_TYPES.get(str(raw.get("type"))) if isinstance(raw, dict) else None
     if kind is None or not isinstance(raw, dict):
         raise ValueError(f"{name} has no type; set it to one of: {', '.join(TABLE_TYPES)}")

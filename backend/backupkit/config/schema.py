@@ -94,7 +94,7 @@ def _table(kind: type[CheckedTable]) -> dict[str, Any]:
 
 
 def default_in_words(name: str) -> str:
-    """Return where the default comes from, for a setting whose default is no fixed value; else empty."""
+    """Return where the default comes from, for a setting whose default is not a fixed value; else empty."""
     return _DEFAULT_IN_WORDS.get(name, "")
 
 

@@ -577,7 +577,7 @@ def load_settings(app_dir: Path, **overrides: object) -> Settings:
 
 
 def database_as_given(folder: Path) -> Path:
-    """Return the database's path as it is set, its links not followed; the default, if what is set is no path."""
+    """Return the database's path as it is set, its links not followed; the default, if what is set is not a path."""
     variables = _variables_upper_case()
     raw = variables.get(_variable("database"), read_file(folder).get("database", ""))
     try:
@@ -623,7 +623,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def parse_file(folder: Path, text: str) -> dict[str, Any]:
-    """Return what that text says as `backup.toml`; raise `Refused`, which names the line that is no TOML."""
+    """Return what that text says as `backup.toml`; raise `Refused`, which names the line that is not TOML."""
     path = folder / SETTINGS_FILE
     try:
         return tomllib.loads(text)

@@ -120,7 +120,9 @@ class Child:
             raise self._stuck_error() from error
 
     def _stuck_error(self) -> BackupError:
-        message = f"The process that {self._what} (pid {self.pid}) did nothing for {STANDSTILL:.0f} seconds: ended."
+        message = (
+            f"The process that {self._what} (pid {self.pid}) did nothing for {STANDSTILL:.0f} seconds, and was ended."
+        )
         return BackupError(message, "Somebody stopped it, or a disk does not answer. Try again.")
 
     def _wait(self, pipe: int, event: int) -> None:

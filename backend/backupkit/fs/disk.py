@@ -104,7 +104,7 @@ def read_plain(path: Path, most: int) -> bytes:
 
 def _require_plain(facts: os.stat_result, path: Path, most: int) -> None:
     if not stat.S_ISREG(facts.st_mode):
-        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        raise OSError(errno.EINVAL, "it is not a plain file", str(path))
     if facts.st_size > most:
         raise OSError(errno.EFBIG, f"it has {facts.st_size} bytes, more than the limit of {most}", str(path))
 
@@ -263,7 +263,7 @@ def publish(draft: Path, final: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove the file; a missing file is no error."""
+    """Remove the file; a missing file is not an error."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
         sync_folder(path.parent)
@@ -371,7 +371,7 @@ def same_open(left: int, right: int, check: Callable[[int], None] = lambda _coun
 
 
 def hash_file(path: str | Path, check: Callable[[int], None] = lambda _count: None) -> str:
-    """Return the SHA-256 of a file that is no symlink. Never of a live database: closing it drops SQLite's locks."""
+    """Return the SHA-256 of a file that is not a symlink. Never of a live database: closing it drops SQLite's locks."""
     with Opened(path, _FILE) as handle:
         return hash_contents(handle, check)
 

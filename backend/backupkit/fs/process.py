@@ -190,7 +190,7 @@ def become(uid: int, gid: int) -> None:
     Raise `PermissionError` in a container that may not change users.
     """
     entry, home_of_root = _entry(uid), _entry(0)
-    if gid == 0:  # `chown USER` leaves root's group on a folder; it is no user's own
+    if gid == 0:  # `chown USER` leaves root's group on a folder; it belongs to no user
         gid = entry.pw_gid if entry else uid
     os.setgroups(os.getgrouplist(entry.pw_name, gid) if entry else [gid])
     os.setgid(gid)

@@ -166,7 +166,7 @@ def _open_trusted(name: str, within: int, shown: Path) -> Iterator[int]:
     try:
         handle = descriptors.open_folder(name, within)
     except NotADirectoryError as error:
-        raise _not_trusted(shown, "it is no folder") from error
+        raise _not_trusted(shown, "it is not a folder") from error
     try:
         if why := descriptors.why_not_ours(handle):
             raise _not_trusted(shown, why)

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -42,6 +43,11 @@ class Entry(NamedTuple):
     def key(self) -> tuple[str, ...]:
         """The sort key of the walk."""
         return tuple(self.path.split("/"))
+
+    @property
+    def changed_at(self) -> datetime:
+        """When it was last changed; the nearest time that can be shown, where the file system says an absurd one."""
+        return datetime.fromtimestamp(max(0, min(self.facts.st_mtime, 2**33)), UTC)
 
 
 def entry_of(path: str, facts: os.stat_result) -> Entry:

@@ -49,7 +49,7 @@ def cascades(sealed: Path) -> set[str]:
 
 
 def losses(before: Fillings, after: Fillings) -> tuple[Loss, ...]:
-    """Return what was there before and is missing now. A renamed table or column with the same content is no loss."""
+    """Return what was there before and is missing now. Renaming a table or column loses nothing."""
     new = {name: filled for name, filled in after.items() if name not in before}
     found = []
     for name, was in before.items():

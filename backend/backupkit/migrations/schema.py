@@ -190,7 +190,7 @@ def _not_a_target(settings: Settings, target: str, refusal: str) -> Refused:
             hint=f"`undo` takes the last migration back; or type: {command}",
         )
     return Refused(
-        f"{target!r} is no revision to migrate to: {refusal.rstrip('.')}.",
+        f"{target!r} is not a revision to migrate to: {refusal.rstrip('.')}.",
         hint=f"These are known: {settings.deployment.alembic('history')}",
     )
 

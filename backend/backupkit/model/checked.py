@@ -23,7 +23,7 @@ _LIMIT = re.compile(r"Expected `(?P<wanted>int|float)` (?P<sign>[<>]=?) (?P<limi
 _LENGTH = re.compile(r"Expected `(?P<wanted>\w+)` of length (?P<sign>[<>]=? )?(?P<limit>\d+).*")
 _OTHERS = (
     ("Invalid enum value", "is none of the values that are allowed"),
-    ("Invalid RFC3339 encoded datetime", "is no date and time as in ISO 8601"),
+    ("Invalid RFC3339 encoded datetime", "is not a date and time as in ISO 8601"),
     ("Expected `datetime` with a timezone component", "is a time without its offset from UTC"),
     ("Expected `str` matching regex", "is not of the form that it must have"),
     ("Number out of range", "is out of range"),

@@ -45,7 +45,7 @@ def at(text: str, now: datetime, zone: ZoneInfo) -> datetime:
     try:
         given = datetime.fromisoformat(text)
     except ValueError:
-        raise Refused(f"{text!r} is no time.", hint="Say 36h, 7d or 2w, or a date like 2026-11-21.") from None
+        raise Refused(f"{text!r} is not a time.", hint="Say 36h, 7d or 2w, or a date like 2026-11-21.") from None
     return given if given.tzinfo else given.replace(tzinfo=zone)
 
 

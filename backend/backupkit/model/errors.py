@@ -153,7 +153,7 @@ def _foreign_path(path: str) -> str:
 
 
 def explained(error: BaseException) -> BackupError | None:
-    """Return the exception as one of our errors; None for a bug, and for what is no error, such as Ctrl-C."""
+    """Return the exception as one of our errors; None for a bug, and for what is not an error, such as Ctrl-C."""
     if isinstance(error, BackupError):
         return error
     if isinstance(error, OSError):

@@ -19,7 +19,7 @@ class Patterns:
     """A list of patterns; a line that is a path as it stands matches that path too, and all below it."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        """Raise `Refused` for a line that is no pattern, or leads out of the tree."""
+        """Raise `Refused` for a line that is not a pattern, or leads out of the tree."""
         self._lines = tuple(lines)
         self._each = tuple(_parsed(line) for line in self._lines)
         self._all = _spec(self._lines)
@@ -69,7 +69,7 @@ def _parsed(line: str) -> GitIgnoreSpec:
         return _spec((line.removeprefix("!"),))
     except (ValueError, re.error) as error:
         raise Refused(
-            f"{printable(line)!r} is no pattern.", hint="Patterns are as in .gitignore: *.pdf, /2024/."
+            f"{printable(line)!r} is not a pattern.", hint="Patterns are as in .gitignore: *.pdf, /2024/."
         ) from error
 
 

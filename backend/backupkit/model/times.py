@@ -17,7 +17,7 @@ _DAYS = {"today": 0, "yesterday": 1}
 def moment(text: str, now: datetime, zone: ZoneInfo) -> tuple[datetime, str]:
     """Return the time, and a remark for the user if the clock shows it twice or not at all; else an empty remark.
 
-    Raise `Refused` for what is no time. A time in the future is not refused.
+    Raise `Refused` for what is not a time. A time in the future is not refused.
     """
     words = " ".join(text.lower().split())
     if words == "now":
@@ -64,7 +64,7 @@ def _before(now: datetime, seconds: int, text: str) -> datetime:
 
 def _no_time(text: str) -> Refused:
     return Refused(
-        f"{text!r} is no time.",
+        f"{text!r} is not a time.",
         hint='Say "14:32", "yesterday 18:00", "10 minutes ago", "2026-11-21 14:32", or 36h, 7d or 2w ago.',
     )
 

@@ -461,14 +461,14 @@ def _rewind(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield Finding("note", "The scheduler has not looked for points of rewind yet; it needs a whole backup first.")
     elif now - looked > timedelta(seconds=3 * interval):
         ago = span((now - looked).total_seconds())
-        text = f"The scheduler last looked for points of rewind {ago} ago, and should each {interval:g} s."
+        text = f"The scheduler last looked for points of rewind {ago} ago. It should look every {interval:g} s."
         yield Finding("warning", text, "the scheduler's log says why")
     else:
-        yield Finding("fine", f"The scheduler takes points of rewind: it looks each {interval:g} s.")
+        yield Finding("fine", f"The scheduler takes points of rewind: it looks every {interval:g} s.")
     if newest and interval > settings.rewind_interval:
         takes = f"{interval * take.SHARE:.1f} s of processor"
         text = f"A point takes {takes}: too long for rewind_interval, {settings.rewind_interval:g} s"
-        yield Finding("note", f"{text}. So the scheduler looks each {interval:g} s.")
+        yield Finding("note", f"{text}. So the scheduler looks every {interval:g} s.")
 
 
 def _scheduler_start(settings: Settings) -> str:

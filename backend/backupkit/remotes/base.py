@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, assert_never, runtime_checkable
 
 from msgspec import Struct
 
-from backupkit.config.remotes import FolderTable, GitTable
+from backupkit.config.remotes import FolderTable, GitTable, ResticTable
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.documents import Document
@@ -80,7 +80,7 @@ class Remote(Protocol):
     reads_copies: bool
     """Whether `verify` reads the files of the copies: if not, only a fetch finds what is wrong with them."""
     is_history: bool
-    """Whether the order of pushes stays to be seen there: then the oldest is pushed first, else the newest."""
+    """Whether the remote shows the order of pushes: then the oldest is pushed first, else the newest."""
 
     def check(self) -> None:
         """Raise unless the remote can be reached and used; the error's hint says what to do."""
@@ -168,9 +168,11 @@ def open_remote(settings: Settings, name: str) -> Remote:
         from backupkit.remotes.git.remote import GitRemote
 
         return GitRemote(settings, name, table)
-    from backupkit.remotes.restic import ResticRemote
+    if isinstance(table, ResticTable):
+        from backupkit.remotes.restic import ResticRemote
 
-    return ResticRemote(settings, name, table)
+        return ResticRemote(settings, name, table)
+    assert_never(table)
 
 
 def retry_while_away(

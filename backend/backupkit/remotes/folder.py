@@ -44,7 +44,7 @@ class FolderRemote:
     def __init__(self, settings: Settings, name: str, table: FolderTable) -> None:
         self.name = name
         self._settings = settings
-        self._path = Path(os.path.abspath(settings.app_dir / os.path.expanduser(table.path)))
+        self._path = table.local_folder(settings.app_dir)
         self._has_told = False
 
     def check(self) -> None:

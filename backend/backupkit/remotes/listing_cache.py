@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +16,6 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from backupkit.config.remotes import FolderTable
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, own_folder
 from backupkit.model import documents
@@ -152,12 +150,9 @@ def one_at_a_time(backups: Path, remote: str, command: str, timeout: float, emit
 
 
 def _is_on_another_disk(settings: Settings, remote: str) -> bool:
-    table = settings.remotes[remote]
-    if not isinstance(table, FolderTable):
-        return False
+    folder = settings.remotes[remote].local_folder(settings.app_dir)
     try:
-        there = os.stat(settings.app_dir / os.path.expanduser(table.path))
-        return there.st_dev != os.stat(settings.dir).st_dev
+        return folder is not None and folder.stat().st_dev != settings.dir.stat().st_dev
     except OSError:
         return False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from threading import Thread
 
-from backupkit.config.remotes import GitTable, ResticTable, Table
+from backupkit.config.remotes import ResticTable
 from backupkit.config.settings import Settings
 from backupkit.model.errors import BackupError, RemoteAway, explained
 from backupkit.remotes.base import open_remote
@@ -19,7 +19,7 @@ def try_remotes(settings: Settings, seconds: float = SECONDS) -> _Answers:
 
     A folder on a dead server can block without end: its thread is left running, and ends with the process.
     """
-    tables = {name: _with_time_limit(table, seconds / 2) for name, table in settings.remotes.items()}
+    tables = {name: table.limited_to(seconds / 2) for name, table in settings.remotes.items()}
     limited = settings.replaced(remotes=tables)
     answers: _Answers = {}
     threads = [Thread(target=_ask, args=(limited, name, answers), daemon=True) for name in tables]
@@ -42,15 +42,6 @@ def old_restic(settings: Settings) -> str:
         return ""
     found, needed = (".".join(map(str, one)) for one in (version, restic_program.RECENT))
     return f"restic is {found}: since {needed} its exit code says what is wrong."
-
-
-def _with_time_limit(table: Table, seconds: float) -> Table:
-    """Return the remote's table with its program limited to `seconds`."""
-    if isinstance(table, ResticTable):
-        return table.replaced(stall=min(table.stall, seconds))
-    if isinstance(table, GitTable):
-        return table.replaced(timeout=min(table.timeout, seconds))
-    return table
 
 
 def _ask(settings: Settings, name: str, answers: _Answers) -> None:

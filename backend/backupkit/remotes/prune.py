@@ -11,7 +11,7 @@ from backupkit.model.events import EventListener, Step, Warned, silence
 from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.base import WHOLE, DamagedThere, Tidying, open_remote, retry_while_away
 from backupkit.remotes.pull import list_remote
-from backupkit.remotes.push import as_backups, context_of, policy_of
+from backupkit.remotes.push import as_backups, context_of
 from backupkit.repository import store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules
@@ -28,22 +28,22 @@ def plan_remote_prune(
     Copies that were never in this backups folder stay and do not count, unless `takes_all`.
     """
     open_remote(settings, remote)
-    table = settings.remotes[remote]
-    if not table.has_policy:
+    policy = rules.policy_of_remote(settings.remotes[remote])
+    if not policy.of_routine:
         raise Refused(
             f"The remote {remote} has no rules of its own, and keeps everything.",
             hint=f"Set keep_daily or the like in [remotes.{remote}].",
         )
     here = {one.name: one for one in store.all_backups(settings)}
     found = as_backups(settings, remote, list_remote(settings, remote, emit, clock), here)
-    decision = rules.decide(policy_of(table), found, context_of(settings, remote, found, clock, takes_all))
+    decision = rules.decide(policy, found, context_of(settings, remote, found, clock, takes_all))
     stopped = decision.stopped or _known_doubt(settings, remote)
     stopped = stopped or plan_prune(settings, clock).stopped  # also while the newest backup here is in doubt
     verdicts = tuple(
-        rules.Verdict(one.backup, True, (*one.reasons, "nothing goes now")) if stopped and not one.keep else one
+        rules.Verdict(one.backup, True, (*one.reasons, "nothing is removed now")) if stopped and not one.keep else one
         for one in decision.verdicts
     )
-    return PrunePlan(policy_of(table), verdicts, stopped, settings.prune_limit)
+    return PrunePlan(policy, verdicts, stopped, settings.prune_limit)
 
 
 def prune_remote(

@@ -83,7 +83,7 @@ def pull_backup(
 ) -> Pulled:
     """Fetch a backup from the remote: it appears here complete, checked and on disk, or not at all.
 
-    `latest` is the newest whole one there that is no safety copy; damaged ones, and ones pushed from elsewhere, only
+    `latest` is the newest whole one there that is not a safety copy; damaged ones, and ones pushed from elsewhere, only
     if there is no other. A backup that is here already stays as it is; a damaged one is replaced. `trust` accepts what
     a person must vouch for, as `import` does. Also fetches the rewind points based on the backup that come after the
     last one here. Raises `NoSuchBackup`; `Refused` if another backup here has that name; `Damaged`; `NoSpace`;
@@ -323,7 +323,7 @@ def _refuse_damaged(settings: Settings, draft: Path, found: RemoteBackup, remote
     try:
         metadata = manifest.read_metadata(draft, settings.zone)
     except Damaged as error:
-        what = f"What came from {remote} is no backup: {error.message}"
+        what = f"What came from {remote} is not a backup: {error.message}"
         raise DamagedThere(what, hint, {found.name: error.message}) from error
     sealed = manifest.has_checksums(draft)
     flaws = list(islice(integrity.file_flaws(draft, metadata, integrity.Digests(_ignore)), 1)) if sealed else []

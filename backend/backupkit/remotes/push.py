@@ -17,7 +17,6 @@ from backupkit.config.settings import Settings
 from backupkit.fs import trust
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.durations import parse_span
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, RemoteFailed, explained
 from backupkit.model.events import EventListener, Warned, collecting, silence
 from backupkit.model.names import few
@@ -26,7 +25,7 @@ from backupkit.remotes.base import NOT_COPIED, HoldsPoints, Remote, RemoteBackup
 from backupkit.repository import order, reliable, store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules
-from backupkit.retention.rules import Policy, RetentionContext, Verdict
+from backupkit.retention.rules import RetentionContext, Verdict
 from backupkit.rewind import chain
 
 _APART = "Give each app its own BACKUP_APP_ID, and each machine its own place on the remote."
@@ -105,7 +104,7 @@ def missing(
     absent = [one for one in here if one.metadata and (one.name, one.metadata.created_at) not in held]
     table = settings.remotes[remote]
     absent = _new_enough(absent, there, table.newest_only)
-    if not table.has_policy:
+    if not rules.policy_of_remote(table).of_routine:
         return absent
     by_name = {one.name: one for one in found}
     verdicts = judged(settings, table, remote, there, absent, by_name)
@@ -133,7 +132,7 @@ def judged(
 ) -> tuple[Verdict, ...]:
     """Return a verdict by the remote's own rules for each backup there, and for `more` that may be pushed."""
     found = [*as_backups(settings, remote, there, here), *more]
-    return rules.decide(policy_of(table), found, context_of(settings, remote, found, clock)).verdicts
+    return rules.decide(rules.policy_of_remote(table), found, context_of(settings, remote, found, clock)).verdicts
 
 
 def context_of(
@@ -146,20 +145,6 @@ def context_of(
     now = clock()
     reserved = order.reasons_to_keep(settings, found, now)
     return RetentionContext(app_id=settings.app_id, now=now, zone=settings.zone, reserved=reserved, apart=apart)
-
-
-def policy_of(table: RemoteTable) -> Policy:
-    """Return the retention policy that the table sets."""
-    return Policy(
-        last=table.keep_last,
-        daily=table.keep_daily,
-        weekly=table.keep_weekly,
-        monthly=table.keep_monthly,
-        yearly=table.keep_yearly,
-        within=parse_span(table.keep_within),
-        pre_migration=table.keep_pre_migration,
-        min_good=table.min_keep,
-    )
 
 
 def as_backups(
@@ -307,7 +292,7 @@ def _push_one(remote: Remote, backup: Backup, metadata: Metadata, emit: EventLis
     except (BackupError, OSError) as error:
         if not backup.path.exists():
             raise NoSuchBackup(
-                f"{backup.path} was removed while it was carried to {remote.name}.", hint="`list` shows what is there."
+                f"{backup.path} was removed while it was pushed to {remote.name}.", hint="`list` shows what is there."
             ) from error
         raise
 

@@ -370,15 +370,17 @@ class ResticRemote:
             )
         rotten = list(_ROTTEN.finditer(scrubbed(said, self._table.secrets))) if command == "restore" else []
         if command == "check" or rotten:
-            reason = printable(rotten[-1][0].strip()) if rotten else reason
-            return DamagedThere(
-                f"The remote {self.name} holds something damaged: {reason}.",
-                "`restic check --read-data` there says more. The backups here are not touched by that.",
-                {about: reason},
-            )
+            return self._damaged(printable(rotten[-1][0].strip()) if rotten else reason, about)
         return RemoteFailed(
             f"The remote {self.name} failed: restic {command}: {reason}.",
             hint="The backups here are not touched by that. `remotes` tries again.",
+        )
+
+    def _damaged(self, reason: str, about: str) -> DamagedThere:
+        return DamagedThere(
+            f"The remote {self.name} holds something damaged: {reason}.",
+            "`restic check --read-data` there says more. The backups here are not touched by that.",
+            {about: reason},
         )
 
     def _denied(self, reason: str) -> RemoteFailed:

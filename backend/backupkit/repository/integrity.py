@@ -201,7 +201,7 @@ def _unexpected_entries(folder: Path, trees: Collection[str]) -> Iterator[Flaw]:
         if name not in trees:
             yield Flaw(name, f"{printable(name)} was added after the backup was made")
         elif entry.form != "folder":
-            yield Flaw(name, f"{name} is no folder")
+            yield Flaw(name, f"{name} is not a folder")
 
 
 def _tree_flaws(

@@ -205,7 +205,7 @@ def _open(path: Path, named: Path) -> int:
 
 def _stranger(path: Path) -> BackupError:
     return BackupError(
-        f"{path} is no plain file, and this toolkit keeps one of its own there.",
+        f"{path} is not a plain file, and this toolkit keeps one of its own there.",
         f"Look at it: ls -ld {path}. Then remove it: rm -r {path}",
     )
 

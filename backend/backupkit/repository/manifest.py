@@ -63,7 +63,7 @@ _TRY_ANOTHER = "Try another backup: `list`. What is in this folder can still be 
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)  # one for all: `list` reads many documents
@@ -483,7 +483,7 @@ def _invalid_list(metadata: Metadata) -> str:
     """Return what is invalid in the lists of databases and trees; empty if nothing is."""
     trees, databases = [one.name for one in metadata.trees], metadata.databases
     if wrong := [one for one in trees if not FOLDER.fullmatch(one) or one == MAIN_DATABASE]:
-        return f"trees: {wrong[0]!r} is no name"
+        return f"trees: {wrong[0]!r} is not a name"
     if databases and (databases[0].name, databases[0].database_file) != (MAIN_DATABASE, metadata.database_file):
         return "databases: the first is another than database_file"
     for one in databases[1:]:
@@ -500,10 +500,11 @@ def _invalid_database(one: SealedDatabase, metadata: Metadata) -> str:
     folder, _, inside = one.name.partition("/")
     if not inside:
         is_plain = one.database_file is None or (is_inside(one.database_file) and "/" not in one.database_file)
-        return "" if FOLDER.fullmatch(one.name) and is_plain and one.name not in metadata.tree_facts else "is no name"
+        is_free = one.name not in metadata.tree_facts
+        return "" if FOLDER.fullmatch(one.name) and is_plain and is_free else "is not a name"
     steps = inside.split("/")
     is_there = folder in metadata.tree_facts and one.database_file == one.name
-    return "" if is_there and is_inside(one.name) and not {"", ".", STAGING} & {*steps} else "is no path in a tree"
+    return "" if is_there and is_inside(one.name) and not {"", ".", STAGING} & {*steps} else "is not a path in a tree"
 
 
 def _with_defaults(values: dict[str, Any], folder: Path, zone: ZoneInfo) -> dict[str, Any]:

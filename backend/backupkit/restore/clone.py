@@ -19,7 +19,7 @@ from backupkit.sqlite import mask as masks
 from backupkit.sqlite.engine import folded
 from backupkit.sqlite.mask import Mask
 
-_LONGEST = 1_000_000  # bytes; a longer file is no mask, but named by mistake
+_LONGEST = 1_000_000  # bytes; a longer file is not a mask, but named by mistake
 _BEHIND = "The uploads are left out: a mask cannot change them. To include them, add to the mask: -- uploads: keep"
 
 
@@ -28,7 +28,7 @@ def plan_clone(
 ) -> Layout:
     """Return where the clone would be laid out; `lay_out` carries the plan out.
 
-    Raise what `plan_layout` raises, `NoSuchBackup` if there is no such mask, and `Damaged` if it is no SQL or if the
+    Raise what `plan_layout` raises, `NoSuchBackup` if there is no such mask, and `Damaged` if it is not SQL or if the
     backup has no database to mask.
     """
     read = read_mask(settings, mask) if mask else None
@@ -71,6 +71,6 @@ def read_mask(settings: Settings, file: Path) -> Mask:
         hint = "A relative path starts in the app's folder; a container sees no other folder of this machine."
         raise NoSuchBackup(f"There is no mask at {path}.", hint) from error
     except IsADirectoryError as error:
-        raise Refused(f"{path} is a folder, and no mask.", hint="Name a file with SQL.") from error
+        raise Refused(f"{path} is a folder, not a mask.", hint="Name a file with SQL.") from error
     except UnicodeDecodeError as error:
-        raise Damaged(f"The mask {path} is no UTF-8 text.", hint="Save it as UTF-8 text.") from error
+        raise Damaged(f"The mask {path} is not UTF-8 text.", hint="Save it as UTF-8 text.") from error

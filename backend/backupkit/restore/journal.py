@@ -182,7 +182,7 @@ def _checked(content: bytes) -> Journal:
 
 
 def _has_unknown_keys(values: Any, found: object) -> bool:
-    """Return whether there are keys, at any depth, that are no fields of what was made of these values."""
+    """Return whether there are keys, at any depth, that are not fields of what was made of these values."""
     if isinstance(found, tuple):
         return any(map(_has_unknown_keys, values, found))
     if not isinstance(found, Struct):
@@ -204,7 +204,7 @@ def _content(path: Path) -> bytes:
                 hint=f"Run as the user who began the restore (ls -l {path}). If nobody began one, remove that file.",
             )
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise _unusable(path, "is no file")
+            raise _unusable(path, "is not a file")
         return os.read(handle, _MOST)
 
 

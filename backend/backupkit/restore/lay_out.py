@@ -319,7 +319,7 @@ def _refuse_taken(target: Path) -> None:
     if not os.path.lexists(target):
         return
     if not target.is_dir():
-        raise Refused(f"{target} is no folder.", hint="Name a new folder.")
+        raise Refused(f"{target} is not a folder.", hint="Name a new folder.")
     try:
         is_empty = not os.listdir(target)
     except PermissionError as error:

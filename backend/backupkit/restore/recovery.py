@@ -436,7 +436,7 @@ def _proof(
             emit(Warned(f"SQLite's check finds in the restored database what it finds in the backup too: {first}."))
         return proof
     except SourceLocked as error:
-        # Everything is in place: a lock that the app holds is no reason to roll back.
+        # Everything is in place: a lock that the app holds is not a reason to roll back.
         emit(Warned(f"The restored database could not be proven: {error.message}"))
         return None
     except (BackupError, sqlite3.Error) as error:

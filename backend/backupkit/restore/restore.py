@@ -592,7 +592,7 @@ def _schemas_compared(settings: Settings, source: Source, live: Live, emit: Even
     """Return a sentence that compares the two schemas and their last migrations, for an app without Alembic."""
     assert source.database is not None
     if not settings.database.exists():
-        return "No database is there yet that its schema could be compared with."
+        return "There is no database yet to compare its schema with."
     if live.error:
         return "The live database cannot be read, so the schemas are not compared."
     with (

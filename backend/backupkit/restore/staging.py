@@ -163,7 +163,10 @@ def _sources(
         has_tree = alone.uploads_included and only in (None, folder)
         tree = backup.path / folder if has_tree else None
         if tree and (tree.is_symlink() or not tree.is_dir()):
-            raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
+            raise Damaged(
+                f"{tree} is not a folder, although the metadata says that it is there.",
+                hint="Try another backup: `list`.",
+            )
         excluded = Excluded(patterns, metadata.exclude_marked, alone.excluded_folders)
         source = Source(
             backup.name,
@@ -435,7 +438,7 @@ def _is_live_database(settings: Settings, source: Source, one: Source) -> bool:
     is_database = bool(database.page_size_of(root / path, settings.busy_timeout))
     if holder.chosen and not is_database and tree.look(root, f"{path}-wal"):
         raise Refused(
-            f"{root / path}-wal would be mixed into {printable(path)}, and the live file is no sound database.",
+            f"{root / path}-wal would be mixed into {printable(path)}, and the live file is not a sound database.",
             hint=f"Move both aside first, or restore all: `restore {source.name} --only {folder}`",
         )
     return is_database

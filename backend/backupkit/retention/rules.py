@@ -10,11 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct, field
 
+from backupkit.config.remotes import RemoteTable
 from backupkit.config.settings import Settings
+from backupkit.config.table import CheckedTable
 from backupkit.model.backup import APART, Backup
 from backupkit.model.durations import LONG_AGO, Span, parse_span
 from backupkit.model.names import printable
@@ -22,8 +25,16 @@ from backupkit.repository.reliable import owner_of
 
 _NO_SPAN = Span()
 _GAP, _SETTLED = timedelta(days=2), timedelta(days=7)
-_RULES = {"keep_last", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within"}
-_SAFETY_RULES = {"keep_pre_restore", "keep_pre_migration", "keep_safety_within"}
+
+# The rules: fields of `Policy`, each set by `keep_` and its name, in `Settings` and in the table of a remote.
+_PERIODS: Mapping[str, tuple[str, Callable[[datetime], object]]] = {
+    "daily": ("day", lambda at: at.date()),
+    "weekly": ("week", lambda at: at.isocalendar()[:2]),
+    "monthly": ("month", lambda at: (at.year, at.month)),
+    "yearly": ("year", lambda at: at.year),
+}
+_ROUTINE_RULES = ("last", *_PERIODS, "within")
+_SAFETY_RULES = ("pre_restore", "pre_migration", "safety_within")
 
 Reason = tuple[Backup, str]
 
@@ -49,12 +60,17 @@ class Policy(Struct, frozen=True):
     @property
     def of_routine(self) -> bool:
         """Whether there is any rule for automatic and scheduled backups."""
-        return any((self.last, self.daily, self.weekly, self.monthly, self.yearly, self.within))
+        return any(getattr(self, rule) for rule in _ROUTINE_RULES)
 
     @property
     def of_kinds(self) -> bool:
         """Whether there is any rule other than `newest`."""
-        return any((self.of_routine, self.pre_restore, self.pre_migration, self.safety_within))
+        return any(getattr(self, rule) for rule in (*_ROUTINE_RULES, *_SAFETY_RULES))
+
+    @property
+    def periods(self) -> list[tuple[str, int]]:
+        """The periods that have a rule, each with its number: `("day", 30)`."""
+        return [(word, number) for rule, (word, _) in _PERIODS.items() if (number := getattr(self, rule))]
 
 
 class RetentionContext(Struct, frozen=True):
@@ -92,21 +108,22 @@ def policy_of(settings: Settings) -> Policy:
     """Return the policy of the settings. If only `max_backups` is set and no rule, the default rules do not apply."""
     newest = settings.max_backups
     min_good = min(settings.min_keep, newest) if newest else settings.min_keep
-    if newest and settings.given.isdisjoint(_RULES | _SAFETY_RULES):
+    found = _rules_in(settings)
+    if newest and settings.given.isdisjoint(f"keep_{rule}" for rule in found):
         return Policy(newest=newest, min_good=min_good)
-    return Policy(
-        last=settings.keep_last,
-        daily=settings.keep_daily,
-        weekly=settings.keep_weekly,
-        monthly=settings.keep_monthly,
-        yearly=settings.keep_yearly,
-        within=parse_span(settings.keep_within),
-        pre_restore=settings.keep_pre_restore,
-        pre_migration=settings.keep_pre_migration,
-        safety_within=parse_span(settings.keep_safety_within),
-        newest=newest,
-        min_good=min_good,
-    )
+    return Policy(**found, newest=newest, min_good=min_good)
+
+
+def policy_of_remote(table: RemoteTable) -> Policy:
+    """Return the policy that the table of a remote sets: its own rules alone."""
+    return Policy(**_rules_in(table), min_good=table.min_keep)
+
+
+def _rules_in(table: CheckedTable) -> dict[str, Any]:
+    """Return the value of each rule that has a setting in the table."""
+    values = {rule: table.values().get(f"keep_{rule}") for rule in (*_ROUTINE_RULES, *_SAFETY_RULES)}
+    found = {rule: value for rule, value in values.items() if value is not None}
+    return {rule: parse_span(value) if isinstance(value, str) else value for rule, value in found.items()}
 
 
 def decide(policy: Policy, backups: Iterable[Backup], context: RetentionContext) -> Decision:
@@ -123,7 +140,7 @@ def decide(policy: Policy, backups: Iterable[Backup], context: RetentionContext)
 
 def _verdict(policy: Policy, backup: Backup, reasons: list[str], stopped: str) -> Verdict:
     if reasons or stopped:
-        return Verdict(backup, True, tuple(reasons) or ("nothing goes now",))
+        return Verdict(backup, True, tuple(reasons) or ("nothing is removed now",))
     return Verdict(backup, False, ("beyond the newest" if policy.newest else "no rule keeps it",))
 
 
@@ -131,7 +148,7 @@ def _exempt_reason(backup: Backup, context: RetentionContext) -> str:
     """Return why the backup always stays and uses up no rule, or an empty string if the rules decide on it."""
     metadata = backup.metadata
     if metadata is None:
-        return "damaged: nobody knows what it is"
+        return "damaged: its metadata cannot be read"
     if reason := context.apart.get(backup.name):
         return reason
     if (owner := owner_of(metadata)) != context.app_id:
@@ -194,10 +211,8 @@ def _by_uploads(backups: Iterable[Backup]) -> tuple[list[Backup], list[Backup]]:
 
 def _buckets(policy: Policy, group: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
     yield from _numbered("last", policy.last, group)
-    yield from _newest_of_each("daily", policy.daily, group, lambda at: at.date(), zone)
-    yield from _newest_of_each("weekly", policy.weekly, group, lambda at: at.isocalendar()[:2], zone)
-    yield from _newest_of_each("monthly", policy.monthly, group, lambda at: (at.year, at.month), zone)
-    yield from _newest_of_each("yearly", policy.yearly, group, lambda at: at.year, zone)
+    for rule, (_, period) in _PERIODS.items():
+        yield from _newest_of_each(rule, getattr(policy, rule), group, period, zone)
 
 
 def _newest_of_each(

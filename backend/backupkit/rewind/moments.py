@@ -617,7 +617,7 @@ def _require_tree(state: State) -> None:
         if path and (above is None or above.entry.form != "folder"):
             raise Damaged(f"The points have an upload {path!r} in no folder.", _HINT)
         if not path and known.entry.form != "folder":
-            raise Damaged("The points have uploads that are no folder.", _HINT)
+            raise Damaged("The points have uploads that are not a folder.", _HINT)
 
 
 @dataclass

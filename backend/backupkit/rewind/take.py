@@ -433,7 +433,7 @@ def _changed_parts(settings: Settings, base: Backup) -> str:
     gone = [f"{name} is gone" for name in sorted(known - there)]
     if not came and not gone:
         return ""
-    return f"{', '.join(came + gone)} since the backup {base.name}: points go on from a new backup."
+    return f"{', '.join(came + gone)} since the backup {base.name}: points continue from a new backup."
 
 
 def _present_parts(settings: Settings) -> Iterator[str]:

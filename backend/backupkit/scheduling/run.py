@@ -26,6 +26,7 @@ from backupkit.remotes.push import push_after
 from backupkit.repository import store
 from backupkit.repository.operation import recorded
 from backupkit.retention.prune import plan_prune, prune_backups
+from backupkit.retention.rules import policy_of_remote
 from backupkit.rewind import moments
 from backupkit.rewind.chain import Moment
 from backupkit.verify.verify import Verified, can_be_proven, choose_for_test, refuse_bad, verify_backups
@@ -141,7 +142,7 @@ def push_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
     def act(_done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
         done, warnings = push_after(settings, emit, clock)
         for one in done:
-            if not one.failure and settings.remotes[one.remote].has_policy:
+            if not one.failure and policy_of_remote(settings.remotes[one.remote]).of_routine:
                 warnings += _prune_remote(settings, one.remote, emit, clock)
         count = sum(len(one.backups) for one in done)
         return StepReport(f"Backups pushed: {count}.", warnings, idle=not count)

@@ -311,7 +311,9 @@ def examine(
             unwritable = _unwritable(os.pread(file, _HEADER, 0))
         return replace(found, problems=(*found.problems, unwritable)) if unwritable else found
     except sqlite3.DatabaseError as error:
-        raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
+        raise Damaged(
+            f"{sealed} is not a sound SQLite database: {error}.", hint="Try an older backup: `list`."
+        ) from error
 
 
 def versions_in(sealed: Path) -> dict[str, tuple[str, ...]]:
@@ -320,7 +322,9 @@ def versions_in(sealed: Path) -> dict[str, tuple[str, ...]]:
         with open_sealed(sealed) as connection:
             return versions(connection)
     except sqlite3.DatabaseError as error:
-        raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
+        raise Damaged(
+            f"{sealed} is not a sound SQLite database: {error}.", hint="Try an older backup: `list`."
+        ) from error
 
 
 def bounding(size: int) -> Callable[[sqlite3.Connection], None]:
@@ -427,7 +431,7 @@ def _rows_of(connection: sqlite3.Connection, table: str) -> int | None:
 def _needs_the_app(error: sqlite3.OperationalError) -> bool:
     """Return whether SQLite lacks a collation, function, module or tokenizer that the app registers.
 
-    That is no reason to leave the database unprotected. From 3.44 on, SQLite does not say that a tokenizer is missing.
+    The database is backed up all the same. From 3.44 on, SQLite does not say that a tokenizer is missing.
     """
     return str(error).startswith(_MISSING_IN_SQLITE)
 
@@ -714,7 +718,7 @@ def has_plain_files(live: Path) -> bool:
 
 
 def _odd_sidecar(live: Path) -> Path | None:
-    """Return the WAL, index of the WAL or journal that is no plain file, if there is one."""
+    """Return the WAL, index of the WAL or journal that is not a plain file, if there is one."""
     for end in SIDECARS:
         path = live.with_name(live.name + end)
         with contextlib.suppress(OSError):
@@ -724,10 +728,10 @@ def _odd_sidecar(live: Path) -> Path | None:
 
 
 def _open_live(live: Path, mode: str = "rw") -> sqlite3.Connection:
-    """Connect to an existing database; never create one. Raise `SourceUnreadable` if a sidecar is no plain file."""
+    """Connect to an existing database; never create one. Raise `SourceUnreadable` if a sidecar is not a plain file."""
     if odd := _odd_sidecar(live):
         raise SourceUnreadable(
-            f"The database {live} cannot be opened: {odd} is no plain file.", hint=f"Look what it is: ls -ld {odd}"
+            f"The database {live} cannot be opened: {odd} is not a plain file.", hint=f"Look at it: ls -ld {odd}"
         )
     # timeout=0, because `retry_while_locked` does all waiting: Ctrl-C can interrupt it.
     return engine.connect(live, f"mode={mode}", timeout=0, check_same_thread=False)

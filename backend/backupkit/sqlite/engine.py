@@ -112,7 +112,7 @@ def _as_sqlite_error(error: Exception) -> sqlite3.DatabaseError:
     if isinstance(error, UnicodeDecodeError):
         message = error.object.decode("utf-8", "backslashreplace")
     elif isinstance(error, UnicodeEncodeError):
-        message = "a name in it is no UTF-8"
+        message = "a name in it is not UTF-8"
     elif isinstance(error, MemoryError):
         message = "out of memory"
     return sqlite3.DatabaseError(message)

@@ -149,7 +149,7 @@ class Guard:
         Raises `sqlite3.DatabaseError` if the text is not such a definition, or calls a function with effects.
         """
         if not re.match(_CREATES[kind][1], sql, re.IGNORECASE):
-            raise sqlite3.DatabaseError(f"its text is no CREATE {kind.upper()}")
+            raise sqlite3.DatabaseError(f"its text is not a CREATE {kind.upper()}")
         if called := call_with_effects(sql):
             raise sqlite3.DatabaseError(f"it calls {called}()")
         self._defined, trusts = (kind, name), self._trusts_pragmas

@@ -68,11 +68,11 @@ def keyed_table(connection: sqlite3.Connection, name: str) -> KeyedTable:
     kind, true_name = connection.execute(listed, (name,)).fetchone() or ("", name)
     if kind != "table" or folded(name).startswith("sqlite_"):
         raise Refused(
-            f"{printable(name)} is no ordinary table: no row can be put back into it.", "Name the table behind it."
+            f"{printable(name)} is not an ordinary table: no row can be put back into it.", "Name the table behind it."
         )
     keys = [_primary_key(columns) for columns in (live, past)]
     if not keys[0]:
-        message = f"The table {printable(name)} has no primary key: it cannot be known which row is which."
+        message = f"The table {printable(name)} has no primary key: its rows cannot be told apart."
         raise Refused(message, hint=LOOK_AT_ROWS)
     if keys[0] != keys[1]:
         raise Refused(f"The table {printable(name)} has another primary key than the backup.", hint=LOOK_AT_ROWS)

@@ -54,7 +54,7 @@ def parse(text: str, file: str) -> Mask:
     allowed = [folded(one) for one in _ALLOW.findall(text)]
     if wrong := [one for one in allowed if not re.fullmatch(r"[^.]+\.[^.]+", one)]:
         raise Damaged(
-            f"{file} allows {printable(wrong[0])}, which is no column.", hint="Write table.column, or table.*"
+            f"{file} allows {printable(wrong[0])}, which is not a column.", hint="Write table.column, or table.*"
         )
     return Mask(file, tuple(_statements(text, file)), frozenset(allowed), bool(_UPLOADS.search(text)))
 

@@ -185,7 +185,7 @@ def check_condition(connection: sqlite3.Connection, table: str, where: str) -> N
 
 def _no_condition(where: str, reason: str) -> Refused:
     hint = "Give a condition as after WHERE: \"name LIKE 'A%' AND id > 7\""
-    return Refused(f"{printable_text(where)} is no condition: {printable_text(reason).rstrip('.')}.", hint)
+    return Refused(f"{printable_text(where)} is not a condition: {printable_text(reason).rstrip('.')}.", hint)
 
 
 @contextmanager
@@ -212,7 +212,7 @@ def reading_only(connection: sqlite3.Connection, seconds: float, without_subquer
                 yield
             except sqlite3.Error as error:
                 if is_over():
-                    raise BackupError(f"It is not done after {seconds:g} s, and was ended.", _SIMPLER) from error
+                    raise BackupError(f"It was not done after {seconds:g} s, and was ended.", _SIMPLER) from error
                 if has_damage_code(error):
                     raise
                 raise Refused(f"SQLite cannot read that: {printable_text(str(error))}.", _SIMPLER) from error

@@ -48,7 +48,7 @@ _STATISTICS = "sqlite_stat"
 _SEQUENCE = "sqlite_sequence"
 LOST_AND_FOUND = "lost_and_found"  # the table that `sqlite3 .recover` makes for rows without a definition
 _MOST_COLUMNS = 1000  # of it
-_MAY_BE_DELETED = "Which pages were free cannot be read: deleted rows may be among those that came back."
+_MAY_BE_DELETED = "The list of free pages cannot be read: deleted rows may be among those that came back."
 _OWN_WIDTHS = {_SEQUENCE: 2, "sqlite_stat1": 3}  # columns
 _Origin = Literal["tree", "adrift", "free"]  # what leads to a page
 

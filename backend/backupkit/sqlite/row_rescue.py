@@ -298,8 +298,7 @@ class _Search:
     def _take_parents(self, table: KeyedTable, key: Values) -> None:
         """Take the missing rows that this one refers to."""
         for one in table.foreign_keys:
-            wanted = ", ".join(map(quoted, one.columns))
-            referred = self._connection.execute(f"SELECT {wanted} FROM {table.where(rows.OTHER)}", key).fetchone()
+            referred = self._in_columns(table, one.columns, key)
             if None in referred:
                 continue
             parent = self._table_if_ordinary(one.parent)
@@ -315,6 +314,11 @@ class _Search:
                     f"Rows of {printable(table.name)} refer to rows of {printable(parent.name)} "
                     "that the backup lacks too."
                 )
+
+    def _in_columns(self, table: KeyedTable, columns: Sequence[str], key: Values) -> Values:
+        """Return what the backup's row of that key has in these columns."""
+        wanted = ", ".join(map(quoted, columns))
+        return tuple(self._connection.execute(f"SELECT {wanted} FROM {table.where(rows.OTHER)}", key).fetchone())
 
     def _is_live(self, table: KeyedTable, columns: Sequence[str], values: Values) -> bool:
         return bool(self._connection.execute(f"SELECT 1 FROM {table.where('main', columns)}", values).fetchone())
@@ -333,12 +337,11 @@ class _Search:
 
     def _missing_children(self, one: ForeignKey, child: KeyedTable, table: KeyedTable, key: Values) -> list[Values]:
         """Return the keys of the rows that the backup has, that are not live, and refer to this row by that key."""
-        wanted = ", ".join(map(quoted, one.parent_columns))
-        referred = self._connection.execute(f"SELECT {wanted} FROM {table.where(rows.OTHER)}", key).fetchone()
+        referred = self._in_columns(table, one.parent_columns, key)
         if None in referred:
             return []
         keys = ", ".join(map(quoted, child.keys))
-        past = self._connection.execute(f"SELECT {keys} FROM {child.where(rows.OTHER, one.columns)}", tuple(referred))
+        past = self._connection.execute(f"SELECT {keys} FROM {child.where(rows.OTHER, one.columns)}", referred)
         missing = (tuple(found) for found in past if not self._is_live(child, child.keys, found))
         return list(islice(missing, MOST + 1))
 

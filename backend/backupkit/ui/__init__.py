@@ -11,7 +11,7 @@
 
 For everything else the interface names the web page (`web`) or the command to type.
 
-- The window creates each `Page` once, and calls `show_world` when the page comes into view and whenever something on
+- The window creates each `Page` once, and calls `show_state` when the page comes into view and whenever something on
   disk changed. A page shows only that state, which was read in a thread.
 - A long function runs through `await self.window.carry_out(Task(…))` in a Textual worker: a dialog shows progress and
   a button to cancel, and then the lines of the result, or the message and the hint of the error.

@@ -65,7 +65,7 @@ class BackupsPage(Page):
     BackupsPage #find.shown { display: block; }
     BackupsPage #summary { height: 5; border-top: solid $panel; padding: 0 1; color: $foreground 85%; }
     """
-    world: RepositoryState | None = None
+    state: RepositoryState | None = None
     found: Sequence[Backup] = ()
     """The backups in the table, in the order of its rows."""
 
@@ -77,8 +77,8 @@ class BackupsPage(Page):
 
     # Table
 
-    def show_world(self, world: RepositoryState) -> None:
-        self.world = world
+    def show_state(self, state: RepositoryState) -> None:
+        self.state = state
         self._show_rows()
 
     def move_cursor_to(self, name: str) -> None:
@@ -90,15 +90,15 @@ class BackupsPage(Page):
     @on(Input.Changed)
     def _show_rows(self) -> None:
         """Show the backups that match; keep the cursor on its backup."""
-        if not self.world:
+        if not self.state:
             return
         before, words = self.chosen, self.query_one("#find", Input).value
-        self.found = [one for one in self.world.report.backups if has_words(one, words.lower().split())]
-        rows = {one.name: tuple(_cells(self.settings, one, self.world.verdict(one))) for one in self.found}
+        self.found = [one for one in self.state.report.backups if has_words(one, words.lower().split())]
+        rows = {one.name: tuple(_cells(self.settings, one, self.state.verdict(one))) for one in self.found}
         self.show_rows(_COLUMNS, rows)
         if before:
             self.move_cursor_to(before.name)
-        self._show_caption(len(self.found), len(self.world.report.backups), words)
+        self._show_caption(len(self.found), len(self.state.report.backups), words)
         self._show_summary()
 
     def _show_caption(self, found: int, total: int, words: str) -> None:
@@ -114,8 +114,8 @@ class BackupsPage(Page):
 
     @on(DataTable.RowHighlighted)
     def _show_summary(self) -> None:
-        backup, world = self.chosen, self.world
-        lines = _summary(backup, world.verdict(backup)) if backup and world else ()
+        backup, state = self.chosen, self.state
+        lines = _summary(backup, state.verdict(backup)) if backup and state else ()
         self.query_one("#summary", Static).update("\n".join(lines))
 
     # Find
@@ -141,8 +141,8 @@ class BackupsPage(Page):
 
     @on(DataTable.RowSelected)
     def _show_in_full(self) -> None:
-        if (backup := self.chosen) and self.world:
-            schema = [f"  schema     {verdict.reason}"] if (verdict := self.world.verdict(backup)) else []
+        if (backup := self.chosen) and self.state:
+            schema = [f"  schema     {verdict.reason}"] if (verdict := self.state.verdict(backup)) else []
             inside = f"Look inside: `web`, or `files {backup.name}`, `rows {backup.name} TABLE`"
             lines = [*render.details(self.settings, backup), *schema, "", inside]
             self.app.push_screen(Message(backup.name, lines))
@@ -183,7 +183,7 @@ class BackupsPage(Page):
 
     @work
     async def action_delete(self) -> None:
-        if not (self.world and (backup := self.chosen)):
+        if not (self.state and (backup := self.chosen)):
             return
         try:
             found = deletable(self.settings, backup.name)
@@ -191,7 +191,7 @@ class BackupsPage(Page):
             await self.app.push_screen(Message("✗ It failed", error_lines(error), "badly"))
             return
         lost = [one] if (one := lost_without(self.settings, found.name)) else []
-        lines = [f"Delete {found.path} for ever?", *lost, "", *_summary(found, self.world.verdict(found))]
+        lines = [f"Delete {found.path} for ever?", *lost, "", *_summary(found, self.state.verdict(found))]
         if await self.app.push_screen_wait(Question("Delete", lines, "Delete for ever")):
             await self.window.carry_out(tasks.delete(self.settings, found))
 

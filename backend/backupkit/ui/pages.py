@@ -116,7 +116,7 @@ class Page(Vertical):
         for key, row in rows.items():
             self.table.add_row(*row, key=key)
 
-    def show_world(self, world: RepositoryState) -> None:
+    def show_state(self, state: RepositoryState) -> None:
         """Show this state; called when the page comes into view, and when something changed while it is."""
 
 
@@ -136,8 +136,8 @@ class OverviewPage(Page):
             yield Static("Looking …", id="sentence", markup=False)
             yield Static("", id="rest", markup=False)
 
-    def show_world(self, world: RepositoryState) -> None:
-        found = world.report
+    def show_state(self, state: RepositoryState) -> None:
+        found = state.report
         sentence, *rest = render.status(self.settings, found.status)
         level = found.status.level
         self.query_one("#sentence", Static).update(f"{LEVEL_SYMBOLS[level]} {sentence}")
@@ -161,9 +161,9 @@ class HistoryPage(Page):
         yield DataTable(cursor_type="row", zebra_stripes=True)
         yield Static("", markup=False)
 
-    def show_world(self, world: RepositoryState) -> None:
-        self.operations = world.report.history.operations[:_MOST]
-        trouble = world.report.history.error
+    def show_state(self, state: RepositoryState) -> None:
+        self.operations = state.report.history.operations[:_MOST]
+        trouble = state.report.history.error
         self.query_one(Static).update(said([trouble, _LOG] if trouble else [_LOG]))
         self.show_rows(_COLUMNS, {one.id: tuple(_cells(self.settings, one)) for one in self.operations})
 

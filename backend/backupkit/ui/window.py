@@ -78,7 +78,7 @@ class BackupApp(App[None]):
     def __init__(self, settings: Settings, clock: Clock = utc_now, place: str = PLACES[0].place) -> None:
         super().__init__(driver_class=TerminalDriver)
         self.settings, self.clock, self._first = settings, clock, place
-        self.world: RepositoryState | None = None
+        self.state: RepositoryState | None = None
         self._fingerprint: tuple[object, ...] = ()
         self._looking = asyncio.Lock()
 
@@ -113,8 +113,8 @@ class BackupApp(App[None]):
 
     def on_tabbed_content_tab_activated(self) -> None:
         self.page.query("DataTable, VerticalScroll").first().focus(scroll_visible=False)
-        if self.world:
-            self.page.show_world(self.world)
+        if self.state:
+            self.page.show_state(self.state)
 
     # State
 
@@ -134,21 +134,21 @@ class BackupApp(App[None]):
             async with self._looking:  # one at a time: an older state must not take the place of a newer one
                 seen = await asyncio.to_thread(pages.fingerprint, self.settings)
                 if anyway or seen != self._fingerprint:
-                    world = await asyncio.to_thread(pages.read_state, self.settings, self.clock)
+                    state = await asyncio.to_thread(pages.read_state, self.settings, self.clock)
                     if self.is_running:  # else the app has ended meanwhile, and the widgets are gone
-                        self._show(world, seen)
+                        self._show(state, seen)
         except OSError as error:
             self.notify(in_words(error).message, severity="error")
 
-    def _show(self, world: RepositoryState, seen: tuple[object, ...]) -> None:
-        self.world, self._fingerprint = world, seen
-        level, label = world.report.status.level, self.query_one("#level", Label)
+    def _show(self, state: RepositoryState, seen: tuple[object, ...]) -> None:
+        self.state, self._fingerprint = state, seen
+        level, label = state.report.status.level, self.query_one("#level", Label)
         label.update(f"{pages.LEVEL_SYMBOLS[level]} {pages.LEVEL_WORDS[level]}")
         label.set_classes(f"level-{level}")
         at_work = self.query_one("#at-work", Label)
-        at_work.update(f"At work now: {world.at_work}")
-        at_work.set_class(bool(world.at_work), "shown")
-        self.page.show_world(world)
+        at_work.update(f"At work now: {state.at_work}")
+        at_work.set_class(bool(state.at_work), "shown")
+        self.page.show_state(state)
 
     async def carry_out(self, task: Task[Found]) -> Ended[Found]:
         """Run the task in a dialog that shows its progress; return how it ended. Await it in a worker."""

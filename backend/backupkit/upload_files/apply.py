@@ -130,7 +130,7 @@ class _Applying:
             raise _not_ours(self._path, "it cannot be read") from error
         file = os.fdopen(handle, "rb")
         is_file = stat.S_ISREG(os.fstat(handle).st_mode)
-        if why := descriptors.why_not_ours(handle) if is_file else "it is no file":
+        if why := descriptors.why_not_ours(handle) if is_file else "it is not a file":
             file.close()
             raise _not_ours(self._path, why)
         return file

@@ -34,7 +34,7 @@ _ROUNDS = 5  # searches for files that were moved meanwhile, each much shorter t
 
 Record = Callable[[str, os.stat_result, str, int], None]
 TakeDatabase = Callable[[Path, Path], DatabaseFacts | None]
-"""Copies a live SQLite database to a new file; returns None if it is no database, or SQLite cannot read it."""
+"""Copies a live SQLite database to a new file; returns None if it is not a database, or SQLite cannot read it."""
 SIDECARS = ("-wal", "-shm", "-journal")
 _IN_USE = ("-wal", "-journal")
 _LONGEST = 2000  # bytes of a path that SQLite can open
@@ -75,7 +75,7 @@ def copy(
     A file that is moved to another folder meanwhile is copied too. A file that is unchanged since the earlier backup is
     hard-linked to the copy there; if only its ctime or inode differs, after its content was compared. Nothing is ever
     written through such a link. `record` receives the path, live facts, SHA-256 and number of attributes of every file
-    but the late ones. `skip` leaves out what is no upload. What cannot be copied, or disappears after it was listed,
+    but the late ones. `skip` leaves out what is not an upload. What cannot be copied, or disappears after the listing,
     causes a warning and is not counted.
 
     A SQLite database, recognised by its first bytes or by a WAL or journal beside it, is copied by `take_database`;

@@ -152,7 +152,7 @@ def differences(
     earlier backup has seen it as it is now; a wanted file is read only if its mode, times or attributes are to be put
     back. Raise `Altered` for a wanted file that was not sealed, or is not as it was sealed.
 
-    What is no upload at its place is left out. So is a live path that cannot be read, and what would be below it:
+    What is not an upload at its place is left out. So is a live path that cannot be read, and what would be below it:
     nobody can copy it, so it stays, and `unreadable` is called with it.
     """
     with closing(_Comparison(live, wanted, traits, earlier, adding_up(emit), sealed)) as comparison:

@@ -92,7 +92,7 @@ def copy_until_stable(name: str, within: int, copied: int, check: Callable[[int]
 
 
 def _require_file(facts: os.stat_result) -> None:
-    """Raise `Gone` for what is no file any more: a fifo, say, would be copied as an empty file."""
+    """Raise `Gone` for what is no longer a file: a fifo, say, would be copied as an empty file."""
     if not stat.S_ISREG(facts.st_mode):
         raise Gone
 

@@ -1,4 +1,4 @@
-"""Selection of the files in the uploads folder that are no uploads: database, sidecars, backups, staging area.
+"""Selection of the files in the uploads folder that are not uploads: database, sidecars, backups, staging area.
 
 They are recognised by inode, not by path: a folder can be reached through a link, a hard link or a second mount.
 """
@@ -35,7 +35,7 @@ class DatabasePlace(Struct, frozen=True):
     path: str | None
 
     def has_the_name(self, name: str) -> bool:
-        """Return whether a file of this name in the database's folder is no upload."""
+        """Return whether a file of this name in the database's folder is not an upload."""
         if not name.startswith((self.name, STAGING)):
             return False
         rest = name[len(self.name) :]
@@ -74,7 +74,7 @@ class Selection:
         self._inodes = {inode for _, inode in self.apart}
 
     def leaves_out(self, path: str, facts: os.stat_result, within: os.stat_result) -> bool:
-        """Return whether a live entry is no upload; `within` is the `stat` of its folder."""
+        """Return whether a live entry is not an upload; `within` is the `stat` of its folder."""
         is_folder = stat.S_ISDIR(facts.st_mode)
         is_out = (
             path == STAGING
@@ -88,7 +88,7 @@ class Selection:
         return is_out
 
     def leaves_out_wanted(self, path: str, is_folder: bool) -> bool:
-        """Return whether a path of another tree would be no upload in the live folder; after the walk has passed it."""
+        """Return whether a path of another tree is not an upload in the live folder; after the walk has passed it."""
         above, _, name = path.rpartition("/")
         if self.met and not self.met.isdisjoint(tree.with_parents(path)):
             return True

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -223,8 +223,7 @@ def _path_inside(top: Path, path: str) -> Path:
 
 
 def _item(entry: tree.Entry) -> Item:
-    changed = datetime.fromtimestamp(max(0, min(entry.facts.st_mtime, 2**33)), UTC)
-    return Item(entry.path, entry.form, entry.facts.st_size, changed, entry.target)
+    return Item(entry.path, entry.form, entry.facts.st_size, entry.changed_at, entry.target)
 
 
 def _require_file(source: Path) -> os.stat_result:
@@ -236,7 +235,9 @@ def _require_file(source: Path) -> os.stat_result:
             f"There is no file {printable(str(source))}.", hint="Take one from the folder's list."
         ) from error
     if not stat.S_ISREG(facts.st_mode):
-        raise Refused(f"{printable(str(source))} is no file.", hint="Only a file can be taken out; `export` takes all.")
+        raise Refused(
+            f"{printable(str(source))} is not a file.", hint="Only a file can be taken out; `export` takes all."
+        )
     return facts
 
 

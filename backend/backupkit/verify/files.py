@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -47,8 +47,7 @@ def list_files(
 
 
 def _listed(entry: tree.Entry, live: Standing) -> ListedFile:
-    changed = datetime.fromtimestamp(max(0, min(entry.facts.st_mtime, 2**33)), UTC)
-    return ListedFile(entry.path, entry.form, entry.facts.st_size, changed, live, entry.target)
+    return ListedFile(entry.path, entry.form, entry.facts.st_size, entry.changed_at, live, entry.target)
 
 
 def _standings(settings: Settings, top: Path, chosen: Chosen) -> dict[str, Standing]:

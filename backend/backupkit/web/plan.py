@@ -91,7 +91,7 @@ def _values_hash(settings: Settings) -> str:
 
 
 def _form(settings: Settings, edits: Mapping[str, str], asks: bool = False, was_saved: bool = False) -> Page:
-    """Return the form with its preview; `asks` whether to remove the backups that the edits would let go."""
+    """Return the form with its preview; `asks` whether to remove the backups that the edits would remove."""
     refused = None
     try:
         found = preview(settings, edits)

@@ -292,7 +292,7 @@ async def _read_form(request: web.Request) -> Mapping[str, Any]:
         async with _arriving(_REQUEST_SECONDS):
             return await request.post()
     except (ValueError, LookupError, AssertionError) as error:
-        raise web.HTTPBadRequest(reason="This is no form.") from error
+        raise web.HTTPBadRequest(reason="This is not a form.") from error
 
 
 async def _parts(request: web.Request) -> AsyncIterator[object]:
@@ -301,7 +301,7 @@ async def _parts(request: web.Request) -> AsyncIterator[object]:
         async for part in await request.multipart():
             yield part
     except (ValueError, AssertionError) as error:
-        raise web.HTTPBadRequest(reason="This is no form.") from error
+        raise web.HTTPBadRequest(reason="This is not a form.") from error
 
 
 async def _session_form(request: web.Request, key: str) -> Mapping[str, str]:

@@ -14,7 +14,7 @@ from backupkit.cli.options import Database, DryRun, Json, Name, OldForce, Quiet,
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.questions import require_yes
-from backupkit.cli.session import load, load_again, of_database, open_to_read, open_to_write
+from backupkit.cli.session import load, load_again, of_database, open_for, open_to_read, open_to_write
 from backupkit.model.errors import Refused
 from backupkit.model.events import collecting
 from backupkit.monitoring.notify import run_report
@@ -164,7 +164,7 @@ def prune(
     from backupkit.cli import json_, render
     from backupkit.retention.prune import plan_prune, prune_backups
 
-    settings = open_to_read() if dry_run else open_to_write(work="prune")
+    settings = open_for("prune", dry_run)
     plan = plan_prune(settings)
     if dry_run:
         return out.result(render.prune_plan(settings, plan, out.screen()), json_.prune_plan(plan))

@@ -422,8 +422,9 @@ def _show_verified(settings: Settings, done: list[Verified], every: bool, accept
     out.result(render.verified(settings, done), found if every else found[0])
     refuse_bad(settings, done)
     for one in done if accept else ():
-        accept_backup(settings, one.backup.name)
-        say_notice(f"{one.backup.name} is accepted: what is unusual in it is meant to be so.")
+        with listening() as emit:
+            accept_backup(settings, one.backup.name, emit)
+        say_notice(f"{one.backup.name} is accepted: its anomalies are intended.")
     end_with_warnings(any(one.warnings for one in done))
 
 

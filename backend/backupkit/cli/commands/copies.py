@@ -189,12 +189,12 @@ def recovery_kit(
 def _require_agreement_to_git(settings: Settings, remote: str | None) -> None:
     """Ask before data is pushed to a git remote, which many people may be able to read; raise `Declined` for a no.
 
-    Raise `Refused` if there is no terminal to ask at.
+    Raise `Refused` if there is no terminal to ask on.
     """
     tables = {name: table for name, table in settings.remotes.items() if remote in (None, name) and table.type == "git"}
     if tables and not at_terminal():
         raise Refused(
-            "A push to git asks first, and there is no terminal to ask at; nothing was pushed.",
+            "A push to git asks first, and there is no terminal to ask on; nothing was pushed.",
             hint="Add --yes to push. `run` and BACKUP_PUSH_AFTER_BACKUP need no answer.",
         )
     if not all(ask(f"Push to {name}, {table.place}?") for name, table in tables.items()):

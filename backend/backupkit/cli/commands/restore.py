@@ -16,7 +16,7 @@ from backupkit.cli.options import Database, DryRun, ExpectLoss, Json, Name, Quie
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.questions import require_person, require_yes
-from backupkit.cli.session import finish_interrupted, load, of_database, of_tree, open_to_read, open_to_write
+from backupkit.cli.session import finish_interrupted, load, of_database, of_tree, open_for, open_to_read
 from backupkit.model.errors import Refused
 from backupkit.model.names import printable
 from backupkit.monitoring.notify import run_report
@@ -49,7 +49,9 @@ def restore(
     dry_run: DryRun = False,
     only: Annotated[
         str | None,
-        typer.Option("--only", metavar="NAME", help="Restore one only: database, uploads, or a further one's name."),
+        typer.Option(
+            "--only", metavar="NAME", help="Restore only this: database, uploads, or the name of another one."
+        ),
     ] = None,
     migrate: Annotated[
         bool, typer.Option("--migrate", help="Run this code's migrations on the copy before it goes live.")
@@ -85,7 +87,7 @@ def restore(
         raise Refused(
             "--remote goes with --to.", hint=f"To restore it here: `pull {name} --remote {printable(remote)}`"
         )
-    settings = open_to_read() if dry_run else open_to_write(work="restore")
+    settings = open_for("restore", dry_run)
     _explain_stop(settings, stop)
     with _at_moment(settings, at) as (backup, notes):
         later, loss = _is_unasked(yes or force, dry_run), expect_loss or ()
@@ -128,7 +130,7 @@ def extract(
     from backupkit.restore.extract import plan_extract
     from backupkit.restore.restore import restore_backup
 
-    settings = of_tree(open_to_read() if dry_run else open_to_write(work="extract"), tree)
+    settings = of_tree(open_for("extract", dry_run), tree)
     with listening() as emit:
         plan = plan_extract(settings, name, pattern, force, emit, _is_unasked(yes or force, dry_run))
     if dry_run:
@@ -173,7 +175,7 @@ def undo(
     """Undo the last restore or migration."""
     from backupkit.restore.undo import plan_undo
 
-    settings = open_to_read() if dry_run else open_to_write(work="undo")
+    settings = open_for("undo", dry_run)
     _explain_stop(settings, stop)
     with listening() as emit:
         plan = plan_undo(settings, force, emit, _is_unasked(yes or force, dry_run))
@@ -194,7 +196,7 @@ def rescue(
     where: Annotated[
         str, typer.Option("--where", metavar="EXPR", help="Rows of the backup that meet this condition.")
     ] = "",
-    missing: Annotated[bool, typer.Option("--missing", help="All rows that are not live any more.")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="All rows that are no longer live.")] = False,
     key: Annotated[str, typer.Option("--key", help="The rows of these primary keys: 17,18.")] = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace live rows of the same key that have other values.")
@@ -214,7 +216,7 @@ def rescue(
     from backupkit.restore.rescue import plan_rescue, rescue_rows
     from backupkit.sqlite.row_rescue import Choice
 
-    settings = of_database(open_to_read() if dry_run else open_to_write(work="rescue"), database)
+    settings = of_database(open_for("rescue", dry_run), database)
     choice = Choice(where, missing, listed(key))
     with listening() as emit:
         plan = plan_rescue(settings, name, table, choice, overwrite, with_children, force, emit)
@@ -243,7 +245,7 @@ def restore_dump(
     from backupkit.backup.sql_dump import dump_path, plan_dump
     from backupkit.backup.sql_dump import restore_dump as load
 
-    settings = of_database(open_to_read() if dry_run else open_to_write(work="restore-dump"), database)
+    settings = of_database(open_for("restore-dump", dry_run), database)
     if file == "-":
         require_person(yes or force or dry_run)  # the dump on stdin would be read as the answer
     _explain_stop(settings, stop)
@@ -276,7 +278,7 @@ def salvage(
     from backupkit.backup.salvage import salvage as read
     from backupkit.cli import json_, render
 
-    settings = of_database(open_to_read() if dry_run else open_to_write(work="salvage"), database)
+    settings = of_database(open_for("salvage", dry_run), database)
     with listening() as emit:
         done = (plan_salvage if dry_run else read)(settings, file, deleted, emit)
     out.result(render.salvaged(settings.deployment, done), json_.salvaged(done))
@@ -304,7 +306,7 @@ def migrate(
     from backupkit.migrations.migrate import migrate as upgrade
     from backupkit.migrations.migrate import rehearse
 
-    settings = of_database(open_to_read() if dry_run else open_to_write(work="migrate"), database)
+    settings = of_database(open_for("migrate", dry_run), database)
     _explain_stop(settings, stop)
     done = None
     if settings.alembic or settings.migrate_command or not if_any:

@@ -142,7 +142,7 @@ def _notify(address: Address, message: Message) -> str:
     asset = apprise.AppriseAsset(async_mode=False, http_redirects=False, app_id="backupkit")
     service = apprise.Apprise(asset=asset)
     if not service.add(address.url.get_secret_value()):
-        return "it is no address that Apprise understands"
+        return "it is not an address that Apprise understands"
     sent = service.notify(message.body, message.subject, notify_type=message.level, body_format="text")
     return "" if sent else _reason(address, [entry.message for entry in sent.logs()])
 

@@ -208,7 +208,7 @@ class Branch:
         except (ValueError, KeyError, Refused) as error:
             subject = printable(message.decode(errors="replace").partition("\n")[0][:60])
             raise RemoteFailed(
-                f"The branch {self.name} of the git remote {self.git.remote} has a commit that is no backup: "
+                f"The branch {self.name} of the git remote {self.git.remote} has a commit that is not a backup: "
                 f"{id_[:10]} ({subject}); it is left as it is.",
                 hint="Set another `branch` for the backups, one that nothing else uses.",
             ) from error

@@ -220,7 +220,7 @@ class GitRemote:
                 return
             self._fetch(branch, "trees")
         raise RemoteFailed(
-            f"The branch {branch.name} of the git remote {self.name} was pushed to by others, {_ATTEMPTS} times over.",
+            f"The branch {branch.name} of the git remote {self.name} was pushed to by others {_ATTEMPTS} times over.",
             hint="Try again in a while; the backups here are unharmed.",
         )
 
