@@ -18,7 +18,7 @@ from benchmarks.measure import Failed
 from benchmarks.peers import HOW_TO_GET, OURS, PEERS, Peer
 
 FULL = {
-    "rounds": 3,
+    "rounds": 5,
     "database_mb": 512.0,
     "files": 20_000,
     "uploads_mb": 1000.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from benchmarks import data, live, rewind, starts, texts, trees
+from benchmarks import data, live, profile, rewind, starts, texts, trees
 from benchmarks.bench import Bench, say
 from benchmarks.measure import Failed
 from benchmarks.report import Scenario
@@ -17,6 +17,7 @@ ALL: tuple[Scenario, ...] = (
     *(starts.LIST, starts.HELP),
     *(live.BESIDE, live.STALL_BACKUP, live.STALL_RESTORE),
     *rewind.ALL,
+    profile.PROFILE,
     trees.MEMORY,
 )
 _WHOLE = (*ALL[:7], live.BESIDE, live.STALL_BACKUP, live.STALL_RESTORE)
@@ -35,6 +36,7 @@ def run(bench: Bench) -> None:
         _run_starts(bench)
     rewind.run(bench)
     bench.round = 1
+    profile.run(bench)
     trees.run_memory(bench)
 
 
@@ -85,7 +87,7 @@ def _require_room(bench: Bench) -> None:
 def _needed(bench: Bench) -> Iterator[int]:
     """Bytes, for each part of the run: some peers copy all again in each of their backups."""
     options, copies = bench.options, 3 * len(bench.peers) + 2
-    yield options.sizes.bytes * 4 if _wants(bench, rewind.ALL) else 0
+    yield options.sizes.bytes * 4 if _wants(bench, (*rewind.ALL, profile.PROFILE)) else 0
     yield options.sizes.bytes * copies if _wants(bench, _WHOLE) else 0
     yield trees.small_sizes(options.small_files).bytes * copies if _wants(bench, _SMALL) else 0
     yield trees.memory_sizes(options.memory_files).bytes * 3 if _wants(bench, (trees.MEMORY,)) else 0

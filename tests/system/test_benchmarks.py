@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import chance
-from benchmarks import contents, data, live, measure, rewind, scenarios, starts, table, texts, trees
+from benchmarks import contents, data, live, measure, profile, rewind, scenarios, starts, table, texts, trees
 from benchmarks.bench import Bench, Options
 from benchmarks.data import App, Sizes
 from benchmarks.measure import Failed, TooLate, step
@@ -33,10 +33,11 @@ TINY = Sizes(database_mb=0.5, files=60, uploads_mb=0.3)
 LITTLE = (
     *("--rounds", "1", "--database-mb", "0.5", "--files", "60", "--uploads-mb", "0.3"),
     *("--small-files", "40", "--memory-files", "40", "--backups", "3", "--points", "3", "--patience", "60"),
+    *("--settle", "0"),
 )
 MEMORY = Path("/dev/shm")
 UPLOAD = f"uploads/{data.upload_path(1)}"
-ALL_CHAPTERS = (scenarios._WHOLE, scenarios._SMALL, (*scenarios._STARTS, trees.MEMORY), rewind.ALL)
+ALL_CHAPTERS = (scenarios._WHOLE, scenarios._SMALL, (*scenarios._STARTS, trees.MEMORY), rewind.ALL, (profile.PROFILE,))
 CHAPTERS = chance.cases(ALL_CHAPTERS, "chapters of the benchmark", 6)
 
 
