@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import BackupRequest
 from backupkit.repository import store
@@ -23,6 +29,24 @@ def test_a_backup_is_deleted_and_the_others_stay_as_they_are(app: SmallApp) -> N
     assert names(app) == ["two"]
     assert tree(app.backups / "two") == before
     assert [path.name for path in app.backups.iterdir() if path.name.startswith(".draft")] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone mounts")
+def test_what_could_not_be_removed_is_told_and_goes_with_the_next_backup(app: SmallApp, tmp_path: Path) -> None:
+    """A mounted folder, like an immutable file, stays when the backup has lost its name."""
+    create_backup(app.settings, BackupRequest("one"))
+    held, other = app.backups / "one" / "uploads" / "empty", tmp_path / "other"
+    other.mkdir()
+    subprocess.run(["mount", "--bind", other, held], check=True)
+    draft = app.backups / ".draft-one"
+    try:
+        result = app.command("delete", "one", "--yes", check=3)
+        assert "one is not a backup any more, but some of it could not be removed: " in result.err
+        assert str(draft) in result.err and draft.is_dir() and names(app) == []
+    finally:
+        subprocess.run(["umount", draft / "uploads" / "empty"], check=True)
+    create_backup(app.settings, BackupRequest("two"))
+    assert not draft.exists() and names(app) == ["two"]
 
 
 def test_a_pinned_backup_is_refused_until_it_is_unpinned(app: SmallApp) -> None:

@@ -24,7 +24,7 @@ from backupkit.fs import disk, mounts, own_folder, tree, trust
 from backupkit.model import times
 from backupkit.model.backup import APART, CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
-from backupkit.model.events import EventListener, Notice, silence
+from backupkit.model.events import EventListener, Notice, Warned, silence
 from backupkit.model.names import check_name, few, likely
 from backupkit.repository import flags, history, lock, manifest, order, reliable, separate_disk, verification
 
@@ -270,6 +270,22 @@ def taken_names(settings: Settings) -> set[str]:
         return set(os.listdir(settings.dir))
     except FileNotFoundError:
         return set()
+
+
+def discard(settings: Settings, backup: Backup, emit: EventListener) -> None:
+    """Remove the backup: its name first, in one step, and then its content.
+
+    Emit a warning if the name is gone and some of the content could not be removed; raise `OSError` if it still has
+    its name.
+    """
+    draft = draft_of(settings, backup.name)
+    try:
+        disk.remove_atomically(draft, backup.path)
+    except OSError as error:
+        if os.path.lexists(backup.path):
+            raise
+        text = f"{backup.name} is not a backup any more, but some of it could not be removed: {error.strerror}."
+        emit(Warned(f"{text} It is in {draft}; the next `backup` removes it, once it can."))
 
 
 def draft_of(settings: Settings, name: str) -> Path:

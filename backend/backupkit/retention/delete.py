@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from backupkit.config.settings import Settings
-from backupkit.fs import disk
 from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
@@ -43,7 +42,7 @@ def delete_backup(settings: Settings, name: str, emit: EventListener = silence, 
         backup = deletable(settings, name)
         work.about(backup)
         lost = lost_without(settings, name)
-        disk.remove_atomically(store.draft_of(settings, name), backup.path)
+        store.discard(settings, backup, work.emit)
         verification.forget(settings.dir, name)
         thin.remove_chain(settings, name)
         if lost:

@@ -9,7 +9,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
-from backupkit.fs import disk
 from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Refused
@@ -172,7 +171,7 @@ def _confirmed_removals(plan: PrunePlan, now: PrunePlan, doubt: str, emit: Event
 def _remove(settings: Settings, backup: Backup, emit: EventListener) -> bool:
     emit(Step(f"removing {backup.name}"))
     try:
-        disk.remove_atomically(store.draft_of(settings, backup.name), backup.path)
+        store.discard(settings, backup, emit)
     except OSError as error:
         emit(Warned(f"{backup.path} could not be removed: {error.strerror}."))
         return False
