@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import tempfile
 from collections.abc import Callable
 from itertools import product
@@ -384,3 +385,17 @@ def test_the_record_of_a_restore_that_cannot_be_read_is_not_to_be_removed(app: S
             assert "Do not remove it" in refusal.value.hint
 
         others.as_other(refuse)
+
+
+@as_root
+def test_a_database_that_takes_no_change_is_named_as_that(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("good"))
+    app.add_rows(1)
+    if subprocess.run(["chattr", "+a", app.database], capture_output=True).returncode:
+        pytest.skip("this file system has no such attribute")
+    try:
+        result = run_here(app, "restore", "good", "--yes", check=13)
+    finally:
+        subprocess.run(["chattr", "-a", app.database], check=True)
+    assert f"The database {app.database} cannot be written: " in result.err
+    assert f"lsattr {app.database}" in result.err

@@ -957,6 +957,10 @@ def _unreadable(live: Path, error: sqlite3.DatabaseError) -> BackupError:
         return _locked(live, 0)
     if "readonly" in text and (reason := _unwritable(_header(live))):
         return SourceBroken(f"The database {live} cannot be written: {reason}.", hint="Put a backup back: `restore`.")
+    if "readonly" in text:
+        return SourceUnreadable(
+            f"The database {live} cannot be written: {text}.", hint=f"Look at its mode and attributes: lsattr {live}"
+        )
     hint = f"Check who may read and write {live.parent} and what is in it: `doctor`."
     return SourceUnreadable(f"The database {live} cannot be read: {text}.", hint)
 
