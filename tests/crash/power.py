@@ -25,7 +25,7 @@ import lab
 
 TRACE = ("-e", f"trace=?{',?'.join((*calls.CHANGING, 'lseek'))}", "-e", "signal=none", "-y", "-s", "1000000")
 _LINE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+)(?:<(.*)>)?.*$")
-_HANDLE = re.compile(r"(?:AT_FDCWD|(\d+))<(.*)>$")
+_HANDLE = re.compile(r"(?:AT_FDCWD|(\d+))<(.*)>(?:\(deleted\))?$")  # a file without a name leaves nothing on disk
 _BY_HANDLE = re.compile(r"/proc/self/fd/(\d+)(.*)")
 _TIMES = re.compile(r"tv_sec=(\d+), tv_nsec=(\d+)")
 

@@ -85,7 +85,7 @@ def test_doctor_says_whether_points_are_taken_and_what_a_look_costs(
         app.add_rows(1)
         assert rewinder.look() == "taken"
         assert found("A point takes 10.0 s of processor").level == "note"
-        assert found("it looks each 200 s").level == "fine"
+        assert found("it looks every 200 s").level == "fine"
 
 
 def test_the_history_has_the_start_of_a_chain_and_what_was_merged_and_no_single_point(
