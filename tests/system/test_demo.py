@@ -336,7 +336,7 @@ def test_without_its_files_it_says_where_it_is(toolkit: Toolkit) -> None:
         ),
         (
             "upload_files/archiver.py",
-            "disk.set_attributes = lambda *_args: None",
+            "disk.set_what_it_keeps = lambda *_args: None",
             "every row and every file of the app is in it: uploads/",
         ),
         (
