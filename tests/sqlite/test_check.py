@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -167,8 +168,8 @@ def test_what_the_backup_has_too_holds_up_no_restore(odd: SmallApp) -> None:
         redefine(live, "text TEXT", "text TEXT NOT NULL")
         alike = odd.folder / "alike.db"
         live.execute("VACUUM INTO ?", (str(alike),))
-    done = database.prove(odd.database, 5, None, restored=alike)
+    done = database.prove(odd.database, 5, None, restored=lambda: alike)
     assert done.problems == ("NULL value in broken.text",)
     for other in (sound, odd.folder / "missing.db"):
         with pytest.raises(SourceUnreadable, match="not sound after the restore"):
-            database.prove(odd.database, 5, None, restored=other)
+            database.prove(odd.database, 5, None, restored=partial(Path, other))

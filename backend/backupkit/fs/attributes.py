@@ -136,9 +136,8 @@ def _keeps_owners(handle: int) -> bool:
     try:
         os.fchown(handle, *_ANOTHER)
     except OSError as error:
-        return (
-            error.errno not in descriptors.NOT_KEPT or error.errno == errno.EINVAL
-        )  # this container has one user only
+        has_one_user = error.errno == errno.EINVAL  # in this container
+        return has_one_user or error.errno not in descriptors.NOT_KEPT
     facts = os.fstat(handle)
     return (facts.st_uid, facts.st_gid) == _ANOTHER
 

@@ -419,10 +419,11 @@ def _later_safety_copies(found: Journal) -> Mapping[str, str]:
 def _prove(settings: Settings, found: Journal, compared: database.Comparison | None) -> database.Inspection:
     table = version_table.known(settings)
     rows = found.facts.rows if found.facts else None
-    file = None
-    with contextlib.suppress(BackupError):  # it may be gone by now: the live database is in place
-        file = staging.wanted_database(settings, found)
-    return database.prove(settings.database, settings.busy_timeout, found.revisions, table, compared, rows, file)
+
+    def restored() -> Path:
+        return staging.wanted_database(settings, found)
+
+    return database.prove(settings.database, settings.busy_timeout, found.revisions, table, compared, rows, restored)
 
 
 def _proof(

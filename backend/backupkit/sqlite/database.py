@@ -563,13 +563,13 @@ def prove(
     table: str | None = None,
     compared: Comparison | None = None,
     rows: Mapping[str, int] | None = None,
-    restored: Path | None = None,
+    restored: Callable[[], Path] | None = None,
 ) -> Inspection:
     """Return an inspection of the live database after proving that it is writable, sound and at the `wanted` revisions.
 
     `wanted` is None if any revisions will do; `table` holds them if not Alembic's usual one. A file with the very pages
     of a sound one (`compared`) is not checked again. Another file that replaced it must have these `rows`. Problems
-    that the `restored` file has too are returned: no restore could remove them.
+    that the file from `restored` has too are returned: no restore could remove them.
     Raises `SourceLocked` if the database stays locked, `SourceUnreadable` if any of this does not hold.
     """
     compared = compared or Comparison(None, file_of(live))
@@ -600,10 +600,10 @@ def prove(
     return found
 
 
-def _has_problems(sealed: Path, problems: Collection[str]) -> bool:
-    """Return whether a quick check of that file finds all of these problems too."""
+def _has_problems(sealed: Callable[[], Path], problems: Collection[str]) -> bool:
+    """Return whether a quick check of that file finds all of these problems too; False if it is gone."""
     try:
-        return set(problems) <= set(examine(sealed, QUICK).problems)
+        return set(problems) <= set(examine(sealed(), QUICK).problems)
     except (BackupError, OSError):
         return False
 
