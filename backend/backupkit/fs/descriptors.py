@@ -139,7 +139,7 @@ def set_owner_mode_times(place: int | str | Path, owner: tuple[int, int], mode: 
     the same mode set again: that clears the setgid bit of a folder whose group we are not in.
     """
     facts = os.stat(place)
-    is_anothers = os.geteuid() == 0 and (facts.st_uid, facts.st_gid) != owner
+    is_anothers = (facts.st_uid, facts.st_gid) != owner and os.geteuid() == 0
     if is_anothers:
         os.chown(place, *owner)
     if is_anothers or stat.S_IMODE(facts.st_mode) != mode:

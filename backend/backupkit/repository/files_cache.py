@@ -72,7 +72,7 @@ class ParentBackup:
         self.has_hard_links = bool(metadata.uploads and metadata.uploads.hard_links)
         self.databases: dict[str, SealedDatabase] = {}
         """The SQLite databases inside the tree, by their paths in it."""
-        self._path, self._seen = "", CachedFile(RACY, "")
+        self._path, self._seen, self._is_found = "", CachedFile(RACY, ""), False
         self.rewind()
 
     def at(self, part: str) -> ParentBackup | None:
@@ -89,15 +89,22 @@ class ParentBackup:
     def find(self, path: str) -> CachedFile | None:
         """Return what the backup recorded about this file, or None."""
         if path != self._path:
+            self._go_on_to(path)
+        self._is_found = path == self._path
+        return self._seen if self._is_found else None
+
+    def _go_on_to(self, path: str) -> None:
+        if self._is_found:
+            self._advance()  # nearly always to the wanted line: no path needs to be compared by its parts
+        if self._path != path:
             wanted = path.split("/")
             while self._path and self._path != path and self._path.split("/") < wanted:
                 self._advance()
-        return self._seen if path == self._path else None
 
     def rewind(self) -> None:
         """Start again at the first line, so that any path can be asked for next."""
         self._file.seek(0)
-        self._lines = islice(self._file, self._files)
+        self._lines, self._is_found = islice(self._file, self._files), False
         self._advance()
 
     def _advance(self) -> None:

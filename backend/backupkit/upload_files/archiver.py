@@ -579,7 +579,7 @@ def _matching_sealed_copy(name: str, folder: int, facts: os.stat_result) -> os.s
         kept = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return None
-    same_owner = os.geteuid() != 0 or (kept.st_uid, kept.st_gid) == (facts.st_uid, facts.st_gid)
+    same_owner = (kept.st_uid, kept.st_gid) == (facts.st_uid, facts.st_gid) or os.geteuid() != 0
     alike = kept.st_mode == facts.st_mode and kept.st_size == facts.st_size and kept.st_mtime_ns == facts.st_mtime_ns
     return kept if alike and same_owner else None
 

@@ -515,7 +515,7 @@ def _is_sealed_copy(earlier: ParentBackup | None, one: Entry, two: Entry) -> boo
 def _same_mode_time_owner(one: os.stat_result, two: os.stat_result, same_owner: bool) -> bool:
     if stat.S_IMODE(one.st_mode) != stat.S_IMODE(two.st_mode) or one.st_mtime_ns != two.st_mtime_ns:
         return False
-    return not same_owner or os.geteuid() != 0 or (one.st_uid, one.st_gid) == (two.st_uid, two.st_gid)
+    return not same_owner or (one.st_uid, one.st_gid) == (two.st_uid, two.st_gid) or os.geteuid() != 0
 
 
 def _is_kept(live: Entry, places: DiffPaths) -> bool:
