@@ -101,6 +101,13 @@ class ParentBackup:
             while self._path and self._path != path and self._path.split("/") < wanted:
                 self._advance()
 
+    def stamps(self) -> Iterator[tuple[str, str]]:
+        """Yield the path and the change stamp of each file, from the first."""
+        self.rewind()
+        while self._path:
+            yield self._path, self._seen.change_stamp
+            self._advance()
+
     def rewind(self) -> None:
         """Start again at the first line, so that any path can be asked for next."""
         self._file.seek(0)

@@ -304,7 +304,7 @@ def plan_source(
     first = plans[0]
     return replace(
         first,
-        source=source,
+        source=replace(first.source, others=tuple(one.source for one in plans[1:])),
         needs=by_folder,
         notes=(*first.notes, *_untouched_notes(settings, source)),
         can_undo=all(one.can_undo for one in plans),
@@ -324,12 +324,12 @@ def _plan_part(
         verdict = replace(verdict, reason=_schemas_compared(settings, source, live, emit))
     if verdict:
         schema.refuse_unless_restorable(verdict, live.revisions, source.git, force)
-    summary = _look_at_uploads(settings, source, emit)
+    summary, planned = _look_at_uploads(settings, source, emit)
     is_staged = not staging.is_restored_from_its_place(settings, source, migrate, live.page_size)
     needs = _needs(settings, source, live, summary, is_staged)
     notes = (*_notes(settings, source, live, verdict), *_upload_notes(source, summary))
     plan = RestorePlan(
-        source,
+        replace(source, planned=planned),
         verdict,
         live,
         summary,
@@ -639,18 +639,26 @@ def _has_database(kept: Metadata | None, wanted: DatabaseFacts) -> bool:
     return bool(kept and kept.database and not kept.database.raw and kept.database.sha256 == wanted.sha256)
 
 
-def _look_at_uploads(settings: Settings, source: Source, emit: EventListener) -> diff.Summary | None:
+def _look_at_uploads(
+    settings: Settings, source: Source, emit: EventListener
+) -> tuple[diff.Summary | None, diff.Planned | None]:
+    """Return what will change, and the differences themselves if they are few."""
     if not source.uploads or not settings.uploads:
-        return None
+        return None, None
     emit(Step("Comparing the uploads"))
     unreadable: list[str] = []
     in_use: list[str] = []
-    found = staging.differences(settings, source, lambda path, _error: unreadable.append(path), emit, in_use.append)
-    summary, closed = diff.summarise(found, settings.uploads, source.traits.owners)
+    kept, seeing = list[diff.Difference](), walk.Seeing()
+    found = staging.differences(
+        settings, source, lambda path, _error: unreadable.append(path), emit, in_use.append, seeing.add
+    )
+    summary, closed = diff.summarise(diff.remembering(found, kept), settings.uploads, source.traits.owners)
     if closed:
         raise _not_writable(closed)
     databases = tuple(path for path in in_use if not path.endswith(database.SIDECARS))
-    return replace(summary, unreadable=tuple(unreadable), in_use=databases)
+    is_whole = len(kept) <= diff.MOST_PLANNED and not unreadable
+    planned = diff.Planned(tuple(kept), seeing.seen()) if is_whole else None
+    return replace(summary, unreadable=tuple(unreadable), in_use=databases), planned
 
 
 def _needs(

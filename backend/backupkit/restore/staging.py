@@ -79,6 +79,8 @@ class Source(Struct, frozen=True):
     others: tuple[Source, ...] = ()
     inside: frozenset[str] = frozenset()
     """Databases in the tree, by their paths in it, that are restored through SQLite and not as files."""
+    planned: diff.Planned | None = None
+    """How the live tree differed when the restore was planned, if that is little."""
     changes: diff.Summary | None = None
     """What of the tree is staged, or None before."""
 
@@ -580,10 +582,20 @@ def _stage_uploads(
     def stays(path: str, error: OSError) -> None:
         emit(Warned(f"{printable(path)} cannot be read ({error.strerror}), and stays as it is."))
 
+    found = _as_planned(settings, source, copies) or differences(settings, source, stays, silence)
     with _refusing_altered(source):
-        changes = diff.stage(differences(settings, source, stays, silence), places, identity.id, emit=emit)
+        changes = diff.stage(found, places, identity.id, emit=emit)
     disk.sync_tree(staging_area.place_of(live, "uploads"))
     return changes
+
+
+def _as_planned(settings: Settings, source: Source, copies: tuple[Path, ...]) -> tuple[diff.Difference, ...]:
+    """Return the planned differences if a copy has found the same live files as the plan; none if it has not."""
+    if source.planned is None:
+        return ()
+    with files_cache.newest(settings, with_uploads=True) as copy:
+        is_same = copy and copy.folder in copies and walk.seen_by(copy) == source.planned.seen
+    return source.planned.differences if is_same else ()
 
 
 def differences(
@@ -592,6 +604,7 @@ def differences(
     unreadable: tree.Unreadable,
     emit: EventListener,
     stays: Callable[[str], None] = lambda _path: None,
+    met: Callable[[tree.Entry], None] = lambda _live: None,
 ) -> Iterator[diff.Difference]:
     """Yield how the live uploads differ from the source's, as `diff.differences` with files cache and checksums.
 
@@ -613,6 +626,7 @@ def differences(
             source.inside,
             stays,
             sealed_files(source),
+            met,
         )
 
 

@@ -26,6 +26,7 @@ from backupkit.model.events import PROGRESS_STEP, EventListener, Step, Warned, a
 from backupkit.model.names import printable
 from backupkit.repository import manifest
 from backupkit.repository.files_cache import ParentBackup
+from backupkit.upload_files import walk
 from backupkit.upload_files.apply import OPERATIONS, Action, Operation, encoded, write_operation
 from backupkit.upload_files.archiver import SIDECARS
 from backupkit.upload_files.choice import Chosen
@@ -33,6 +34,7 @@ from backupkit.upload_files.selection import Selection
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+MOST_PLANNED = 1000  # differences that a plan keeps in memory; each takes about a kilobyte
 
 _Copied = tuple[os.stat_result, Attributes]
 """The facts and attributes of the file that was copied."""
@@ -113,6 +115,16 @@ class Difference(Struct, frozen=True):
         return self.action in ("add", "change") and self.wanted is not None and self.wanted.form in ("file", "link")
 
 
+class Planned(Struct, frozen=True):
+    """The differences that a plan found, and the digests of the live files that it found them in.
+
+    They are used again, without another comparison, if the safety copy finds the same live files.
+    """
+
+    differences: tuple[Difference, ...]
+    seen: walk.Seen
+
+
 class Summary(Struct, frozen=True):
     """The changes of a restore to the uploads: numbers of files and links, bytes to stage, and unreadable paths."""
 
@@ -141,8 +153,9 @@ def differences(
     databases: Collection[str] = (),
     stays: Callable[[str], None] = lambda _path: None,
     sealed: Sealed | None = None,
+    met: Callable[[Entry], None] = lambda _live: None,
 ) -> Iterator[Difference]:
-    """Yield every path that is not as wanted, or only the `chosen` ones if given.
+    """Yield every path that is not as wanted, or only the `chosen` ones if given; call `met` with each live entry.
 
     The `databases` and their sidecars are left out: they are restored by other means. A live database that is in use
     and that the wanted tree lacks stays, and `stays` is called with its path: its last rows may be in no copy.
@@ -158,6 +171,8 @@ def differences(
     with closing(_Comparison(live, wanted, traits, earlier, adding_up(emit), sealed)) as comparison:
         pairs = _side_by_side(live, wanted, selection, unreadable, chosen)
         for one, two in chosen.pairs(pairs) if chosen else pairs:
+            if one:
+                met(one)
             if _is_of_database(one or two, databases):
                 continue
             if one and not two and _is_in_use(live, wanted, one):
@@ -211,6 +226,14 @@ def summarise(found: Iterable[Difference], live: Path, owners: bool) -> tuple[Su
             looked_at = below
             closed = live / below if _is_read_only(live / below) else None
     return totals.summary(), closed
+
+
+def remembering(found: Iterable[Difference], kept: list[Difference]) -> Iterator[Difference]:
+    """Yield the differences, and add them to `kept`: all of them, or one more than `MOST_PLANNED`."""
+    for one in found:
+        if len(kept) <= MOST_PLANNED:
+            kept.append(one)
+        yield one
 
 
 class _Totals:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backupkit.fs import attributes, tree
+from backupkit.fs.stamps import stamp_of
 from backupkit.model.errors import SourceUnreadable
 from backupkit.repository.files_cache import ParentBackup
 
@@ -116,6 +117,42 @@ def survey(root: Path, hard_links: bool) -> Survey:
         for entry in tree.walk(root):
             surveyor.add(entry)
         return surveyor.survey()
+
+
+class Seen(NamedTuple):
+    """Digests of live uploads: of the list of entries (see `digest`), and of the change stamps of the files.
+
+    Two looks with equal digests have found the same files with the same contents.
+    """
+
+    tree: str
+    stamps: str
+
+
+class Seeing:
+    """A collector of these digests during the caller's walk."""
+
+    def __init__(self) -> None:
+        self._entries, self._stamps = hashlib.sha256(), hashlib.sha256()
+
+    def add(self, entry: tree.Entry) -> None:
+        """Add the next entry of the walk."""
+        self._entries.update(line_of(entry.form, entry.path, entry.target))
+        if entry.form == "file":
+            self._stamps.update(line_of("file", entry.path, stamp_of(entry.facts)))
+
+    def seen(self) -> Seen:
+        """Return the digests of all entries so far."""
+        return Seen(self._entries.hexdigest(), self._stamps.hexdigest())
+
+
+def seen_by(earlier: ParentBackup) -> Seen | None:
+    """Return the same digests of the live uploads as this backup found them, or None if it has no uploads."""
+    stamps = hashlib.sha256()
+    for path, stamp in earlier.stamps():
+        stamps.update(line_of("file", path, stamp))
+    facts = earlier.metadata.uploads
+    return Seen(facts.tree, stamps.hexdigest()) if facts else None
 
 
 def digest(root: Path) -> str:
