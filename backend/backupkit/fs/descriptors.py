@@ -19,6 +19,7 @@ from pathlib import Path
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: do not wait for the other end of a fifo in the place of a file.
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_RUNS_AS_OWNER = stat.S_ISUID | stat.S_ISGID
 _NOREPLACE, _EXCL = 1, 4  # flags of renameat2 (Linux) and of renameatx_np (macOS)
 _UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 NOT_KEPT = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # the file system keeps no such owner or mode
@@ -136,15 +137,33 @@ def set_owner_mode_times(place: int | str | Path, owner: tuple[int, int], mode: 
     """Set owner (if we are root), mode and times (of access and change, in ns) of a file or folder.
 
     In this order, as chown clears bits of the mode; and only another owner, as it clears file capabilities too. Nor is
-    the same mode set again: that clears the setgid bit of a folder whose group we are not in.
+    the same mode set again: that clears the setgid bit of a folder whose group we are not in. A file that does not get
+    the owner is not setuid (see `mode_for`).
     """
     facts = os.stat(place)
     is_anothers = (facts.st_uid, facts.st_gid) != owner and os.geteuid() == 0
     if is_anothers:
         os.chown(place, *owner)
+    if mode & _RUNS_AS_OWNER and stat.S_ISREG(facts.st_mode):
+        mode = mode_for(_owner(os.stat(place)), owner, mode)
     if is_anothers or stat.S_IMODE(facts.st_mode) != mode:
         os.chmod(place, mode)
     os.utime(place, ns=times)
+
+
+def mode_for(given: tuple[int, int], owner: tuple[int, int], mode: int) -> int:
+    """Return the mode for a copy of a file: the copy has the owner and group `given`, the file the others.
+
+    A program that is setuid or setgid runs with the rights of its file's owner or group: in a copy of another owner or
+    group, with those of somebody who never gave them.
+    """
+    if given[0] != owner[0]:
+        mode &= ~stat.S_ISUID
+    return mode if given[1] == owner[1] else mode & ~stat.S_ISGID
+
+
+def _owner(facts: os.stat_result) -> tuple[int, int]:
+    return facts.st_uid, facts.st_gid
 
 
 def set_what_it_keeps(place: int, owner: tuple[int, int], mode: int, times: tuple[int, int]) -> None:
@@ -155,8 +174,9 @@ def set_what_it_keeps(place: int, owner: tuple[int, int], mode: int, times: tupl
         if error.errno not in NOT_KEPT:
             raise
         there = os.fstat(place)
+        fitting = mode_for(_owner(there), owner, mode) if stat.S_ISREG(there.st_mode) else mode
         with keeping_what_it_can():
-            set_owner_mode_times(place, (there.st_uid, there.st_gid), mode, times)
+            set_owner_mode_times(place, _owner(there), fitting, times)
         with keeping_what_it_can():
             os.utime(place, ns=times)
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
-from backupkit.fs import attributes, disk, process, space, staging_area, tree, trust
+from backupkit.fs import attributes, descriptors, disk, process, space, staging_area, tree, trust
 from backupkit.fs.staging_area import AreaPart, Identity
 from backupkit.migrations import schema, upgrade, version_table
 from backupkit.migrations.upgrade import Rehearsed
@@ -466,6 +467,7 @@ def _stage_part(
     if is_wanted:
         _make_area(settings.staging_home, "database", identity)
     if source.uploads and settings.uploads:
+        _make_missing_folder(settings.uploads, source.uploads, source.traits)
         _make_area(settings.uploads, "uploads", identity)
     with process.optional_worker(source.facts.size if source.facts else 0) as worker:
         staging = worker.submit(_prepare_database, settings, source, identity, migrate) if is_wanted else None
@@ -484,6 +486,19 @@ def stage_database(settings: Settings, source: Source, identity: Identity) -> So
     except BaseException:
         unstage(settings, identity.id)
         raise
+
+
+def _make_missing_folder(live: Path, wanted: Path, traits: diff.Traits) -> None:
+    """Make the folder of a tree, if it is missing, with the mode and owner that the backup has of it."""
+    if live.is_dir():
+        return
+    disk.make_folder(live.parent)
+    live.mkdir(mode=0o700)
+    facts, times = wanted.lstat(), live.stat()
+    owner = (facts.st_uid, facts.st_gid) if traits.owners else disk.owner_of(live.parent)
+    mode = 0o755 if "modes" in traits.missing_rights else stat.S_IMODE(facts.st_mode)
+    descriptors.set_owner_mode_times(live, owner, mode, (times.st_atime_ns, times.st_mtime_ns))
+    disk.sync_folder(live.parent)
 
 
 def _make_area(live: Path, part: AreaPart, identity: Identity) -> None:

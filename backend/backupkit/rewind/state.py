@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
 from backupkit.fs import attributes, disk, tree
+from backupkit.fs.descriptors import mode_for
 from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Backup, Metadata
 from backupkit.model.errors import Damaged
 from backupkit.repository import manifest, store
@@ -238,14 +239,18 @@ def _known(facts: os.stat_result, entry: Entry, place: str = "") -> KnownUpload:
 
 
 def entry_of(facts: os.stat_result, found: attributes.Attributes) -> Entry:
-    """Return the entry of an upload without checksum and link target; its owner is recorded only by root."""
+    """Return the entry of an upload without checksum and link target; its owner is recorded only by root.
+
+    Without its owner, a file is recorded with the mode that a copy of ours may have.
+    """
     form = tree.form_of(facts.st_mode)
     assert form != "special"
+    owner, mode, is_root = (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), os.geteuid() == 0
     return Entry(
         form=form,
-        mode=stat.S_IMODE(facts.st_mode),
+        mode=mode if is_root or form != "file" else mode_for((os.geteuid(), os.getegid()), owner, mode),
         changed=facts.st_mtime_ns,
-        owner=(facts.st_uid, facts.st_gid) if os.geteuid() == 0 else None,
+        owner=owner if is_root else None,
         size=facts.st_size if form == "file" else 0,
         attributes=tuple((name, value.hex()) for name, value in sorted(found.items())) if form != "link" else (),
     )

@@ -579,8 +579,10 @@ def _matching_sealed_copy(name: str, folder: int, facts: os.stat_result) -> os.s
         kept = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return None
-    same_owner = (kept.st_uid, kept.st_gid) == (facts.st_uid, facts.st_gid) or os.geteuid() != 0
-    alike = kept.st_mode == facts.st_mode and kept.st_size == facts.st_size and kept.st_mtime_ns == facts.st_mtime_ns
+    given, owner = (kept.st_uid, kept.st_gid), (facts.st_uid, facts.st_gid)
+    same_owner = given == owner or os.geteuid() != 0
+    same_mode = kept.st_mode in (facts.st_mode, descriptors.mode_for(given, owner, facts.st_mode))
+    alike = same_mode and kept.st_size == facts.st_size and kept.st_mtime_ns == facts.st_mtime_ns
     return kept if alike and same_owner else None
 
 

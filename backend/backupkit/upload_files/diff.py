@@ -355,6 +355,13 @@ class _LiveModes:
         return two._replace(facts=_with_mode(two.facts, mode))
 
 
+def _without_rights_of_owner(two: Entry) -> Entry:
+    """Return the entry without setuid and setgid: it gets another owner than it had."""
+    mode = stat.S_IMODE(two.facts.st_mode)
+    kept = mode & ~(stat.S_ISUID | stat.S_ISGID)
+    return two if kept == mode else two._replace(facts=_with_mode(two.facts, kept))
+
+
 def _with_mode(facts: os.stat_result, mode: int) -> os.stat_result:
     fields: Any = facts.__reduce__()[1]  # the only way to all of them
     return os.stat_result((stat.S_IFMT(facts.st_mode) | mode, *fields[0][1:]), fields[1])
@@ -392,6 +399,8 @@ class _Comparison:
             return None if one is None or one.form == "special" else Difference("remove", one, None)
         if self._modes:
             two = self._modes.given(one, two)
+        elif not self._traits.owners and two.form == "file":
+            two = _without_rights_of_owner(two)
         checksum = self._checksum(two)
         same_as, is_other_name = self._names(one, two, checksum)
         if one is None:
@@ -536,9 +545,11 @@ def _is_sealed_copy(earlier: ParentBackup | None, one: Entry, two: Entry) -> boo
 
 
 def _same_mode_time_owner(one: os.stat_result, two: os.stat_result, same_owner: bool) -> bool:
-    if stat.S_IMODE(one.st_mode) != stat.S_IMODE(two.st_mode) or one.st_mtime_ns != two.st_mtime_ns:
+    live, wanted = (one.st_uid, one.st_gid), (two.st_uid, two.st_gid)
+    fitting = descriptors.mode_for(wanted, live, one.st_mode) if stat.S_ISREG(one.st_mode) else one.st_mode
+    if two.st_mode not in (one.st_mode, fitting) or one.st_mtime_ns != two.st_mtime_ns:
         return False
-    return not same_owner or (one.st_uid, one.st_gid) == (two.st_uid, two.st_gid) or os.geteuid() != 0
+    return not same_owner or live == wanted or os.geteuid() != 0
 
 
 def _is_kept(live: Entry, places: DiffPaths) -> bool:
