@@ -29,7 +29,7 @@ from backupkit.config.settings import SETTINGS_FILE, Settings
 from backupkit.fs.signals import Signals
 from backupkit.model.backup import BackupRequest
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import BackupError, ExitCode, Locked, explained
+from backupkit.model.errors import BackupError, ExitCode, Locked, explained, left_by_interrupt
 from backupkit.model.names import first_of
 from backupkit.monitoring import log
 from backupkit.monitoring.notify import run_report
@@ -250,8 +250,8 @@ class Daemon:
         try:
             with self._signals.interrupting(patience):
                 return act()
-        except KeyboardInterrupt:
-            _say_and_log("It was interrupted; nothing is left half done.")
+        except KeyboardInterrupt as interrupt:
+            _say_and_log(f"It was interrupted; {left_by_interrupt(interrupt)}.")
             return ExitCode.INTERRUPTED
         except Exception as error:  # a bug would end this run, and must not end all later ones
             found = explained(error) or BackupError(f"{type(error).__name__}: {error}")

@@ -16,11 +16,10 @@ from backupkit.cli.console import say, say_notice
 from backupkit.cli.help import command_name
 from backupkit.cli.output import out
 from backupkit.config.deployment import program
-from backupkit.model.errors import CANCELLED, BackupError, Declined, ExitCode, Refused, explained
+from backupkit.model.errors import CANCELLED, BackupError, Declined, ExitCode, Refused, explained, left_by_interrupt
 from backupkit.monitoring import log
 from backupkit.monitoring.notify import run_report
 
-INTERRUPTED = "Interrupted; nothing is left half done."
 _NOTICE_AFTER = 1.0  # seconds
 
 
@@ -132,8 +131,9 @@ def _print_error(raised: BaseException) -> int:
     # A library may have replaced the interrupt by its own error: sqlite3 does in a callback.
     if isinstance(raised, KeyboardInterrupt) or (_interrupted and error is None):
         log.error("interrupted")
-        print(f"\n{INTERRUPTED}", file=sys.stderr)
-        _print_error_document(ExitCode.INTERRUPTED, INTERRUPTED, "")
+        said = f"Interrupted; {left_by_interrupt(raised)}."
+        print(f"\n{said}", file=sys.stderr)
+        _print_error_document(ExitCode.INTERRUPTED, said, "")
         return ExitCode.INTERRUPTED
     if error:
         say_error(error)

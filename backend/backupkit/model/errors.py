@@ -122,6 +122,12 @@ class RemoteAway(RemoteFailed):
     """A remote that cannot be reached now, or is busy: calls are repeated until its deadline."""
 
 
+def left_by_interrupt(interrupt: BaseException | None) -> str:
+    """Return the words on what an interrupted command has left, which whoever knew it added as a note."""
+    notes = getattr(interrupt, "__notes__", ())
+    return "the warnings say what is not as it was" if notes else "nothing is left half done"
+
+
 def from_os_error(error: OSError) -> BackupError:
     """Return the system's error as one of ours, with the path if the system told it."""
     where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""

@@ -41,7 +41,7 @@ from backupkit.remotes.base import KEEPS_NO_RIGHTS, OnADisk, open_remote
 from backupkit.remotes.probe import old_restic, try_remotes
 from backupkit.repository import flags, hooks, lock, separate_disk, store
 from backupkit.repository.reliable import CLOCKS_DIFFER
-from backupkit.restore import journal, unfinished
+from backupkit.restore import unfinished
 from backupkit.rewind import moments, take
 from backupkit.scheduling import planner, scheduler_lock
 from backupkit.sqlite import database, engine
@@ -51,7 +51,7 @@ _SQLITE_FIX = "an image or a Python with SQLite 3.51.3 or later: docs/containers
 _SHARED_WAL_FIX = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs/containers.md"
 _DATABASE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
 _MAX_CANDIDATES = 3  # candidates for the database that are shown
-_OWN_NAMES = (lock.LOCK_FILE, flags.STATE_FOLDER, journal.JOURNAL_FILE)
+_OWN_NAMES = (lock.LOCK_FILE, flags.STATE_FOLDER, store.JOURNAL_FILE)
 
 
 class Finding(Struct, frozen=True):

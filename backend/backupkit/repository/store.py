@@ -29,6 +29,9 @@ from backupkit.model.names import check_name, few, likely
 from backupkit.repository import flags, history, lock, manifest, order, reliable, separate_disk, verification
 
 LATEST = "latest"
+JOURNAL_FILE = ".journal"
+BUILT = f"{disk.DRAFT_PREFIX}rewind-"
+"""Begins the name of a folder in which a moment of rewind is built."""
 
 
 def require(backups: Path) -> None:
@@ -384,8 +387,10 @@ def _is_removed(draft: Path) -> bool:
 
 
 def _drafts(settings: Settings) -> Iterator[Path]:
-    # Scratch folders in use hold a lock of their own.
-    yield from (draft for draft in settings.dir.glob(f"{disk.DRAFT_PREFIX}*") if not lock.is_held(draft))
+    # Scratch folders in use hold a lock of their own. What an unfinished restore was built from may be needed again.
+    is_needed = BUILT if os.path.lexists(settings.dir / JOURNAL_FILE) else ()
+    found = (one for one in settings.dir.glob(f"{disk.DRAFT_PREFIX}*") if not one.name.startswith(is_needed))
+    yield from (draft for draft in found if not lock.is_held(draft))
     yield from flags.drafts(settings.dir)
 
 

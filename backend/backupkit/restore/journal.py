@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,13 +23,14 @@ from backupkit.model import documents
 from backupkit.model.backup import STAGING, DatabaseFacts
 from backupkit.model.documents import Document
 from backupkit.model.errors import FULL, BackupError
-from backupkit.model.names import NAME
+from backupkit.model.names import NAME, is_name
+from backupkit.repository.store import JOURNAL_FILE
 
-JOURNAL_FILE = ".journal"
 _MOST = 16 << 20  # bytes
 
 
 Name = Annotated[str, Meta(pattern=rf"\A{NAME}\Z")]
+Origin = Annotated[str, Meta(pattern=rf"\A({re.escape(disk.DRAFT_PREFIX)}\w+-\w+/)?{NAME}\Z")]
 
 
 class JournalPart(Struct, frozen=True):
@@ -49,14 +51,16 @@ class JournalPart(Struct, frozen=True):
 class Journal(Struct, frozen=True):
     """A restore under way. It stores names, not paths: a container and its host may see a folder at different paths.
 
-    `source` is restored, `safety` holds the earlier state. Without a `safety` the restore is a rollback, of a failed
-    restore or an interrupted migration. `id` marks its staging areas. `database` and `uploads` are whether the staged
-    database and uploads still have to go live. `back` is whether the restore failed, and the earlier state has to be
-    staged and restored. `facts` and `revisions` are those of the staged database, or None for uploads alone. `part` is
-    the one part that was restored alone. `copies` are the backups that held the live data when it was staged, `kept`
-    those of what the app wrote since. `sealed` is the backup whose database file is read directly, with the checksum in
-    `facts`; without it a staged copy is. `name` is the part that these fields describe, empty for the main database and
-    its uploads; `others` are the additional parts.
+    `source` is restored, `safety` holds the earlier state. Without a `safety` the restore is a rollback, of a
+    failed restore or an interrupted migration. `id` marks its staging areas. `database` and `uploads` are whether
+    the staged database and uploads still have to go live. `back` is whether the restore failed, and the earlier
+    state has to be staged and restored. `facts` and `revisions` are those of the staged database, or None for
+    uploads alone. `part` is the one part that was restored alone. `copies` are the backups that held the live data
+    when it was staged, `kept` those of what the app wrote since. `sealed` is the backup whose database file is read
+    directly, with the checksum in `facts`; without it a staged copy is. `origins` are the folders below the backups
+    folder that it takes from, beside the backup `source`: other backups, or the draft in which a moment of rewind
+    was built. `name` is the part that these fields describe, empty for the main database and its uploads; `others`
+    are the additional parts.
     """
 
     source: str
@@ -72,6 +76,7 @@ class Journal(Struct, frozen=True):
     copies: tuple[Name, ...] = ()
     kept: tuple[Name, ...] = ()
     sealed: Name | None = None
+    origins: tuple[Origin, ...] = ()
     name: str = ""
     others: tuple[JournalPart, ...] = ()
 
@@ -79,7 +84,13 @@ class Journal(Struct, frozen=True):
     def backups(self) -> frozenset[str]:
         """The names of all backups that are needed to finish this restore or to take it back."""
         of_parts = (name for one in self.parts for name in (one.safety, one.sealed))
-        return frozenset(name for name in (self.source, *self.copies, *self.kept, *of_parts) if name)
+        return frozenset(name for name in (self.source, *self.copies, *self.kept, *self.origins, *of_parts) if name)
+
+    def holders(self, backups: Path) -> tuple[Path, ...]:
+        """Return the folders that hold what was live before this restore, or what it has put in place."""
+        source = (self.source,) if is_name(self.source) else ()
+        names = dict.fromkeys((*self.copies, *self.kept, *source, *self.origins))
+        return tuple(folder for name in names if os.path.isdir(folder := backups / name))
 
     @property
     def parts(self) -> tuple[Journal, ...]:
@@ -139,6 +150,8 @@ def _document(journal: Journal) -> Document:
         "facts": documents.database(journal.facts) if journal.facts else None,
         "revisions": None if journal.revisions is None else list(journal.revisions),
     }
+    if journal.origins:
+        document["origins"] = list(journal.origins)
     if journal.name:
         document["name"] = journal.name
     if journal.others:

@@ -60,8 +60,8 @@ def live_state(settings: Settings, found: Journal) -> LiveState:
             return "kept"
         if wanted.exists() and _are_same(taken, [wanted]):
             return "wanted"
-        backups = [settings.dir / name for name in (*found.copies, *found.kept)]
-        return "kept" if any(_are_same(taken, _files_in(folder, settings)) for folder in backups) else "unknown"
+        folders = found.holders(settings.dir)
+        return "kept" if any(_are_same(taken, _files_in(folder, settings)) for folder in folders) else "unknown"
 
 
 @contextlib.contextmanager

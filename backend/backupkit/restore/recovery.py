@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from backupkit.model.errors import (
     explained,
     from_os_error,
 )
-from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, silence
+from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, collecting, silence
 from backupkit.model.names import printable
 from backupkit.repository import flags, lock, store
 from backupkit.repository.operation import recorded
@@ -128,7 +128,7 @@ def _refuse_other_restore(settings: Settings, found: Journal) -> None:
         if (identity := staging_area.owner_of_area(folder)) and identity.id != found.id:
             raise BackupError(
                 f"{staging_area.place_of(folder)} belongs to another restore than the journal "
-                f"{settings.dir / journal.JOURNAL_FILE}; nothing was touched.",
+                f"{settings.dir / store.JOURNAL_FILE}; nothing was touched.",
                 hint=f"Finish that one first, with its BACKUP_DIR, which was {printable(identity.backups)}: recover",
             )
 
@@ -167,6 +167,8 @@ def _require_staged_part(settings: Settings, found: Journal) -> None:
                 pass
 
 
+ALL_BACK = "Everything is as it was before the restore."
+NOT_ALL_BACK = "The rollback is finished; the warnings name what is not as it was before the restore."
 NEITHER_WAY = "Neither the restore nor its rollback is finished."
 
 
@@ -185,28 +187,32 @@ def roll_back(settings: Settings, found: Journal, error: BaseException, emit: Ev
     back = structs.replace(found, back=True)
     try:
         journal.write(settings.dir, back)
-        restore_safety_copies(settings, back, emit, clock)
+        if not restore_safety_copies(settings, back, emit, clock):
+            error.add_note(NOT_ALL_BACK)
     except Exception:
         if journal.exists(settings.dir):
             emit(Warned(f"{NEITHER_WAY} Type: `recover`"))
         raise
 
 
-def restore_safety_copies(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> None:
-    """Restore from the safety copies whatever the failed restore could have changed."""
+def restore_safety_copies(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> bool:
+    """Restore from the safety copies whatever the failed restore could have changed; return whether all is back."""
+    warnings: list[str] = []
+    listen = collecting(emit, warnings)
     source = _rollback_source(settings, found)
     staging.unstage(settings, found.id)
-    held = [*found.copies, *found.kept, *(one.name for one in store.all_backups(settings) if one.name == found.source)]
-    copies = tuple(settings.dir / name for name in held)
+    holders = found.holders(settings.dir)
     identity = staging_area.identify(settings.dir, found.safety or "", found.id)
-    staged = staging.stage(settings, source, identity, (), copies, emit)
+    staged = staging.stage(settings, source, identity, (), holders, listen)
     # Without a safety copy: a restore that was rolled back cannot be undone.
-    back = journal_of(settings, staged, identity, held, clock)
+    back = journal_of(settings, staged, identity, found.copies, clock)
     back = journal.joined([structs.replace(one, safety=None) for one in back.parts])
-    back = structs.replace(back, kept=found.kept)
+    origins = (str(folder.relative_to(settings.dir)) for folder in holders)
+    back = structs.replace(back, kept=found.kept, origins=tuple(dict.fromkeys((*back.origins, *origins))))
     journal.write(settings.dir, back)
-    finish(settings, back, emit, clock)
-    emit(Notice("Everything is as it was before the restore."))
+    finish(settings, back, listen, clock)
+    emit(Notice(NOT_ALL_BACK if warnings else ALL_BACK))
+    return not warnings
 
 
 def _rollback_source(settings: Settings, found: Journal) -> Source:
@@ -244,7 +250,18 @@ def journal_of(settings: Settings, staged: Source, identity: Identity, copies: S
     """Return the journal for what is staged; the `copies` are backups that hold the live data."""
     started = settings.local(clock()).isoformat(sep=" ")
     parts = [_part_of(staging.place_of(settings, one), one, identity, started, copies) for one in staged.each]
-    return structs.replace(journal.joined(parts), part=_only_part(settings, staged))
+    origins = tuple(dict.fromkeys(_origins(settings, staged)))
+    return structs.replace(journal.joined(parts), part=_only_part(settings, staged), origins=origins)
+
+
+def _origins(settings: Settings, staged: Source) -> Iterator[str]:
+    """Yield the folders below the backups folder that something was staged from, but for the backup of that name."""
+    for place in (place for one in staged.each for place in (one.database, one.uploads)):
+        if place and place.is_relative_to(settings.dir):
+            first, *below = place.relative_to(settings.dir).parts
+            name = f"{first}/{below[0]}" if first.startswith(disk.DRAFT_PREFIX) and below[1:] else first
+            if name != staged.name and below:
+                yield name
 
 
 def _only_part(settings: Settings, staged: Source) -> str | None:
@@ -321,7 +338,7 @@ def _verify_sealed_again(settings: Settings, whole: Journal, name: str, emit: Ev
             raise Damaged(
                 f"{printable(found.source)} cannot be restored: {cause.message}",
                 hint=f"Put {settings.dir / found.sealed} back as it was, then: `recover`. If it is lost, the data "
-                f"may be half restored: remove {settings.dir / journal.JOURNAL_FILE}, then restore another backup.",
+                f"may be half restored: remove {settings.dir / store.JOURNAL_FILE}, then restore another backup.",
             ) from error
         failed = type(cause)(
             f"The restore of {printable(found.source)}, interrupted on {printable(found.started)}, cannot be finished: "
@@ -399,7 +416,7 @@ def finish_uploads(settings: Settings, found: Journal, emit: EventListener, comp
         for part in found.parts:
             place = _place_of(settings, part)
             if part.uploads and place.uploads:
-                copies = tuple(settings.dir / name / place.sealed_folder for name in found.copies)
+                copies = tuple(folder / place.sealed_folder for folder in found.holders(settings.dir))
                 apply.apply(place.uploads, found.id, copies, emit)
         proofs = {name: _proof(one, found.source, name in compared, emit) for name, one in proving.items()}
     # From here on nothing staged is needed: a kill may leave it partly removed.

@@ -400,10 +400,11 @@ def _report_interrupt(settings: Settings, emit: EventListener) -> Iterator[None]
     """Report on Ctrl-C whether the restore is unfinished or nothing was restored."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         if unfinished.describe(settings):
             emit(Warned(f"{recovery.NEITHER_WAY} Type: `recover`"))
-        else:
+            interrupt.add_note(recovery.NEITHER_WAY)
+        elif recovery.NOT_ALL_BACK not in getattr(interrupt, "__notes__", ()):
             emit(Notice("Nothing was restored: everything is as it was before."))
         raise
 

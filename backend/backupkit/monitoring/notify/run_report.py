@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from backupkit.model.errors import ExitCode, explained
+from backupkit.model.errors import ExitCode, explained, left_by_interrupt
 from backupkit.model.events import Event, EventListener, Warned, silence
 from backupkit.model.names import printable_text
 from backupkit.monitoring import log
@@ -150,7 +150,7 @@ def _begin_ping(settings: Settings, command: str) -> PendingMessage | None:
 
 def _error_and_hint(cause: BaseException | None) -> tuple[str, str]:
     if isinstance(cause, KeyboardInterrupt):
-        return "It was interrupted; nothing is left half done.", ""
+        return f"It was interrupted; {left_by_interrupt(cause)}.", ""
     if cause is None or isinstance(cause, SystemExit):
         return "", ""
     error = explained(cause)
