@@ -1,4 +1,4 @@
-"""A program that runs with its owner's rights does not get those of whoever makes a copy of it."""
+"""Uploads of other users: whose they are afterwards, what a program of theirs may do, and what cannot be touched."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,3 +162,50 @@ def test_a_private_uploads_folder_is_private_wherever_it_is_laid_out(shared: Sma
     assert as_root(shared, "restore", "one", "--yes").code == 0
     folders = [shared.uploads, *(path for path in out.rglob("uploads") if path.is_dir())]
     assert [path.stat().st_mode & 0o777 for path in folders] == [0o700] * 3
+
+
+# What the toolkit's user cannot read, write or give away
+
+
+def planned(app: SmallApp) -> dict[str, Any]:
+    done = as_root(app, "restore", "one", "--dry-run", "--json")
+    assert done.code == 0, done.err
+    return dict(done.json)
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_an_upload_that_cannot_be_read_is_not_planned_to_change(shared: SmallApp, was_there: bool) -> None:
+    if was_there:
+        os.chown(shared.write_upload("2/secret", b"then"), APP, APP)
+    assert as_root(shared, "backup", "one").code == 0
+    secret = shared.write_upload("2/secret", b"now, and longer")
+    os.chown(secret, APP, APP)
+    secret.chmod(0o600)
+    plan = planned(shared)["uploads"]
+    assert (plan["added"], plan["changed"], plan["removed"], plan["unreadable"]) == (0, 0, 0, ["2/secret"])
+    done = as_root(shared, "restore", "one", "--yes")
+    assert done.code == 3 and "2/secret cannot be read (Permission denied), and stays as it is." in done.err
+    assert secret.read_bytes() == b"now, and longer"
+
+
+def test_a_plan_says_that_an_upload_gets_another_owner(shared: SmallApp) -> None:
+    path = shared.write_upload("2/theirs", b"then")
+    os.chown(path, APP, APP)
+    assert as_root(shared, "backup", "one").code == 0
+    path.write_bytes(b"now, and longer")
+    said = [note for note in planned(shared)["notes"] if "other users" in note]
+    assert said == [
+        f"Uploads of other users that come back as uid {USER}'s: 1. Only root can give files to their owners."
+    ]
+
+
+def test_where_a_folder_of_another_user_stops_a_restore_the_database_alone_is_named(shared: SmallApp) -> None:
+    path = shared.write_upload("2/theirs/one", b"then")
+    give(USER, path.parent)
+    assert as_root(shared, "backup", "one").code == 0
+    path.unlink()
+    give(APP, path.parent)
+    path.parent.chmod(0o555)
+    done = as_root(shared, "restore", "one", "--yes")
+    assert done.code == 13 and "restore one --only database" in done.err
+    assert as_root(shared, "restore", "one", "--only", "database", "--yes").code == 0
