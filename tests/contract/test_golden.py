@@ -540,7 +540,7 @@ def test_what_a_remote_held_is_read_as_it_was_written(app: SmallApp) -> None:
 def test_a_journal_is_read_as_it_was_written(app: SmallApp) -> None:
     more = {"back": True, "part": "database", "copies": ("three",), "kept": ("four",), "sealed": "one"}
     further = JournalPart("media", "five", True, True, "one", _FACTS, (HEAD,))
-    more |= {"name": "cache", "others": (further,)}
+    more |= {"name": "cache", "others": (further,), "origins": (".draft-rewind-a_1/point_2", "five")}
     written = Journal("one", "two", "0" * 32, "then", True, True, facts=_FACTS, revisions=(HEAD,), **more)
     _no_default(written)
     journal.write(app.backups, written)

@@ -73,7 +73,6 @@ def test_one_that_is_killed_on_its_way_back_is_taken_back_by_recover(
     found = app.command("recover", check=0)
     assert "stays as it is" not in found.err
     assert app.contents() == before
-    app.command("recover", check=0)
     assert not list(app.backups.glob(".draft-*")), "what the moment was built in goes once the restore is over"
 
 

@@ -130,8 +130,13 @@ def joined(parts: Sequence[Journal]) -> Journal:
 
 
 def write(backups: Path, journal: Journal) -> None:
-    """Write and sync the journal; once this returns, the restore must be completed."""
-    disk.write_file(backups / JOURNAL_FILE, json.dumps(_document(journal), indent=2).encode(), is_ours=True)
+    """Write and sync the journal; once this returns, the restore must be completed.
+
+    Raise `ValueError`, and write nothing, if it could not be read again.
+    """
+    content = json.dumps(_document(journal), indent=2).encode()
+    _checked(content)
+    disk.write_file(backups / JOURNAL_FILE, content, is_ours=True)
 
 
 def _document(journal: Journal) -> Document:

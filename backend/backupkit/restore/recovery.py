@@ -32,7 +32,7 @@ from backupkit.model.errors import (
     from_os_error,
 )
 from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, collecting, silence
-from backupkit.model.names import printable
+from backupkit.model.names import is_name, printable
 from backupkit.repository import flags, lock, store
 from backupkit.repository.operation import recorded
 from backupkit.restore import journal, keeping, staging, unfinished
@@ -97,6 +97,7 @@ def recover_under_lock(settings: Settings, emit: EventListener) -> Journal | Non
         emit(Notice(f"Finishing the restore of {printable(found.source)}, interrupted on {printable(found.started)}."))
         with recorded(settings, "recover", emit, names=[found.source]) as work:
             (restore_safety_copies if found.back else finish)(settings, found, work.emit, utc_now)
+    _clear_drafts(settings, emit)  # also what the restore was built from
     return found
 
 
@@ -256,12 +257,14 @@ def journal_of(settings: Settings, staged: Source, identity: Identity, copies: S
 
 def _origins(settings: Settings, staged: Source) -> Iterator[str]:
     """Yield the folders below the backups folder that something was staged from, but for the backup of that name."""
-    for place in (place for one in staged.each for place in (one.database, one.uploads)):
-        if place and place.is_relative_to(settings.dir):
+    places = (place for one in staged.each for place in (one.database, one.uploads) if place)
+    for place in places:
+        if place.is_relative_to(settings.dir):
             first, *below = place.relative_to(settings.dir).parts
-            name = f"{first}/{below[0]}" if first.startswith(disk.DRAFT_PREFIX) and below[1:] else first
-            if name != staged.name and below:
-                yield name
+            if first.startswith(store.BUILT):
+                yield f"{first}/{below[0]}"
+            elif first != staged.name and is_name(first):  # not the draft in which a dump was loaded
+                yield first
 
 
 def _only_part(settings: Settings, staged: Source) -> str | None:

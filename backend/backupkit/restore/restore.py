@@ -29,7 +29,7 @@ from backupkit.backup import references
 from backupkit.backup.create import refuse_overlap
 from backupkit.backup.make import make_backup
 from backupkit.config.settings import Settings
-from backupkit.fs import mounts, space, staging_area
+from backupkit.fs import mounts, process, space, staging_area
 from backupkit.fs.staging_area import Identity
 from backupkit.migrations import schema, upgrade, version_table
 from backupkit.model.backup import (
@@ -542,14 +542,20 @@ def _require_writable(settings: Settings, source: Source) -> None:
             raise _not_writable(path)
 
 
-def _not_writable(path: Path) -> SourceUnreadable:
+def _database_alone(source: Source) -> str:
+    """Return the end of a hint: the command that leaves the uploads as they are, if there is a database too."""
+    is_one = source.database and not source.part
+    return f" The database alone: `restore {source.name} --only database`." if is_one else ""
+
+
+def _not_writable(path: Path, otherwise: str = "") -> SourceUnreadable:
     if mounts.is_read_only(path):
         return SourceUnreadable(
             f"{path} is mounted read-only; nothing was changed.", hint="Mount it so that it can be written to."
         )
     return SourceUnreadable(
         f"{path} cannot be written; nothing was changed.",
-        hint=f"Run as the user who owns it (ls -ld {path}), or see `doctor`.",
+        hint=f"Run as the user who owns it (ls -ld {path}), or see `doctor`.{otherwise}",
     )
 
 
@@ -655,7 +661,7 @@ def _look_at_uploads(
     )
     summary, closed = diff.summarise(diff.remembering(found, kept), settings.uploads, source.traits.owners)
     if closed:
-        raise _not_writable(closed)
+        raise _not_writable(closed, _database_alone(source))
     databases = tuple(path for path in in_use if not path.endswith(database.SIDECARS))
     is_whole = len(kept) <= diff.MOST_PLANNED and not unreadable
     planned = diff.Planned(tuple(kept), seeing.seen()) if is_whole else None
@@ -738,8 +744,14 @@ def _upload_notes(source: Source, summary: diff.Summary | None) -> Iterable[str]
     if paths := summary.unreadable if summary else ():
         yield f"What cannot be read stays as it is: {first_of(paths)}."
     if summary and summary.new_rights:
+        rights = "mode and owner" if os.geteuid() == 0 else "mode"
         what = f"the first is {summary.new_rights}"
-        yield f"Uploads and folders that get the mode and owner of the backup: {summary.with_new_rights}; {what}."
+        yield f"Uploads and folders that get the {rights} of the backup: {summary.with_new_rights}; {what}."
+    if summary and summary.with_new_owner:
+        yield (
+            f"Uploads of other users that come back as {process.user()}'s: {summary.with_new_owner}. "
+            "Only root can give files to their owners."
+        )
     if paths := summary.in_use if summary else ():
         yield f"Databases in use that the backup does not hold stay as they are: {first_of(paths)}."
 

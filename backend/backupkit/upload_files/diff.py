@@ -139,6 +139,8 @@ class Summary(Struct, frozen=True):
     """Files, links and folders that are as wanted but for their mode or owner."""
     new_rights: str = ""
     """The first of these: its path, and what its mode or owner is and will be."""
+    with_new_owner: int = 0
+    """Files and links of other users that are replaced by ones of ours: not root, we cannot give files away."""
 
 
 def differences(
@@ -182,6 +184,8 @@ def differences(
                 continue  # in a backup that was made by hand: it cannot be restored
             try:
                 difference = comparison.of(one, two)
+                if difference and difference.action != "dress" and one:
+                    comparison.require_readable(one)
             except _Unreadable as error:
                 comparison.forget(two)
                 unreadable(error.path, error.cause)
@@ -245,6 +249,7 @@ class _Totals:
     def add(self, one: Difference) -> None:
         entry = one.wanted or one.live
         self._numbers[one.action] += entry is not None and entry.form != "folder"
+        self._numbers["owner"] += one.action == "change" and one.live is not None and _is_others(one.live.facts)
         self._needed += tree.content_size(one.wanted.facts) if one.needs_content and one.wanted else 0
         if rights := _new_rights(one, self._owners):
             self._numbers["rights"] += 1
@@ -253,7 +258,18 @@ class _Totals:
     def summary(self) -> Summary:
         found = self._numbers
         counts = (found["add"], found["change"], found["remove"])
-        return Summary(*counts, self._needed, with_new_rights=found["rights"], new_rights=self._new_rights)
+        return Summary(
+            *counts,
+            self._needed,
+            with_new_rights=found["rights"],
+            new_rights=self._new_rights,
+            with_new_owner=found["owner"],
+        )
+
+
+def _is_others(facts: os.stat_result) -> bool:
+    """Return whether it belongs to another user than this one, who is not root."""
+    return os.geteuid() not in (0, facts.st_uid)
 
 
 def _new_rights(one: Difference, owners: bool) -> str:
@@ -415,6 +431,16 @@ class _Comparison:
             return None
         self._require_sealed(two, checksum)
         return self._difference("dress", one, two)
+
+    def require_readable(self, one: Entry) -> None:
+        """Raise `_Unreadable` for a live file that cannot be read, and so is in no copy."""
+        if one.form != "file" or one.facts.st_mode & stat.S_IROTH or os.geteuid() == 0:
+            return
+        try:
+            with disk.Opened(f"{self._live}/{one.path}", _FILE):
+                pass
+        except OSError as error:
+            raise _Unreadable(one.path, error) from error
 
     def _checksum(self, two: Entry) -> str | None:
         if self._sealed is None or two.form != "file":
