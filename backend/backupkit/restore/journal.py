@@ -25,6 +25,8 @@ from backupkit.model.errors import FULL, BackupError
 from backupkit.model.names import NAME
 
 JOURNAL_FILE = ".journal"
+OF_MIGRATION = " (a migration was interrupted)"
+"""Ends the `source` of a journal that undoes a migration."""
 _MOST = 16 << 20  # bytes
 
 
@@ -74,6 +76,11 @@ class Journal(Struct, frozen=True):
     sealed: Name | None = None
     name: str = ""
     others: tuple[JournalPart, ...] = ()
+
+    @property
+    def is_of_migration(self) -> bool:
+        """Whether it undoes a migration: then the live database has what that migration wrote."""
+        return self.source.endswith(OF_MIGRATION)
 
     @property
     def backups(self) -> frozenset[str]:
