@@ -65,8 +65,8 @@ def mounted_over(place: Path, other: Path) -> Iterator[None]:
 def test_nothing_is_removed_of_what_is_mounted_inside_a_backup_and_the_backup_stays_whole(
     app: SmallApp, tmp_path: Path
 ) -> None:
-    create_backup(app.settings, BackupRequest("one"))
-    create_backup(app.settings, BackupRequest("two"))
+    create_backup(app.settings, BackupRequest("one", kind="scheduled"))
+    create_backup(app.settings, BackupRequest("two", kind="scheduled"))
     place = app.backups / "one" / "uploads" / "empty"
     with mounted_over(place, tmp_path / "other"):
         deleted = app.command("delete", "one", "--yes", check=1)
