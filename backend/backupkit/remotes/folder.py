@@ -48,6 +48,7 @@ class FolderRemote:
         self._settings = settings
         self._path = table.local_folder(settings.app_dir)
         self._has_told = False
+        self._missing_rights: tuple[str, ...] | None = None
 
     def check(self) -> None:
         with self._as_remote_failure():
@@ -188,7 +189,10 @@ class FolderRemote:
             )
 
     def missing_rights(self) -> tuple[str, ...]:
-        return attributes.missing_rights(self._path)
+        """Return what the disk does not keep; it is tried once, with a file that is made there."""
+        if self._missing_rights is None:
+            self._missing_rights = attributes.missing_rights(self._path)
+        return self._missing_rights
 
     def _tell_of_missing_rights(self, has_uploads: bool, emit: EventListener) -> None:
         """Say once what the disk of the remote does not keep of the uploads."""
