@@ -139,6 +139,13 @@ def test_a_setting_of_the_compose_file_that_is_not_in_force_is_explained(
     assert "compose file sets" not in app.command("config", env=in_force, check=0).err
 
 
+def test_an_engine_that_fails_has_a_row(app: SmallApp) -> None:
+    told = {"BACKUP_HOST_ENGINE_FAILS": "podman does not answer within 30 s", "BACKUP_RUNNER_IN_USE": "local"}
+    found = [one for one in app.command("doctor", "--json", env=told).json if "compose file" in one["text"]]
+    assert [one["text"] for one in found] == ["There is a compose file, but podman does not answer within 30 s."]
+    assert found[0]["level"] == "warning" and found[0]["mend"].startswith("start the engine")
+
+
 # Remotes
 
 
