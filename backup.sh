@@ -734,21 +734,21 @@ keep_way_back() {
 bring_back() {
   local code=0
   end_container "$(update_container)" # of an update that was killed: it gets the time to put right what it has half done
-  why="The engine does not give the old image its name back."
+  why="The engine could not give the old image its name back."
   case $step in
     building)
       give_name_back || return 1
       return 0 # a bare return says in a trap what was before it
       ;;
     migrating | starting)
-      why="The data is not back, and '$services' stays stopped."
+      why="The data could not be put back, and '$services' stays stopped."
       stop_services || true
       on_image "$old" restore "$point" --yes || code=$?
       case $code in 0 | 3) note_step returned ;; *) return "$code" ;; esac
       ;;
   esac
   start_on "$old" || { why="The data is as before, but on the old image $why." && return 1; }
-  why="The engine does not give the new image its name back."
+  why="The engine could not give the new image its name back."
   give_name_back
 }
 

@@ -195,7 +195,7 @@ def roll_back(settings: Settings, found: Journal, error: BaseException, emit: Ev
     if not _can_roll_back(settings, found):
         cause = from_os_error(error) if isinstance(error, OSError) else error
         kind = type(cause) if isinstance(cause, BackupError) else BackupError
-        reason = f"The restore of {found.source} failed half way: {str(cause).rstrip('.')}."
+        reason = f"The restore of {found.source} failed halfway: {str(cause).rstrip('.')}."
         raise kind(reason, hint="Fix the cause, then type: `recover`") from error
     why = "was interrupted" if isinstance(error, KeyboardInterrupt) else f"failed ({error})"
     emit(Warned(f"The restore {why}; rolling back to the safety copy."))

@@ -411,7 +411,7 @@ class _Search:
         if names := triggers_of(self._connection, table.name):
             self._note(f"Triggers of {printable(table.name)} do not run for these rows: {few(names)}.")
         if names := search_tables_of(self._connection, table.name):
-            self._note(f"The search index of {printable(table.name)} is made anew: {few(names)}.")
+            self._note(f"The search index of {printable(table.name)} is rebuilt: {few(names)}.")
 
     def _note(self, text: str) -> None:
         if len(self._notes) < _MOST_NOTES:
