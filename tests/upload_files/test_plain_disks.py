@@ -242,6 +242,30 @@ def test_a_moment_with_a_link_cannot_be_built_on_such_a_disk_and_the_link_is_nam
 
 
 @NEEDS
+@pytest.mark.parametrize("name", ["latest", "a:b.txt", "folder/a:b.txt", "folder/link"])
+def test_a_restore_onto_such_a_disk_names_what_it_cannot_hold_and_can_leave_it_out(
+    app: SmallApp, tmp_path: Path, name: str
+) -> None:
+    (app.uploads / "latest").unlink()
+    app.write_upload("folder/in.txt", b"of somebody")
+    if "txt" in name:
+        app.write_upload(name, b"of somebody")
+    else:
+        (app.uploads / name).symlink_to(app.uploads / "1/letter.txt")
+    app.command("backup", "one", check=0)
+    with mounted("exfat", tmp_path / "disk") as disk:
+        there = {"BACKUP_UPLOADS": str(disk / "uploads")}
+        (disk / "uploads").mkdir()
+        done = app.command("restore", "one", "--yes", env=there, check=2)
+        what = f"cannot hold {name}" if "txt" in name else f"cannot hold the link {name}"
+        said = " ".join(done.err.split())
+        assert f"The disk of {disk / 'uploads'} {what} (" in said and "BACKUP_EXCLUDE" in said, said
+        assert not list((disk / "uploads").iterdir()), "it is as it was"
+        app.command("restore", "one", "--yes", env={**there, "BACKUP_EXCLUDE": f"/{name}"}, check=0)
+        assert (disk / "uploads/folder/in.txt").read_bytes() == b"of somebody"
+
+
+@NEEDS
 def test_doctor_says_what_the_disk_of_the_backups_does_not_keep(on_a_plain_disk: SmallApp) -> None:
     told = on_a_plain_disk.command("doctor").out
     assert "keeps no modes and no owners: those of uploads are in no backup." in " ".join(told.split())

@@ -14,6 +14,7 @@ from backupkit.model.names import printable
 ON_ANOTHER_DISK = (
     "Set BACKUP_DIR to a folder on a disk with ext4 or XFS; what is in the present one can be copied there."
 )
+ELSEWHERE = "Put the uploads on a disk with ext4 or XFS. Or name it in BACKUP_EXCLUDE: a restore then leaves it out."
 _NO_NAME = (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG, errno.EEXIST)
 _NO_LINK = (*_NO_NAME, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
