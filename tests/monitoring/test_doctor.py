@@ -228,7 +228,7 @@ def test_a_remote_that_hangs_is_given_up_and_the_others_are_told_of(
     answers = try_remotes(settings, seconds=3)
     is_back.set()
     assert answers["nas"] is None
-    assert isinstance(answers["stuck"], RemoteAway) and "not answered after 3 s" in answers["stuck"].message
+    assert isinstance(answers["stuck"], RemoteAway) and "did not answer within 3 s" in answers["stuck"].message
 
 
 def test_without_a_remote_it_says_that_there_is_no_copy_elsewhere(app: SmallApp) -> None:
