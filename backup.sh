@@ -149,17 +149,38 @@ has_compose_file() {
   [ -f .env ] && grep -qs '^COMPOSE_FILE=' .env
 }
 
+# Whether the engine answers; if not, `why`, and `broken` has it too. An engine that hangs is waited for no longer.
+engine_patience=30 broken=""
+engine_answers() {
+  local answer code=0
+  if IFS= read -r -d '' -t "$engine_patience" answer < <(
+    exec 2>/dev/null # who reads our stderr need not wait for an engine that hangs
+    "$engine" ps --quiet 2>&1 >/dev/null </dev/null || code=$?
+    printf '\n%s\0' "$code"
+  ); then
+    code=${answer##*$'\n'} answer=${answer%$'\n'*}
+    if [ "$code" = 0 ]; then return; fi
+    answer=${answer%$'\n'}
+    why="$engine does not answer (${answer##*$'\n'})"
+  else
+    why="$engine does not answer within $engine_patience s"
+  fi
+  broken=$why
+  return 1
+}
+
 # Sets `compose` and `engine` to the first pair that answers, else `why` there is none.
 find_engine() {
-  local candidate answer
+  local candidate answer silent=""
   has_compose_file || { why="there is no compose file in $root" && return 1; }
   why="neither Docker nor Podman with Compose is installed"
   for candidate in ${BACKUP_COMPOSE:+"$BACKUP_COMPOSE"} "docker compose" docker-compose "podman compose" podman-compose; do
     read -r -a compose <<<"$candidate"
     engine=${candidate%%[ -]*}
     if ! command -v "$engine" >/dev/null || ! command -v "${compose[0]}" >/dev/null; then continue; fi
-    if ! answer=$("$engine" ps --quiet 2>&1 >/dev/null </dev/null); then
-      why="$engine does not answer (${answer##*$'\n'})"
+    case $silent in *" $engine "*) continue ;; esac
+    if ! engine_answers; then
+      silent+=" $engine "
     elif [ "${#compose[@]}" = 1 ]; then
       return
     elif answer=$("${compose[@]}" version 2>&1 </dev/null); then
@@ -348,6 +369,7 @@ has_service() { case $'\n'$("${compose[@]}" config --services </dev/null 2>/dev/
 export_facts() {
   local seen=""
   if [ "$command" = doctor ] && [ "$runner" != local ] && has_service scheduler; then export BACKUP_HOST_SCHEDULER=scheduler; fi
+  if [ "$command" = doctor ] && [ "$runner" = local ] && [ -n "$broken" ]; then export BACKUP_HOST_ENGINE_FAILS=$broken; fi
   case $command in doctor | config) find_compose_settings && export BACKUP_HOST_COMPOSE_SETS=$seen ;; esac
   # What `config` says of the service is where the person has set it.
   if [ "$command" != config ]; then export BACKUP_SERVICE=$service BACKUP_APP_SERVICE=$app_service; fi
@@ -712,21 +734,21 @@ keep_way_back() {
 bring_back() {
   local code=0
   end_container "$(update_container)" # of an update that was killed: it gets the time to put right what it has half done
-  why="The engine does not give the old image its name back."
+  why="The engine could not give the old image its name back."
   case $step in
     building)
       give_name_back || return 1
       return 0 # a bare return says in a trap what was before it
       ;;
     migrating | starting)
-      why="The data is not back, and '$services' stays stopped."
+      why="The data could not be put back, and '$services' stays stopped."
       stop_services || true
       on_image "$old" restore "$point" --yes || code=$?
       case $code in 0 | 3) note_step returned ;; *) return "$code" ;; esac
       ;;
   esac
   start_on "$old" || { why="The data is as before, but on the old image $why." && return 1; }
-  why="The engine does not give the new image its name back."
+  why="The engine could not give the new image its name back."
   give_name_back
 }
 

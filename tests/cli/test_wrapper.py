@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ GIT = ["git", "-c", "user.name=A Tester", "-c", "user.email=tester@example.org",
 
 # Stands in for every engine and every Compose: records its call, and answers from `answers.json`.
 STUB = f"""#!{sys.executable}
-import json, os, pathlib, sys
+import json, os, pathlib, sys, time
 here = pathlib.Path(__file__).parent
 answers = json.loads((here / "answers.json").read_text())
 name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
@@ -47,6 +48,8 @@ if words[0] in ("exec", "run"):
 with (here / "calls.jsonl").open("a") as calls:
     variables = {{name: value for name, value in os.environ.items() if name.startswith("BACKUP_")}}
     print(json.dumps({{"call": call, "read": read, "cwd": os.getcwd(), "variables": variables}}), file=calls)
+if words[0] == "ps" and name in ("docker", "podman") and answers["engine"] == "hangs":
+    time.sleep(4)
 if words[0] == "ps" and name in ("docker", "podman") and "compose" not in call and answers["engine"] != "up":
     sys.exit("Cannot connect to the engine. Is it running?")
 if words[0] == "ps" and answers["state"] and name + str(words) not in ("docker['ps', '--quiet']",):
@@ -69,7 +72,7 @@ case $1 in
     target=${{!#}}
     mkdir -p "$target/bin" "$target/lib/python3.12/site-packages"
     printf '#!%s\\n[ "$1" = -V ] && echo Python 3.12.1 && exit\\n' {BASH} >"$target/bin/python"
-    printf 'shift\\necho "local:$*"\\n' >>"$target/bin/python"
+    printf 'shift\\necho "local:$*${{BACKUP_HOST_ENGINE_FAILS:+|$BACKUP_HOST_ENGINE_FAILS}}"\\n' >>"$target/bin/python"
     chmod +x "$target/bin/python"
     ;;
   pip) if [ -e "$(dirname "$0")/fail" ]; then exit 1; fi ;;
@@ -284,6 +287,19 @@ def test_an_engine_that_does_not_answer_is_passed_over_and_said_so(host: Host) -
     done = host.run("list")
     assert done.stdout == b"local:list\n"
     assert b"Running without a container: docker does not answer (Cannot connect to the engine" in done.stderr
+
+
+def test_an_engine_that_hangs_is_waited_for_once_and_doctor_is_told(host: Host) -> None:
+    script = host.project / "backup.sh"
+    assert "engine_patience=30" in script.read_text()
+    script.write_text(script.read_text().replace("engine_patience=30", "engine_patience=1"))
+    host.install("podman", "podman-compose", "uv")
+    host.answer(engine="hangs")
+    began = time.monotonic()
+    done = host.run("doctor")
+    assert time.monotonic() - began < 3, "both ways to Compose are by the same engine"
+    assert b"Running without a container: podman does not answer within 1 s." in done.stderr
+    assert done.stdout == b"local:doctor|podman does not answer within 1 s\n"
 
 
 def test_insisting_on_docker_says_what_is_missing(host: Host) -> None:

@@ -169,11 +169,15 @@ def test_a_migration_that_is_killed_on_the_live_database_is_taken_back_by_the_ne
     )
     assert child.returncode == -signal.SIGKILL
     assert journal.exists(app.backups)
-    app.command("recover", env={"BACKUP_LOCK_TIMEOUT": "20"}, check=3)  # waits for the orphan, which has the lock
+    # Waits for the orphan, which has the lock.
+    ended = app.command("recover", env={"BACKUP_LOCK_TIMEOUT": "20"}, check=3)
+    said = " ".join(ended.err.split())
+    assert "What the unfinished migration wrote, and the app since it began, is kept in" in said, said
+    assert "The database was written to since" not in said
     assert app.contents() == before
     assert_nothing_is_left(app)
     (kept,) = [one for one in store.all_backups(app.settings) if one.metadata and one.metadata.kind == "pre_restore"]
-    assert "a migration" in (kept.metadata.note if kept.metadata else "")
+    assert "the unfinished migration wrote" in (kept.metadata.note if kept.metadata else "")
 
 
 def test_an_env_py_that_insists_on_the_live_database_is_stopped(app: SmallApp) -> None:

@@ -139,6 +139,13 @@ def test_a_setting_of_the_compose_file_that_is_not_in_force_is_explained(
     assert "compose file sets" not in app.command("config", env=in_force, check=0).err
 
 
+def test_an_engine_that_fails_has_a_row(app: SmallApp) -> None:
+    told = {"BACKUP_HOST_ENGINE_FAILS": "podman does not answer within 30 s", "BACKUP_RUNNER_IN_USE": "local"}
+    found = [one for one in app.command("doctor", "--json", env=told).json if "compose file" in one["text"]]
+    assert [one["text"] for one in found] == ["There is a compose file, but podman does not answer within 30 s."]
+    assert found[0]["level"] == "warning" and found[0]["mend"].startswith("start the engine")
+
+
 # Remotes
 
 
@@ -221,7 +228,7 @@ def test_a_remote_that_hangs_is_given_up_and_the_others_are_told_of(
     answers = try_remotes(settings, seconds=3)
     is_back.set()
     assert answers["nas"] is None
-    assert isinstance(answers["stuck"], RemoteAway) and "not answered after 3 s" in answers["stuck"].message
+    assert isinstance(answers["stuck"], RemoteAway) and "did not answer within 3 s" in answers["stuck"].message
 
 
 def test_without_a_remote_it_says_that_there_is_no_copy_elsewhere(app: SmallApp) -> None:

@@ -883,6 +883,23 @@ def test_unchanged_files_are_linked_in_a_folder_and_changed_ones_are_not(app: Sm
     assert (one / "2/letter.txt").read_bytes() == b"Dear company 2\n"
 
 
+def test_a_push_to_a_full_folder_leaves_nothing_there(app: SmallApp, tmp_path: Path) -> None:
+    nas = tmp_path / "nas"
+    nas.mkdir()
+    app.write_upload("large", os.urandom(3 << 20))
+    made(app, "one")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", nas], capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        settings = with_remote(app, {"type": "folder", "path": str(nas), "keep_daily": "7"})
+        (failed,) = push_backups(settings)
+        assert failed.failure and "has no room" in failed.failure.message
+        assert "nothing was changed" in failed.failure.message and os.listdir(nas) == [MARKER]
+        assert "prune" not in failed.failure.hint and f"df -h {nas}" in failed.failure.hint
+    finally:
+        subprocess.run(["umount", nas], check=True)
+
+
 def test_a_damaged_backup_is_not_copied_and_leaves_nothing(app: SmallApp, tmp_path: Path) -> None:
     (tmp_path / "nas").mkdir()
     settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})

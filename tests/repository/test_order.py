@@ -63,12 +63,24 @@ def test_status_warns_of_it_until_it_is_pinned_or_deleted(app: SmallApp) -> None
     assert warning.text == (
         "Made after d, although dated earlier: y, x. The clock was wrong."
         " Look at each, then pin or delete it: `pin y`, `delete y`."
+        " If the clock was ahead when d was made, `delete d` ends it for all of them."
     )
     assert warning.level == "warning" and warning.fix.endswith("show y")
     set_pin(settings, "y", True)
     assert warnings(settings)[0].fix.endswith("show x")
     delete_backup(settings, "x")
     assert warnings(settings) == []
+
+
+def test_the_one_of_a_clock_that_was_ahead_ends_it_when_it_is_deleted(app: SmallApp) -> None:
+    back_up(app, "a", start=NOON)
+    back_up(app, "ahead", start=after(3))
+    back_up(app, "b", "c", start=after(1))
+    [warning] = warnings(app.settings)
+    assert "Made after ahead, although dated earlier: c, b." in warning.text
+    assert "`delete ahead` ends it for all of them" in warning.text
+    delete_backup(app.settings, "ahead")
+    assert warnings(app.settings) == []
 
 
 def test_a_restore_of_latest_names_what_was_made_later(app: SmallApp) -> None:

@@ -468,7 +468,7 @@ def test_a_search_index_knows_the_rows_that_came_back(app: SmallApp) -> None:
         "DELETE FROM docs WHERE id = 2",
     )
     done = run_here(app, "rescue", "good", "docs", "--missing", "--yes", check=0)
-    assert "The search index of docs is made anew: found." in done.out
+    assert "The search index of docs is rebuilt: found." in done.out
     with contextlib.closing(app.connect()) as live:
         assert live.execute("SELECT rowid FROM found WHERE found MATCH 'pear'").fetchall() == [(2,)]
         live.execute("DELETE FROM docs WHERE id = 2")

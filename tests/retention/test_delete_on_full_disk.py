@@ -39,6 +39,22 @@ def commit(app: SmallApp) -> None:
         live.execute("CREATE TABLE came_later AS SELECT randomblob(100000) AS value")
 
 
+def test_prune_says_what_can_be_deleted_where_a_restore_cannot_be_finished(app: SmallApp, small_disk: Path) -> None:
+    app.command("backup", "needless", check=0)
+    app.command("backup", "old", check=0)
+    commit(app)
+    kill(app, BEFORE_THE_DATABASE, "restore", "old", "--force")
+    with closing(sqlite3.connect(app.database)) as live, live:
+        live.execute("INSERT INTO came_later VALUES (randomblob(100000))")
+    fill(small_disk)
+    pruned = app.command("prune")
+    said = " ".join(pruned.err.split())
+    assert pruned.code == ExitCode.NO_SPACE, said
+    assert "There is no room to finish the restore of old: The disk is full: " in said
+    assert "delete` a backup that the restore does not need (it needs old, pre_restore_" in said
+    assert "does not need needless" in app.command("delete", "needless", "--yes").err
+
+
 def test_a_backup_that_the_unfinished_restore_does_not_need_can_be_deleted(app: SmallApp, small_disk: Path) -> None:
     app.command("backup", "old", check=0)
     commit(app)

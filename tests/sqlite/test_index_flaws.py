@@ -45,7 +45,7 @@ def flip_a_row(app: SmallApp) -> None:
 
 def fix(said: str) -> None:
     """Run the command that was printed."""
-    line = said.partition("Write it anew: ")[2].splitlines()[0]
+    line = said.partition("Rebuild it: ")[2].splitlines()[0]
     words = shlex.split(line)
     subprocess.run([sys.executable, *words[words.index("python3") + 1 :]], check=True)  # no container here
 

@@ -705,7 +705,7 @@ def test_a_broken_page_of_an_index_is_damage(files: Files, value: int) -> None:
     files.change((root - 1) * 4096, bytes([value]))
     found = files.rebuild(known=False)
     assert files.rows() == {"users": emails(300)} and not found.is_whole
-    assert found.notes == ("Pages of indexes that cannot be read: 1. The indexes are made anew, of the rows.",)
+    assert found.notes == ("Pages of indexes that cannot be read: 1. The indexes are rebuilt from the rows.",)
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from backupkit.fs import attributes
+from backupkit.model.errors import Refused
+from backupkit.rewind import moments
+from rewind.a_day import rewinding
 from small_app import SmallApp
 
 NEEDS = pytest.mark.needs("mkfs.exfat", "mount.exfat-fuse", "mkntfs", "ntfs-3g")
@@ -176,6 +180,89 @@ def test_neither_does_one_of_a_backup_pulled_from_such_a_disk(app: SmallApp, kin
     app.command("restore", "one", "--yes", check=0)
     assert rights(app.uploads) == before
     assert (app.uploads / "1/letter.txt").read_text() == "Dear company 1\n"
+
+
+def push_to(nas: Path, app: SmallApp) -> None:
+    table = f'[remotes.nas]\ntype = "folder"\npath = "{nas}"\nretry_for = 1\n'
+    (app.folder / "backup.toml").write_text(table)
+    app.command("remotes", "--init", "nas", check=0)
+
+
+@NEEDS
+@pytest.mark.parametrize("name", ["a:b.txt", "a?b.txt", "LETTER.TXT", "Folder/in.txt", "latest"])
+def test_a_push_to_a_disk_that_cannot_hold_an_upload_names_it_and_leaves_nothing(
+    app: SmallApp, tmp_path: Path, name: str
+) -> None:
+    (app.uploads / "latest").unlink()
+    for one in ("letter.txt", "folder/in.txt"):
+        app.write_upload(one, b"of somebody")
+    app.command("backup", "fits", check=0)
+    if name == "latest":
+        (app.uploads / name).symlink_to("letter.txt")
+    else:
+        app.write_upload(name, b"of somebody")
+    app.command("backup", "one", check=0)
+    with mounted("exfat", tmp_path / "nas") as nas:
+        push_to(nas, app)
+        pushed = app.command("push", check=2)
+        said = " ".join(pushed.err.split())
+        assert f"The disk of {nas} cannot hold " in said, said
+        assert name.partition("/")[0].lower() in said.lower() and "Rename or remove that upload" in said
+        assert sorted(path.name for path in nas.iterdir()) == [".backupkit-remote", "fits"]
+        app.command("verify", "--remote", "nas", check=0)
+
+
+@NEEDS
+def test_an_archive_with_a_link_cannot_be_imported_on_such_a_disk_and_the_link_is_named(
+    app: SmallApp, tmp_path: Path
+) -> None:
+    app.command("backup", "one", check=0)
+    app.command("export", "one", str(tmp_path / "one.tar"), check=0)
+    with mounted("exfat", tmp_path / "disk") as other:
+        done = app.command("import", str(tmp_path / "one.tar"), env={"BACKUP_DIR": str(other)}, check=2)
+        said = " ".join(done.err.split())
+        assert "cannot hold the link uploads/latest (" in said and "Set BACKUP_DIR to a folder on a disk" in said, said
+
+
+@NEEDS
+def test_a_moment_with_a_link_cannot_be_built_on_such_a_disk_and_the_link_is_named(app: SmallApp) -> None:
+    (app.uploads / "latest").unlink()
+    with mounted("exfat", app.backups):
+        rewinder, clock = rewinding(app)
+        (app.uploads / "latest").symlink_to("1/letter.txt")
+        assert rewinder.look() == "taken"
+        moment = moments.timeline(app.settings).before(clock())
+        assert moment
+        expected = pytest.raises(Refused, match=f"{app.backups} cannot hold the link uploads/latest")
+        with expected as refused, moments.built(app.settings, moment):
+            pass
+        assert "Set BACKUP_DIR to a folder on a disk" in refused.value.hint
+        del rewinder, refused
+        gc.collect()  # closes what is open on the disk
+
+
+@NEEDS
+@pytest.mark.parametrize("name", ["latest", "a:b.txt", "folder/a:b.txt", "folder/link"])
+def test_a_restore_onto_such_a_disk_names_what_it_cannot_hold_and_can_leave_it_out(
+    app: SmallApp, tmp_path: Path, name: str
+) -> None:
+    (app.uploads / "latest").unlink()
+    app.write_upload("folder/in.txt", b"of somebody")
+    if "txt" in name:
+        app.write_upload(name, b"of somebody")
+    else:
+        (app.uploads / name).symlink_to(app.uploads / "1/letter.txt")
+    app.command("backup", "one", check=0)
+    with mounted("exfat", tmp_path / "disk") as disk:
+        there = {"BACKUP_UPLOADS": str(disk / "uploads")}
+        (disk / "uploads").mkdir()
+        done = app.command("restore", "one", "--yes", env=there, check=2)
+        what = f"cannot hold {name}" if "txt" in name else f"cannot hold the link {name}"
+        said = " ".join(done.err.split())
+        assert f"The disk of {disk / 'uploads'} {what} (" in said and "BACKUP_EXCLUDE" in said, said
+        assert not list((disk / "uploads").iterdir()), "it is as it was"
+        app.command("restore", "one", "--yes", env={**there, "BACKUP_EXCLUDE": f"/{name}"}, check=0)
+        assert (disk / "uploads/folder/in.txt").read_bytes() == b"of somebody"
 
 
 @NEEDS

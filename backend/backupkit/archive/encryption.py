@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from msgspec import Struct
 
+from backupkit.fs.piece_reader import PieceReader
 from backupkit.model.errors import Damaged, Refused
 
 if TYPE_CHECKING:
@@ -137,29 +138,20 @@ class _EncryptingWriter(io.BufferedIOBase):
         self._raw.write(self._cipher.encrypt(self._counter.next(last), piece, None))
 
 
-class _DecryptingReader(io.RawIOBase):
+class _DecryptingReader(PieceReader):
     """A stream that decrypts chunk by chunk; raises `Damaged` if one was altered, or the last is missing."""
 
     def __init__(self, raw: BinaryIO, cipher: ChaCha20Poly1305, name: str) -> None:
         self._raw, self._cipher, self.name = raw, cipher, name
-        self._counter, self._ready = _Counter(), memoryview(b"")
+        self._counter = _Counter()
         self._ahead = _read_fully(raw, _CHUNK + _TAG)
         self._first, self._ended = True, False
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any, /) -> int:
-        while not self._ready and not self._ended:
-            self._ready = memoryview(self._next())
-        count = min(len(target), len(self._ready))
-        target[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count
-
-    def _next(self) -> bytes:
+    def _next_piece(self) -> bytes | None:
         from cryptography.exceptions import InvalidTag
 
+        if self._ended:
+            return None
         piece, self._ahead = self._ahead, _read_fully(self._raw, _CHUNK + _TAG)
         self._ended = not self._ahead
         try:

@@ -6,7 +6,6 @@ its checksum while it is read or written, in constant memory; it is read only on
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
@@ -23,7 +22,7 @@ from msgspec.structs import replace
 from backupkit.archive import tar
 from backupkit.archive.tar import Member
 from backupkit.config.places import NAME as FOLDER
-from backupkit.fs import attributes, descriptors, disk, space, tree
+from backupkit.fs import attributes, descriptors, disk, held, space, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Metadata, UploadsFacts
 from backupkit.model.errors import BackupError, Damaged
@@ -41,7 +40,6 @@ _LONGEST_NAME = 255
 _MOST_BEFORE_METADATA = 1_000_000  # entries before the metadata
 _BESIDE_UPLOADS = 16  # entries: the database in up to four files, three of ours, the folder of uploads
 # Errors for a name that the file system cannot create, such as the second of two that differ only in case.
-_UNFIT = {errno.EEXIST, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 _SETUID_OR_SETGID = stat.S_ISUID | stat.S_ISGID
 VOUCH = "If you made it yourself and accept this"
 _OLDER = "Try an older backup: `list`."
@@ -235,8 +233,10 @@ class Incoming:
 
         `trust` accepts what a person must vouch for. Raises `NoSpace` before writing a file that would not fit.
         """
-        with closing(tree.Parents.in_ours(draft)) as parents:
-            unpacking = _Unpacking(draft, parents, self.name, zone, trust, emit)
+        with (
+            closing(tree.Parents.in_ours(draft)) as parents,
+            closing(_Unpacking(draft, parents, self.name, zone, trust, emit)) as unpacking,
+        ):
             for member, content in self.members:
                 unpacking.put(member, content)
             unpacking.finish()
@@ -272,16 +272,19 @@ class _Unpacking:
     links: int = 0
     size: int = 0
 
+    def close(self) -> None:
+        if self.sealed:
+            self.sealed.close()
+
     def put(self, member: Member, content: Iterable[bytes]) -> None:
         """Check and write one entry; read the metadata and the list of checksums as soon as they come."""
         path = self._place(member)
         self._refuse_untrusted(path, member)
-        try:
-            _PUT[member.form](self, path, member, content)
-        except OSError as error:
-            if error.errno not in _UNFIT:
-                raise
-            raise _refused(f"{printable(path)} cannot be made here, or is there twice ({error.strerror})") from error
+        with held.making(self.draft.parent, self.draft, path, "link" if member.form == "name" else member.form):
+            try:
+                _PUT[member.form](self, path, member, content)
+            except FileExistsError as error:
+                raise _refused(f"{printable(path)} is there twice, or this disk takes two names for one") from error
         if path == METADATA_FILE:
             self.metadata = self._read(lambda: manifest.read_metadata(self.draft, self.zone))
             space.require(self.metadata.content_size, self.draft, "This import")

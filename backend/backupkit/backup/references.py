@@ -66,7 +66,9 @@ def examine(wanted: Wanted, file: Path, uploads: Path, left_out: LeftOut, emit: 
             is_whole = not any(one.error for one in found)
             return References(found, unnamed if is_whole else None, examples if is_whole else ())
     except (sqlite3.Error, OSError) as error:
-        emit(Warned(f"The files that rows name could not be looked for: {printable_text(str(error))}."))
+        emit(
+            Warned(f"It could not be checked whether the files that rows name are there: {printable_text(str(error))}.")
+        )
         return None
 
 

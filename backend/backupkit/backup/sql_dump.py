@@ -59,7 +59,6 @@ def restore_dump(
     agree: Agree,
     force: bool = False,
     emit: EventListener = silence,
-    clock: Clock = utc_now,
 ) -> Restored:
     """Replace the live database with the content of an SQL dump; a safety copy keeps what was there before.
 
@@ -71,7 +70,7 @@ def restore_dump(
     name = _name_of(file)
     with (
         hooks.of(settings, "restore", emit) as hook,
-        locked_operation(settings, f"restore-dump of {name}", emit, clock, [name]) as work,
+        locked_operation(settings, f"restore-dump of {name}", emit, names=[name]) as work,
     ):
         recover_under_lock(settings, work.emit)
         with store.work_folder(settings, "dump", "restore-dump") as folder:
@@ -79,7 +78,7 @@ def restore_dump(
             plan = plan_source(settings, source, force, work.emit)
             agree(plan)
             with hook.around(work):
-                done = restore_source(settings, plan, work.emit, clock)
+                done = restore_source(settings, plan, work.emit, utc_now)
         return replace(done, warnings=(*done.warnings, *hook.warnings))
 
 

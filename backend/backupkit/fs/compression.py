@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, cast
 
 from backupkit.fs import disk
+from backupkit.fs.piece_reader import PieceReader
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
 
 Format = Literal["gzip", "zstd"]
@@ -136,7 +137,7 @@ class _CompressingWriter(io.BufferedIOBase):
         self._raw.write(self._encoder.flush())
 
 
-class _DecompressingReader(io.RawIOBase):
+class _DecompressingReader(PieceReader):
     """A stream that decompresses one frame after the other; it raises Damaged for one that is cut short or altered."""
 
     def __init__(self, raw: io.BufferedReader, kind: Format, name: str) -> None:
@@ -145,21 +146,10 @@ class _DecompressingReader(io.RawIOBase):
         self.name = name
         self._new_decoder, self._error = _decoding(kind)
         self._decoder: _Decoder | None = None
-        self._ready = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any, /) -> int:
-        while not self._ready:
-            data = self._next_data()
-            if not data:
-                return 0
-            self._ready = memoryview(self._decompress(data))
-        count = min(len(target), len(self._ready))
-        target[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count
+    def _next_piece(self) -> bytes | None:
+        data = self._next_data()
+        return self._decompress(data) if data else None
 
     def _next_data(self) -> bytes:
         rest = self._decoder.unused_data if self._decoder and self._decoder.eof else b""

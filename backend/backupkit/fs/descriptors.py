@@ -16,6 +16,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from backupkit.fs import mounts
+
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: do not wait for the other end of a fifo in the place of a file.
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -229,6 +231,7 @@ def place_of(handle: int) -> int | str:
 def remove_tree(folder: Path) -> None:
     """Remove the folder and all below it from the disk, folders of ours without permissions too. No link is followed.
 
+    Raise `OSError`, and remove nothing, if something is mounted at it or below it: what is in that is not ours.
     It holds one folder open at a time, however deeply they are nested.
     """
     with (
@@ -245,12 +248,20 @@ def remove_tree_in(name: str, within: int) -> None:
     if facts is None:
         return
     if stat.S_ISDIR(facts.st_mode):
+        refuse_mounts(name, within)
         with contextlib.suppress(FileNotFoundError):
             _empty(name, within)
             os.rmdir(name, dir_fd=within)
     else:
         _unlink(name, within)
     os.fsync(within)
+
+
+def refuse_mounts(name: str, within: int) -> None:
+    """Raise `OSError` if something is mounted at that folder of an open one, or below it."""
+    with contextlib.suppress(FileNotFoundError):  # no /proc, and so no list of mounts either
+        if place := mounts.first_in(os.path.join(os.readlink(f"/proc/self/fd/{within}"), name)):
+            raise OSError(errno.EBUSY, "Something is mounted there, so nothing is removed", place)
 
 
 def _empty(name: str, within: int) -> None:

@@ -272,9 +272,11 @@ def remove(path: Path) -> None:
 def remove_atomically(draft: Path, folder: Path) -> None:
     """Remove the folder in one step as far as a reader can see: rename it to `draft` first, then remove that.
 
-    Raise `PermissionError`, and rename nothing, if it holds a folder of another user, which we could not empty.
+    Raise `OSError`, and rename nothing, if it holds a folder of another user, which we could not empty, or a mount.
     """
     _require_ours(folder)
+    with Opened(folder.parent, os.O_RDONLY | os.O_DIRECTORY) as parent:
+        descriptors.refuse_mounts(folder.name, parent)
     rename(folder, draft)
     remove_tree(draft)
 

@@ -43,6 +43,11 @@ def read() -> list[Mount]:
         return []
 
 
+def first_in(folder: str) -> str | None:
+    """Return the first place at that folder or below it where something is mounted, or None."""
+    return next((one.place for one in read() if f"{one.place}/".startswith(f"{folder}/")), None)
+
+
 def parse(text: bytes) -> list[Mount]:
     """Return the mounts in the text of a mountinfo file, without malformed lines."""
     return [mount for line in text.splitlines() if (mount := _parsed(line))]

@@ -65,7 +65,7 @@ def holders(path: Path, *others: Path) -> list[str]:
         opened = {pid for pid in os.listdir("/proc") if pid.isdigit() and any(_has_open(pid, one) for one in wanted)}
     except OSError:
         return []
-    found = {int(pid) for pid in opened | _lockers(wanted)} - {os.getpid(), 0}
+    found = {int(pid) for pid in (*opened, *(pid for _, pid in _locks_on(*wanted)))} - {os.getpid(), 0}
     return [f"pid {pid} ({_name(str(pid))})" for pid in sorted(found)]
 
 
@@ -76,22 +76,18 @@ def _facts(path: Path) -> os.stat_result | None:
         return None
 
 
-def _lockers(wanted: list[os.stat_result]) -> set[str]:
-    return {pid for one in wanted for _, pid in _locks_on(one)}
-
-
-def _locks_on(wanted: os.stat_result) -> list[tuple[str, str]]:
-    """Return kind and pid of the locks held on that file, as far as /proc/locks shows them.
+def _locks_on(*wanted: os.stat_result) -> list[tuple[str, str]]:
+    """Return kind and pid of the locks held on these files, as far as /proc/locks shows them.
 
     It has lines like `1: POSIX  ADVISORY  WRITE 41 fd:01:1234 0 EOF`: the device in hex, then the inode.
     """
-    place = f"{os.major(wanted.st_dev):02x}:{os.minor(wanted.st_dev):02x}:{wanted.st_ino}"
+    places = {f"{os.major(one.st_dev):02x}:{os.minor(one.st_dev):02x}:{one.st_ino}" for one in wanted}
     try:
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return []
     fields = (line.replace("-> ", "").split() for line in lines)
-    return [(field[1], field[4]) for field in fields if len(field) > 5 and field[5] == place and field[4].isdigit()]
+    return [(field[1], field[4]) for field in fields if len(field) > 5 and field[5] in places and field[4].isdigit()]
 
 
 class Locker(NamedTuple):

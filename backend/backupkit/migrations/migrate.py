@@ -222,7 +222,7 @@ def _prepare_rollback(settings: Settings, backup: Backup, clock: Clock) -> Journ
     """Stage the old database and write a journal that restores it: a process that finds it undoes the migration."""
     metadata = _metadata_of(settings, backup)
     source = Source(
-        f"{backup.name} (a migration was interrupted)",
+        f"{backup.name}{journal.OF_MIGRATION}",
         backup.path / settings.database.name,
         None,
         metadata.database,

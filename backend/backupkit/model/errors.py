@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import sqlite3
 from enum import IntEnum
 
@@ -134,6 +135,8 @@ def from_os_error(error: OSError) -> BackupError:
     if error.errno in FULL:
         return NoSpace(f"The disk is full{where}.", hint="Make room; `list` shows the backups and their sizes.")
     reason = error.strerror or type(error).__name__
+    if where and error.errno == errno.EBUSY:
+        return BackupError(f"{reason}{where}.", hint=f"Unmount it: umount {shlex.quote(os.fsdecode(error.filename))}")
     if where and error.errno == errno.EROFS:
         return BackupError(f"{reason}{where}.", hint="It is mounted read-only: mount it so that it can be written to.")
     if where and error.errno in (errno.EACCES, errno.EPERM) and (place := _foreign_path(os.fsdecode(error.filename))):

@@ -34,7 +34,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import span
 from backupkit.model.errors import BackupError
 from backupkit.model.events import EventListener, Step, silence
-from backupkit.model.names import counted, few, printable
+from backupkit.model.names import counted, few, printable, printable_text
 from backupkit.monitoring.likely_databases import likely_databases
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import KEEPS_NO_RIGHTS, OnADisk, open_remote
@@ -407,6 +407,9 @@ def _deployment(settings: Settings) -> Iterator[Finding]:
         else "on this machine, without Docker"
     )
     yield Finding("fine", f"Commands run {where}; times are in {settings.timezone}.")
+    if why := printable_text(os.environ.get("BACKUP_HOST_ENGINE_FAILS", "")):
+        fix = "start the engine; or set BACKUP_RUNNER=local, if the app runs without it"
+        yield Finding("warning", f"There is a compose file, but {why}.", fix)
 
 
 def _notifications(settings: Settings) -> Iterator[Finding]:

@@ -388,8 +388,10 @@ def _made_later(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator
     pinned = {backup.name for backup in facts.backups if backup.pinned}
     later = order.made_later(settings, facts.backups, facts.history.operations, facts.now)
     if names := [name for name in later if name not in pinned]:
-        text = f"Made after {later[names[0]].name}, although dated earlier: {few(names)}. The clock was wrong."
+        ahead = later[names[0]].name
+        text = f"Made after {ahead}, although dated earlier: {few(names)}. The clock was wrong."
         then = f"Look at each, then pin or delete it: `pin {names[0]}`, `delete {names[0]}`."
+        then += f" If the clock was ahead when {ahead} was made, `delete {ahead}` ends it for all of them."
         yield Reason("warning", f"{text} {then}", settings.deployment.tool(f"show {names[0]}"))
 
 

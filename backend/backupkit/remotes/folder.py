@@ -17,14 +17,15 @@ from zoneinfo import ZoneInfo
 from backupkit.archive import packing
 from backupkit.config.remotes import FolderTable
 from backupkit.config.settings import Settings
-from backupkit.fs import attributes, descriptors, disk, space, tree
+from backupkit.fs import attributes, descriptors, disk, held, space, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Backup, Metadata
-from backupkit.model.errors import Damaged, NoSpace, RemoteAway, RemoteFailed
+from backupkit.model.errors import Damaged, NoSpace, Refused, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step
 from backupkit.model.names import first_of, printable
 from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, KEEPS_NO_RIGHTS, DamagedThere, RemoteBackup, another_there
 from backupkit.repository import integrity, manifest, store
+from backupkit.retention import rules
 from backupkit.rewind import copies
 from backupkit.rewind.chain import Point
 from backupkit.rewind.copies import Copied
@@ -32,6 +33,7 @@ from backupkit.rewind.copies import Copied
 MARKER = ".backupkit-remote"
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN, errno.ECONNRESET}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_RENAME = "Rename or remove that upload, then make another backup; or give the remote {name} a disk with ext4 or XFS."
 _NO_BACKUP = "No backup holds one: look at it, and take another backup."
 
 
@@ -46,6 +48,7 @@ class FolderRemote:
         self._settings = settings
         self._path = table.local_folder(settings.app_dir)
         self._has_told = False
+        self._missing_rights: tuple[str, ...] | None = None
 
     def check(self) -> None:
         with self._as_remote_failure():
@@ -92,17 +95,19 @@ class FolderRemote:
                 raise another_there(backup.name, self.name)
             self._clear_drafts(but=draft)
             earlier = self._path / there[0].name if there else None
-            copy = _Copy(backup, draft, earlier, emit, self.name)
+            copy = _Copy(backup, draft, earlier, emit, self.name, _RENAME.format(name=self.name))
             size = sum(entry.facts.st_size for entry in tree.walk(backup) if entry.form == "file")
             emit(Step(f"Copying {backup.name} to {self.name}", size))
             self._tell_of_missing_rights(metadata.uploads_included, emit)
             try:
                 copy.make(manifest.sound_checksums(backup) if manifest.has_checksums(backup) else {})
-            except Damaged:
-                disk.remove_tree(draft)  # the source is damaged, so the draft is not worth resuming
+            except (Damaged, Refused):
+                disk.remove_tree(draft)  # this backup will not get there: the draft is not worth resuming
                 raise
             except NoSpace as error:
-                raise self._full(error) from error
+                with contextlib.suppress(OSError):
+                    draft.rmdir()  # empty unless an interrupted push left something to resume
+                raise self._full(error, there) from error
             disk.publish(draft, final)
 
     def pull(self, name: str, target: Path, emit: EventListener) -> None:
@@ -112,7 +117,7 @@ class FolderRemote:
             size = sum(entry.facts.st_size for entry in tree.walk(source) if entry.form == "file")
             emit(Step(f"Copying {name} from {self.name}", size))
             self._tell_of_missing_rights((source / UPLOADS_FOLDER).is_dir(), emit)
-            _Copy(source, target, None, emit, self.name).make({})
+            _Copy(source, target, None, emit, self.name, held.ON_ANOTHER_DISK).make({})
 
     def push_points(self, backup: Backup, emit: EventListener) -> Copied:
         self.check()
@@ -120,7 +125,7 @@ class FolderRemote:
             try:
                 return copies.copy(self._settings.dir, self._path, backup, emit)
             except NoSpace as error:
-                raise self._full(error) from error
+                raise self._full(error, self.list()) from error
 
     def pull_points(self, backup: Backup, emit: EventListener, refuse: Callable[[Point], None]) -> Copied:
         self.check()
@@ -184,7 +189,10 @@ class FolderRemote:
             )
 
     def missing_rights(self) -> tuple[str, ...]:
-        return attributes.missing_rights(self._path)
+        """Return what the disk does not keep; it is tried once, with a file that is made there."""
+        if self._missing_rights is None:
+            self._missing_rights = attributes.missing_rights(self._path)
+        return self._missing_rights
 
     def _tell_of_missing_rights(self, has_uploads: bool, emit: EventListener) -> None:
         """Say once what the disk of the remote does not keep of the uploads."""
@@ -209,9 +217,13 @@ class FolderRemote:
         except (ValueError, KeyError, TypeError):
             return ""
 
-    def _full(self, error: NoSpace) -> RemoteFailed:
+    def _full(self, error: NoSpace, there: Sequence[RemoteBackup]) -> RemoteFailed:
+        """Return the error; its hint is to prune only if there is something that has rules."""
+        has_rules = rules.policy_of_remote(self._settings.remotes[self.name]).of_routine
+        look = f"`prune --remote {self.name}`" if has_rules and there[1:] else f"df -h {self._path}"
         return RemoteFailed(
-            f"The remote {self.name} has no room: {error.message}", hint=f"Make room: `prune --remote {self.name}`"
+            f"The remote {self.name} has no room: {error.message}",
+            hint=f"Make room there, or use a larger disk: {look}",
         )
 
     def _draft(self, name: str) -> Path:
@@ -242,8 +254,11 @@ class FolderRemote:
 class _Copy:
     """One backup being copied, file by file; correct files that the draft already has are not copied again."""
 
-    def __init__(self, source: Path, draft: Path, earlier: Path | None, emit: EventListener, name: str) -> None:
+    def __init__(
+        self, source: Path, draft: Path, earlier: Path | None, emit: EventListener, name: str, if_not_held: str
+    ) -> None:
         self.source, self.draft, self.earlier, self.emit, self.name = source, draft, earlier, emit, name
+        self._if_not_held = if_not_held
         self._keeper, self._not_linked = Keeper(), 0
         # By inode: the first path of each file with several names, and the earlier backup's files that the draft uses.
         self._first_paths: dict[int, str] = {}
@@ -267,8 +282,9 @@ class _Copy:
 
     def _copy_all(self, checksums: Mapping[str, str]) -> None:
         known = self._earlier_checksums() if self._before else {}
-        folders, done = [tree.entry_of("", self.source.lstat())], 0
+        folders, done, entries = [tree.entry_of("", self.source.lstat())], 0, 0
         for entry in tree.walk(self.source):
+            entries += 1
             if entry.form == "folder":
                 self._folder(entry)
                 folders.append(entry)
@@ -283,16 +299,28 @@ class _Copy:
                 self._file(entry, wanted, bool(wanted) and known.get(entry.path) == wanted)
                 done += entry.facts.st_size
                 self.emit(Progress(done))
+        self._require_each_name(entries)
         for entry in reversed(folders):
             self._set_attributes(entry, self._to.go(entry.path))
         self._report_lost_attributes()
+
+    def _require_each_name(self, entries: int) -> None:
+        """Raise `Refused` if the draft has fewer entries: its file system took two names for the same one."""
+        if sum(1 for _ in tree.walk(self.draft)) != entries:
+            there = {entry.path for entry in tree.walk(self.draft)}
+            lost = next(entry for entry in tree.walk(self.source) if entry.path not in there)
+            why = "it takes another name for the same"
+            raise held.not_held(self.draft.parent, lost.path, lost.form, why, self._if_not_held)
+
+    def _making(self, entry: tree.Entry) -> contextlib.AbstractContextManager[None]:
+        return held.making(self.draft.parent, self.draft, entry.path, entry.form, self._if_not_held)
 
     def _report_lost_attributes(self) -> None:
         if lost := self._keeper.lost + self._not_linked:
             self.emit(Notice(KEEPS_NO_ATTRIBUTES.format(name=self.name, lost=lost)))
 
     def _folder(self, entry: tree.Entry) -> None:
-        with self._to.of(entry.path) as (folder, name), contextlib.suppress(FileExistsError):
+        with self._to.of(entry.path) as (folder, name), self._making(entry), contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=folder)
 
     def _file(self, entry: tree.Entry, wanted: str, is_there: bool) -> None:
@@ -303,7 +331,7 @@ class _Copy:
             self._from.of(entry.path) as (there, name),
             disk.Opened(name, os.O_RDONLY | os.O_NOFOLLOW, there) as original,
             self._to.of(entry.path) as (here, _),
-            disk.Opened(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, here) as copied,
+            self._new_file(entry, name, here) as copied,
         ):
             disk.copy_open(original, copied, os.fstat(original))
             os.fsync(copied)
@@ -311,6 +339,10 @@ class _Copy:
             if wanted and found != wanted:
                 raise self._altered(entry, disk.hash_contents(original) != wanted)
             self._set_attributes(entry, copied)
+
+    def _new_file(self, entry: tree.Entry, name: str, folder: int) -> disk.Opened:
+        with self._making(entry):
+            return disk.Opened(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, folder)
 
     def _link_in_draft(self, entry: tree.Entry) -> bool:
         """Hard-link the file if the draft has it under another name already; return whether it did."""
@@ -376,7 +408,8 @@ class _Copy:
     def _link(self, entry: tree.Entry) -> None:
         self._clear(entry.path)
         with self._to.of(entry.path) as (folder, name):
-            os.symlink(entry.target, name, dir_fd=folder)
+            with self._making(entry):
+                os.symlink(entry.target, name, dir_fd=folder)
             with descriptors.keeping_what_it_can():
                 descriptors.set_link_attributes(name, folder, *_owner_and_times(entry.facts))
 

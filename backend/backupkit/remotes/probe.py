@@ -54,5 +54,5 @@ def _ask(settings: Settings, name: str, answers: _Answers) -> None:
 
 def _no_answer(name: str, seconds: float) -> BackupError:
     return RemoteAway(
-        f"The remote {name} has not answered after {seconds:g} s.", hint="Is its disk, or its network, there?"
+        f"The remote {name} did not answer within {seconds:g} s.", hint="Is its disk, or its network, there?"
     )

@@ -117,16 +117,14 @@ def verify_remote(settings: Settings, remote: str, emit: EventListener = silence
         checks.check(settings, open_remote(settings, remote), emit=work.emit, clock=clock)
 
 
-def prove_remote(
-    settings: Settings, name: str, remote: str, emit: EventListener = silence, clock: Clock = utc_now
-) -> list[Verified]:
+def prove_remote(settings: Settings, name: str, remote: str, emit: EventListener = silence) -> list[Verified]:
     """Fetch the backup, run a test restore of it, and delete the fetched copy."""
     opened = open_remote(settings, remote)
-    found = _find(settings, list_remote(settings, remote, emit, clock), name, remote, emit)
+    found = _find(settings, list_remote(settings, remote, emit), name, remote, emit)
     store.require(settings.dir)
     with store.work_folder(settings, "fetched", f"test of {found.name} from {remote}") as folder:
-        _fetch(settings, opened, found, folder / found.name, True, emit, clock)  # trusted: it stays in this folder
-        return verify_backups(settings, [backup_at(settings, folder / found.name)], True, emit, clock)
+        _fetch(settings, opened, found, folder / found.name, True, emit, utc_now)  # trusted: it stays here
+        return verify_backups(settings, [backup_at(settings, folder / found.name)], True, emit)
 
 
 def lay_out_from(
@@ -136,7 +134,6 @@ def lay_out_from(
     target: Path,
     only: str | None = None,
     emit: EventListener = silence,
-    clock: Clock = utc_now,
     until: datetime | None = None,
 ) -> LaidOut:
     """Fetch the backup and lay it out in the target, as `lay_out` does; put nothing into the backups folder.
@@ -147,12 +144,12 @@ def lay_out_from(
     opened = open_remote(settings, remote)
 
     def fetch(folder: Path, listen: EventListener) -> Backup:
-        found = _find(settings, list_remote(settings, remote, listen, clock), name, remote, listen, until)
+        found = _find(settings, list_remote(settings, remote, listen), name, remote, listen, until)
         folder.mkdir(mode=0o700)
-        _fetch(settings, opened, found, folder / found.name, False, listen, clock)
+        _fetch(settings, opened, found, folder / found.name, False, listen, utc_now)
         return backup_at(settings, folder / found.name)
 
-    return lay_out_fetched(settings, name, target, fetch, only, emit, clock)
+    return lay_out_fetched(settings, name, target, fetch, only, emit)
 
 
 def plan_lay_out_from(

@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import string
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -209,6 +209,9 @@ class Comparison:
         self._top: dict[str, str] = {}
         self._is_in_order = True
 
+    def close(self) -> None:
+        self._listed.close()
+
     def mark_unordered(self) -> None:
         """Note that files arrived without a comparison, so that `rest` verifies the whole folder."""
         self._is_in_order = False
@@ -323,6 +326,10 @@ class _ChecksumReader:
         self._forgets = forgets
         self._lines = self._read(folder)
 
+    def close(self) -> None:
+        """Close the list before its end is read: some file systems remove no folder with an open file in it."""
+        self._lines.close()
+
     def take(self, path: str) -> str | None:
         """Return the checksum of a path and remove it from the rest, or None if it is not listed."""
         while path not in self._ahead:
@@ -344,7 +351,7 @@ class _ChecksumReader:
         yield from self._ahead.items()
         yield from self._lines
 
-    def _read(self, folder: Path) -> Iterator[tuple[str, str]]:
+    def _read(self, folder: Path) -> Generator[tuple[str, str], None, None]:
         with _opened_list(folder) as lines:
             for number, line in enumerate(iter(partial(lines.readline, _LONGEST_LINE), b""), 1):
                 path, checksum = _parse(line)

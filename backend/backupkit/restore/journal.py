@@ -26,6 +26,8 @@ from backupkit.model.errors import FULL, BackupError
 from backupkit.model.names import NAME, is_name
 from backupkit.repository.store import JOURNAL_FILE
 
+OF_MIGRATION = " (a migration was interrupted)"
+"""Ends the `source` of a journal that undoes a migration."""
 _MOST = 16 << 20  # bytes
 
 
@@ -79,6 +81,11 @@ class Journal(Struct, frozen=True):
     origins: tuple[Origin, ...] = ()
     name: str = ""
     others: tuple[JournalPart, ...] = ()
+
+    @property
+    def is_of_migration(self) -> bool:
+        """Whether it undoes a migration: then the live database has what that migration wrote."""
+        return self.source.endswith(OF_MIGRATION)
 
     @property
     def backups(self) -> frozenset[str]:

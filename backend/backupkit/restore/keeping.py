@@ -35,14 +35,19 @@ def keep(settings: Settings, found: Journal, is_resumed: bool, emit: EventListen
     # In a rollback the uploads are partly restored: a copy of them would not be the earlier state.
     with_uploads = bool(found.safety and any(one.uploads for one in found.parts))
     note = f"what the app wrote after the safety copy for {found.source} was made"
-    made = make_backup(settings, BackupRequest(kind="pre_restore", note=note, uploads=with_uploads), emit, clock).backup
+    if found.is_of_migration:
+        note = "what the unfinished migration wrote, and the app since it began"
+    request = BackupRequest(kind="pre_restore", note=note, uploads=with_uploads)
+    made = make_backup(settings, request, emit, clock).backup
     found = structs.replace(found, kept=(*found.kept, made.name))
     for part in found.parts:
         is_restored = not (part.database or (part.uploads and not part.facts))  # databases go first, then trees
         if part.safety and not is_restored:  # of a restored part this copy has the new state, not the earlier one
             found = found.with_part(structs.replace(part, safety=made.name))
     journal.write(settings.dir, found)
-    if is_resumed:
+    if found.is_of_migration:
+        emit(Warned(f"What the unfinished migration wrote, and the app since it began, is kept in {made.name}."))
+    elif is_resumed:
         emit(Warned(f"The database was written to since the restore was prepared; that is kept in {made.name}."))
     else:
         emit(Notice(f"The app wrote to the database meanwhile; that is kept in {made.name}."))

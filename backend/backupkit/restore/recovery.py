@@ -32,7 +32,7 @@ from backupkit.model.errors import (
     from_os_error,
 )
 from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, collecting, silence
-from backupkit.model.names import is_name, printable
+from backupkit.model.names import few, is_name, printable
 from backupkit.repository import flags, lock, store
 from backupkit.repository.operation import recorded
 from backupkit.restore import journal, keeping, staging, unfinished
@@ -95,10 +95,27 @@ def recover_under_lock(settings: Settings, emit: EventListener) -> Journal | Non
             return None
         _refuse_other_restore(settings, found)
         emit(Notice(f"Finishing the restore of {printable(found.source)}, interrupted on {printable(found.started)}."))
-        with recorded(settings, "recover", emit, names=[found.source]) as work:
+        with recorded(settings, "recover", emit, names=[found.source]) as work, _saying_what_is_needed(settings, found):
             (restore_safety_copies if found.back else finish)(settings, found, work.emit, utc_now)
     _clear_drafts(settings, emit)  # also what the restore was built from
     return found
+
+
+@contextlib.contextmanager
+def _saying_what_is_needed(settings: Settings, found: Journal) -> Iterator[None]:
+    """If the disk is too full for the block, raise `NoSpace` with the names of the backups that must not be deleted."""
+    try:
+        yield
+    except Exception as error:
+        cause = explained(error)
+        if not isinstance(cause, NoSpace):
+            raise
+        needed = few(sorted(name for name in found.backups if (settings.dir / name).is_dir()))
+        raise NoSpace(
+            f"There is no room to finish the restore of {printable(found.source)}: {cause.message}",
+            hint=f"Make room there: `delete` a backup that the restore does not need (it needs {needed}); "
+            "then: `recover`",
+        ) from error
 
 
 def recover_unless_full(settings: Settings, emit: EventListener, name: str) -> None:
@@ -181,7 +198,7 @@ def roll_back(settings: Settings, found: Journal, error: BaseException, emit: Ev
     if not _can_roll_back(settings, found):
         cause = from_os_error(error) if isinstance(error, OSError) else error
         kind = type(cause) if isinstance(cause, BackupError) else BackupError
-        reason = f"The restore of {found.source} failed half way: {str(cause).rstrip('.')}."
+        reason = f"The restore of {found.source} failed halfway: {str(cause).rstrip('.')}."
         raise kind(reason, hint="Fix the cause, then type: `recover`") from error
     why = "was interrupted" if isinstance(error, KeyboardInterrupt) else f"failed ({error})"
     emit(Warned(f"The restore {why}; rolling back to the safety copy."))

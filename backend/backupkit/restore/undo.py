@@ -44,7 +44,7 @@ def plan_undo(
         left += f"; so too {', '.join(whole[1:])}." if whole[1:] else "." if whole else ""
         raise Damaged(
             f"The last restore cannot be taken back: it replaced a database that was missing or broken. "
-            f"{backup.path} keeps what was there of it.",
+            f"{backup.path} keeps what was left of it.",
             hint=f"Restore another backup: `list`.{left}{only}",
         )
     wanted = {of: one for of, one in later.items() if settings.at(of) is not None}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup
-from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener, Notice, silence
 from backupkit.repository import flags, store, verification
@@ -32,12 +31,12 @@ def deletable(settings: Settings, name: str) -> Backup:
     return backup
 
 
-def delete_backup(settings: Settings, name: str, emit: EventListener = silence, clock: Clock = utc_now) -> Backup:
+def delete_backup(settings: Settings, name: str, emit: EventListener = silence) -> Backup:
     """Delete the backup and return its description; an interrupted run leaves it complete or without its name.
 
     Emit a notice of what `undo` can no longer bring back. Raise what `deletable` raises.
     """
-    with locked_operation(settings, f"delete of {name}", emit, clock, [name]) as work:
+    with locked_operation(settings, f"delete of {name}", emit, names=[name]) as work:
         recover_unless_full(settings, work.emit, name)
         backup = deletable(settings, name)
         work.about(backup)
@@ -50,11 +49,9 @@ def delete_backup(settings: Settings, name: str, emit: EventListener = silence, 
         return backup
 
 
-def set_pin(
-    settings: Settings, name: str, pinned: bool, emit: EventListener = silence, clock: Clock = utc_now
-) -> Backup:
+def set_pin(settings: Settings, name: str, pinned: bool, emit: EventListener = silence) -> Backup:
     """Pin the backup, which protects it from deletion and retention, or unpin it. Return its new state."""
-    with locked_operation(settings, f"{'pin' if pinned else 'unpin'} of {name}", emit, clock, [name]) as work:
+    with locked_operation(settings, f"{'pin' if pinned else 'unpin'} of {name}", emit, names=[name]) as work:
         recover_under_lock(settings, work.emit)
         backup = store.find(settings, name, work.emit)
         work.about(backup)

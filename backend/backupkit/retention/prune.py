@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from datetime import timedelta
 
 from msgspec import Struct
@@ -173,6 +174,7 @@ def _remove(settings: Settings, backup: Backup, emit: EventListener) -> bool:
     try:
         store.discard(settings, backup, emit)
     except OSError as error:
-        emit(Warned(f"{backup.path} could not be removed: {error.strerror}."))
+        where = f": {error.filename}" if error.errno == errno.EBUSY else ""  # it is mounted below the backup
+        emit(Warned(f"{backup.path} could not be removed: {error.strerror}{where}."))
         return False
     return True

@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
-from backupkit.fs import descriptors, disk, process, space, tree
+from backupkit.fs import descriptors, disk, held, process, space, tree
 from backupkit.fs.attributes import Keeper
 from backupkit.migrations import version_table
 from backupkit.migrations.schema import CannotRead
@@ -591,7 +591,10 @@ def _build_tree(
     with closing(tree.Parents(root)) as parents, closing(tree.Parents(building.base.path / of_tree)) as sealed:
         for path, known in listed:
             if path:
-                with parents.of(path) as (within, name):
+                with (
+                    parents.of(path) as (within, name),
+                    held.making(building.settings.dir, building.folder, f"{of_tree}/{path}", known.entry.form),
+                ):
                     builder.create(known, path, name, within, sealed)
             if known.entry.form == "file":
                 checksums.record(f"{of_tree}/{path}", known.entry.sha256)
@@ -637,7 +640,8 @@ class _TreeBuilder:
             os.mkdir(name, 0o700, dir_fd=within)
         elif entry.form == "link":
             os.symlink(entry.target, name, dir_fd=within)
-            descriptors.set_link_attributes(name, within, known.owner_to_restore, (entry.changed, entry.changed))
+            with descriptors.keeping_what_it_can():
+                descriptors.set_link_attributes(name, within, known.owner_to_restore, (entry.changed, entry.changed))
         elif isinstance(known.place, str):
             self._from_base(known, path, name, within, sealed)
         else:

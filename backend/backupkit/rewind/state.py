@@ -124,7 +124,7 @@ class State(Struct):
         """Pair each part of the point with its state; raise `Damaged` if the two have different parts."""
         mine = self.parts
         if [one.name for one in header.parts] != list(mine):
-            raise Damaged(f"The point {name} has other databases or trees than the point before it.", _HINT)
+            raise Damaged(f"The point {name} does not have the same databases and trees as the point before it.", _HINT)
         return [(one, mine[one.name]) for one in header.parts]
 
     def _apply_pages(self, path: Path, database: DatabaseChange, offset: int) -> None:

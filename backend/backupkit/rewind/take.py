@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ from backupkit.repository import files_cache, lock, reliable, store
 from backupkit.repository.operation import recorded
 from backupkit.restore import unfinished
 from backupkit.rewind import chain, point, thin, uploads
-from backupkit.rewind.chain import FOLDER
+from backupkit.rewind.chain import FOLDER, Moment, Point
 from backupkit.rewind.point import DatabaseChange, Header, Packed, PartChange, Writer
 from backupkit.rewind.state import State, of_backup, parts_of, seal_of
 from backupkit.sqlite import changed_pages, database
@@ -206,18 +206,12 @@ class Rewinder:
             }
             base_state = state.name
             moments, _ = chain.moments_of(points, seal, metadata.created_at, bad)
-            moments = [one for one in moments if one.point is None or one.point.header.base_state == base_state]
-            newest = max(moments, key=lambda one: one.point.number if one.point else 0, default=None)
-            way = newest.way if newest else ()
-            for one in way:
-                try:
-                    state.apply(folder / one.name, one.header)
-                except Damaged as error:
-                    bad[one.name] = error.message
-                    chain.remember_damaged(self.settings.dir, base.name, bad)
-                    break
-            else:
+            way = _way_to_newest(moments, base_state)
+            wrong = _apply(state, way, folder)
+            if not wrong:
                 break
+            bad |= wrong
+            chain.remember_damaged(self.settings.dir, base.name, bad)
         last = way[-1] if way else None
         at = last.at if last else metadata.created_at
         size = sum(one.size for one in points)
@@ -383,6 +377,23 @@ def _read_database(
         new.hashes[(number - 1) * HASH : number * HASH] = changed_pages.hash_of(content)
     packed = writer.end_pages()
     return _DatabaseRead(new, packed, found.journal_mode, not packed.changed and new.hashes == state.hashes, stamp)
+
+
+def _way_to_newest(moments: Sequence[Moment], base_state: str) -> tuple[Point, ...]:
+    """Return the points from the base backup to the newest moment of a chain that begins in that state."""
+    fitting = [one for one in moments if one.point is None or one.point.header.base_state == base_state]
+    newest = max(fitting, key=lambda one: one.point.number if one.point else 0, default=None)
+    return newest.way if newest else ()
+
+
+def _apply(state: State, way: Sequence[Point], folder: Path) -> dict[str, str]:
+    """Apply the points to the state; return the first damaged one with the reason, where that ends it."""
+    for one in way:
+        try:
+            state.apply(folder / one.name, one.header)
+        except Damaged as error:
+            return {one.name: error.message}
+    return {}
 
 
 def _databases(known: _Chain) -> dict[str, _Part]:

@@ -270,7 +270,7 @@ def index_sentence(settings: Settings, flaws: Sequence[str]) -> str:
     table = quoted(found[1] or found[2]) if found else ""
     statement = f"INSERT INTO {table}({table}) VALUES('rebuild')" if found else "REINDEX"
     line = settings.deployment.sql(settings.database, statement)
-    return f"In {settings.database} an index does not match its table: {first_of(flaws)}. Write it anew: {line}"
+    return f"In {settings.database} an index does not match its table: {first_of(flaws)}. Rebuild it: {line}"
 
 
 def check_live(live: Path, timeout: float) -> Inspection | None:

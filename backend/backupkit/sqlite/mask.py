@@ -169,7 +169,7 @@ def _rebuild_search_index(connection: sqlite3.Connection, table: str) -> None:
         connection.execute(f"INSERT INTO main.{quoted(table)} ({quoted(table)}) VALUES ('rebuild')")
     except sqlite3.Error as error:
         raise Refused(
-            f"The search index {printable(table)} cannot be made anew, and would keep words of the original: "
+            f"The search index {printable(table)} cannot be rebuilt, and would keep words of the original: "
             f"{printable_text(str(error))}.",
             hint="Lay it out without a mask, or drop that index in the app.",
         ) from error

@@ -691,7 +691,7 @@ class _Rebuild:
             index.is_open = index.entry.from_backup or losses.pages > 0
             lost += 0 if index.entry.from_backup else losses.pages
         if lost:
-            self._note(f"Pages of indexes that cannot be read: {lost}. The indexes are made anew, of the rows.")
+            self._note(f"Pages of indexes that cannot be read: {lost}. The indexes are rebuilt from the rows.")
 
     def _may_hold_entries(self, index: _Index, page: int) -> bool:
         """Return whether the page may hold entries of the index."""
@@ -894,9 +894,7 @@ class _Rebuild:
                 self._execute(command, ("rebuild",))
             except sqlite3.DatabaseError as again:
                 _require_room(again)
-                self._note(
-                    f"The search index {printable_text(name)} does not match its text, and cannot be written anew."
-                )
+                self._note(f"The search index {printable_text(name)} does not match its text, and cannot be rebuilt.")
 
     def _note(self, text: str) -> None:
         if text not in self._notes:

@@ -99,25 +99,24 @@ def find(
     choice: Choice,
     overwrite: bool = False,
     with_children: bool = False,
-    seconds: float = _SECONDS,
 ) -> Found:
     """Find the rows that are asked for, and the missing rows that they refer to by foreign keys.
 
     `with_children` adds missing rows that refer to them. Raises `NoSuchBackup` for a table or key that the backup
     lacks, `Refused` if the schema or keys do not identify the rows or a row cannot be inserted, `BackupError` after
-    `seconds`.
+    a minute.
     """
     search = _Search(connection, overwrite, with_children)
-    chosen = search.chosen(table, choice, sealed, seconds)
-    with rows.limited(connection, seconds) as is_over:
+    chosen = search.chosen(table, choice, sealed, _SECONDS)
+    with rows.limited(connection, _SECONDS) as is_over:
         try:
             search.take(table, chosen)
             found = search.found()
         except sqlite3.OperationalError as error:
             if is_over():
-                raise BackupError(f"The rows were not found within {seconds:g} s.", "Choose fewer rows.") from error
+                raise BackupError(f"The rows were not found within {_SECONDS:g} s.", "Choose fewer rows.") from error
             raise
-    if not with_children and (note := search.note_on_children(min(seconds, _SECONDS_TO_COUNT))):
+    if not with_children and (note := search.note_on_children(_SECONDS_TO_COUNT)):
         return replace(found, notes=(*found.notes, note))
     return found
 
@@ -411,7 +410,7 @@ class _Search:
         if names := triggers_of(self._connection, table.name):
             self._note(f"Triggers of {printable(table.name)} do not run for these rows: {few(names)}.")
         if names := search_tables_of(self._connection, table.name):
-            self._note(f"The search index of {printable(table.name)} is made anew: {few(names)}.")
+            self._note(f"The search index of {printable(table.name)} is rebuilt: {few(names)}.")
 
     def _note(self, text: str) -> None:
         if len(self._notes) < _MOST_NOTES:

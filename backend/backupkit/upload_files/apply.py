@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, get_args
 
-from backupkit.fs import attributes, descriptors, disk, staging_area, tree
+from backupkit.fs import attributes, descriptors, disk, held, staging_area, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.fs.staging_area import Area
 from backupkit.model.backup import STAGING
@@ -182,6 +182,10 @@ class _Applying:
                         self._put_staged(staged, place, one)
         except NotADirectoryError:
             self._warn(one, "cannot be restored: one of its parent folders is not a folder any more.")
+        except OSError as error:
+            if not held.is_refused(error, one.form, (self._live / one.path).parent):
+                raise
+            raise held.not_held(self._live, one.path, one.form, error.strerror, held.ELSEWHERE) from error
 
     def _put_staged(self, staged: Place, place: Place, one: Operation) -> None:
         """Move a staged entry into place. For a new path try the rename first: most entries of a large restore are."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from backupkit.fs import attributes, descriptors, disk, tree
+from backupkit.fs import attributes, descriptors, disk, held, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import DatabaseFacts, UploadsFacts
 from backupkit.model.events import PROGRESS_STEP, EventListener, Warned, adding_up, silence
@@ -39,8 +39,6 @@ SIDECARS = ("-wal", "-shm", "-journal")
 _IN_USE = ("-wal", "-journal")
 _LONGEST = 2000  # bytes of a path that SQLite can open
 # What a file system says to a name that it cannot hold, or takes for one that is there, and to a link.
-_NO_NAME = (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG, errno.EEXIST)
-_NO_LINK = (*_NO_NAME, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 _NAME_NOT_HELD = "has a name that the disk of the backups cannot hold ({why}), and is not in the backup."
 _LINK_NOT_HELD = "is a link that the disk of the backups cannot hold ({why}), and is not in the backup."
 _MAGIC = b"SQLite format 3\0"
@@ -451,12 +449,9 @@ def _making(folders: _Folders, form: tree.Form) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        is_link = form == "link"
-        folder = Path(folders.target.root, folders.target.path)
-        is_name = error.errno == errno.ENOENT and folder.is_dir()  # so says exFAT
-        if not is_name and error.errno not in (_NO_LINK if is_link else _NO_NAME):
+        if not held.is_refused(error, form, Path(folders.target.root, folders.target.path)):
             raise
-        raise _NotHeld((_LINK_NOT_HELD if is_link else _NAME_NOT_HELD).format(why=error.strerror)) from error
+        raise _NotHeld((_LINK_NOT_HELD if form == "link" else _NAME_NOT_HELD).format(why=error.strerror)) from error
 
 
 def _copy_database(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from backupkit.fs import attributes, descriptors, disk, small_file, staging_area, tree
+from backupkit.fs import attributes, descriptors, disk, held, small_file, staging_area, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.fs.small_file import SmallFile
 from backupkit.fs.tree import Entry
@@ -611,6 +611,7 @@ class _Staging:
 
     def __init__(self, places: DiffPaths, folder: int, advance: Callable[[int], None]) -> None:
         self._owner, self._advance, self._has_attributes = places.owner, advance, places.has_attributes
+        self._place = places.live
         self._wanted, self._live = tree.Parents(places.wanted), tree.Parents(places.live)
         area = staging_area.place_of(places.live, "uploads")
         self._area, self._other_names = tree.Parents(area, folder), tree.Parents(area, folder)
@@ -633,7 +634,13 @@ class _Staging:
         if not is_within:
             self._new_folder = (f"{one.path}/", f"{number}/") if one.is_new_folder else ("", "")
         staged = self._new_folder[1] + one.path.removeprefix(self._new_folder[0]) if is_within else number
-        wanted = self._stage_content(one, staged)
+        try:
+            wanted = self._stage_content(one, staged)
+        except OSError as error:
+            form = one.wanted.form if one.wanted else "folder"
+            if not (is_within or form == "link") or not held.is_refused(error, form, self._place):
+                raise
+            raise held.not_held(self._place, one.path, form, error.strerror, held.ELSEWHERE) from error
         if not is_within:
             return _operation(one, staged if one.needs_content or one.is_new_folder else None, self._owner, wanted)
         return _operation(one, None, self._owner, wanted) if one.is_new_folder else None

@@ -373,7 +373,7 @@ def listen(host: str, port: int) -> socket.socket:
         is_of_the_system = bool(error.errno and error.errno > 0)  # else the code is the resolver's
         reason = os.strerror(error.errno or 0) if is_of_the_system else error.strerror
         raise Refused(
-            f"The address {host} with port {port} cannot be served at: {reason}.",
+            f"The pages cannot be served at {host}, port {port}: {reason}.",
             hint="Choose another with --host or --port.",
         ) from error
 

@@ -205,7 +205,7 @@ def verify(
     lost = _check_points(settings, "" if every else backups[0].name)
     _show_verified(settings, done, every, accept)
     if lost:
-        raise Damaged(lost, hint="`rewind` shows what can be restored. The next backup begins a chain anew.")
+        raise Damaged(lost, hint="`rewind` shows what can be restored. The next backup begins a new chain.")
 
 
 @commands.command("status", examples=["status"])

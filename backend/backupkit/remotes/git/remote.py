@@ -220,7 +220,7 @@ class GitRemote:
                 return
             self._fetch(branch, "trees")
         raise RemoteFailed(
-            f"The branch {branch.name} of the git remote {self.name} was pushed to by others {_ATTEMPTS} times over.",
+            f"Others pushed to the branch {branch.name} of the git remote {self.name}, {_ATTEMPTS} times in a row.",
             hint="Try again in a while; the backups here are unharmed.",
         )
 
