@@ -71,7 +71,22 @@ HOW_TO_GET = {
 REQUIRE_ALL = "BACKUP_TESTS_REQUIRE_ALL"
 MEMORY = "BACKUP_TESTS_MEMORY"
 # Thousands of small apps are made, synced and deleted in these areas; the disk itself is the matter of the others.
-IN_MEMORY = {"archive", "backup", "migrations", "monitoring", "remotes", "restore", "retention", "rewind", "verify"}
+IN_MEMORY = {
+    "api",
+    "archive",
+    "backup",
+    "cli",
+    "contract",
+    "migrations",
+    "monitoring",
+    "remotes",
+    "restore",
+    "retention",
+    "rewind",
+    "scheduling",
+    "sqlite",
+    "verify",
+}
 SYSTEM_FOLDERS = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
 
 
