@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -67,6 +69,24 @@ HOW_TO_GET = {
     "zstd": "apt install zstd, or brew install zstd",
 }
 REQUIRE_ALL = "BACKUP_TESTS_REQUIRE_ALL"
+MEMORY = "BACKUP_TESTS_MEMORY"
+# Thousands of small apps are made, synced and deleted in these areas; the disk itself is the matter of the others.
+IN_MEMORY = {
+    "api",
+    "archive",
+    "backup",
+    "cli",
+    "contract",
+    "migrations",
+    "monitoring",
+    "remotes",
+    "restore",
+    "retention",
+    "rewind",
+    "scheduling",
+    "sqlite",
+    "verify",
+}
 SYSTEM_FOLDERS = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
 
 
@@ -111,6 +131,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def needs_tools() -> Callable[..., None]:
     """Return `require`: `needs("strace")` in a test; as a decorator, `@pytest.mark.needs("strace")`."""
     return require
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The test's own folder: in memory if `tests/run` found room there, except for tests of disks and engines."""
+    area = request.path.relative_to(Path(__file__).parent).parts[0]
+    if MEMORY not in os.environ or area not in IN_MEMORY:
+        yield request.getfixturevalue("tmp_path")
+        return
+    of_this_process = Path(os.environ[MEMORY], os.environ.get("PYTEST_XDIST_WORKER", "only"))
+    of_this_process.mkdir(exist_ok=True)
+    name, failed = re.sub(r"\W+", "_", request.node.name, flags=re.ASCII)[:30], request.session.testsfailed
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=of_this_process))
+    yield folder
+    if request.session.testsfailed == failed:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import pkgutil
+import select
 import signal
 import socket
 import struct
@@ -47,6 +48,7 @@ BESIDE_OURS = (
     "zstandard",
 )
 LENGTH = struct.Struct("!i")
+HUGE, MADV_COLLAPSE = 1 << 21, 25  # a kernel before Linux 6.1 answers with an error, and nothing is changed
 
 
 def run(
@@ -71,13 +73,43 @@ def run(
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         given.write(os.fsencode(input))
         given.seek(0)
-        place = {"cwd": os.fspath(cwd or os.getcwd()), "umask": umask()}
-        wanted = {"arguments": list(arguments), "env": dict(env), "text": program, "strace": list(strace), **place}
-        code = _fork(wanted, [given.fileno(), out.fileno(), err.fileno()], timeout)
-        if code is None:
-            raise subprocess.TimeoutExpired(typed, timeout)
+        started = _fork(arguments, env, cwd, [given.fileno(), out.fileno(), err.fileno()], program, strace)
+        with started.connection:
+            code = started.wait(timeout)
         texts = [_text(stream) for stream in (out, err)]
     return subprocess.CompletedProcess(typed, code, *texts)
+
+
+class Started:
+    """A command that runs beside its test."""
+
+    def __init__(self, connection: socket.socket, pid: int) -> None:
+        self.connection, self.pid = connection, pid
+        self.code: int | None = None
+
+    def terminate(self) -> None:
+        """Send it SIGTERM, unless it has ended."""
+        if self.code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self, timeout: float) -> int:
+        """Return its exit code, negative for a signal; if it takes too long, kill it and raise `TimeoutExpired`."""
+        if self.code is None:
+            self.connection.settimeout(timeout)
+            try:
+                self.code = os.waitstatus_to_exitcode(LENGTH.unpack(_receive(self.connection, LENGTH.size))[0])
+            except TimeoutError:
+                os.kill(self.pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired([str(COMMAND)], timeout) from None
+        return self.code
+
+
+def start(arguments: Sequence[str], env: Mapping[str, str], out: int) -> Started:
+    """Start the toolkit's command; `out` is the file for what it prints, its stdin and stderr lead nowhere."""
+    assert _is_as_warmed(env)
+    with open(os.devnull, "r+b") as nowhere:
+        return _fork(arguments, env, None, [nowhere.fileno(), out, nowhere.fileno()])
 
 
 def _text(stream: Any) -> str:
@@ -99,21 +131,22 @@ def umask() -> int:
     return mask
 
 
-def _fork(wanted: dict[str, Any], streams: list[int], timeout: float) -> int | None:
-    """Fork the command; return its exit code, negative for a signal, or None if it took too long and was killed."""
+def _fork(
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    cwd: Path | None,
+    streams: list[int],
+    program: str = "",
+    strace: Sequence[str] = (),
+) -> Started:
+    place = {"cwd": os.fspath(cwd or os.getcwd()), "umask": umask()}
+    wanted = {"arguments": list(arguments), "env": dict(env), "text": program, "strace": list(strace), **place}
     ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
-            _warm_process(os.getpid(), os.geteuid())[0].sendmsg([b"\0"], [_handles([theirs.fileno(), *streams])])
-        message = json.dumps(wanted).encode("utf-8", "surrogateescape")
-        ours.sendall(LENGTH.pack(len(message)) + message)
-        child = LENGTH.unpack(_receive(ours, LENGTH.size))[0]
-        ours.settimeout(timeout)
-        try:
-            return os.waitstatus_to_exitcode(LENGTH.unpack(_receive(ours, LENGTH.size))[0])
-        except TimeoutError:
-            os.kill(child, signal.SIGKILL)
-            return None
+    with theirs:
+        _warm_process(os.getpid(), os.geteuid())[0].sendmsg([b"\0"], [_handles([theirs.fileno(), *streams])])
+    message = json.dumps(wanted).encode("utf-8", "surrogateescape")
+    ours.sendall(LENGTH.pack(len(message)) + message)
+    return Started(ours, LENGTH.unpack(_receive(ours, LENGTH.size))[0])
 
 
 def _handles(numbers: list[int]) -> tuple[int, int, Any]:
@@ -151,16 +184,53 @@ def _warm_process(_whose: int, _user: int) -> tuple[socket.socket, subprocess.Po
 
 def _serve(connection: socket.socket) -> None:
     _import_everything()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the processes that look after commands
+    running: dict[int, socket.socket] = {}  # by process id: where its end is told
+    woken, wakes = socket.socketpair()
+    wakes.setblocking(False)
+    signal.set_wakeup_fd(wakes.fileno())
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     while True:
-        started, handles = _next(connection)
-        if not started:
-            os._exit(0)
-        if not os.fork():
-            connection.close()
-            _look_after(socket.socket(fileno=handles[0]), handles[1:])
-        for handle in handles:
-            os.close(handle)
+        ready = select.select([connection, woken], [], [])[0]
+        if woken in ready:
+            woken.recv(4096)
+            _tell_ends(running)
+        if connection in ready:
+            started, handles = _next(connection)
+            if not started:
+                os._exit(0)
+            child, told = _started(handles, [connection, woken, wakes, *running.values()])
+            running[child] = told
+
+
+def _started(handles: list[int], ours: list[socket.socket]) -> tuple[int, socket.socket]:
+    """Fork the command that is asked for, without our own handles; return its process id, and where to tell its end."""
+    told, streams = socket.socket(fileno=handles[0]), handles[1:]
+    message = _receive(told, LENGTH.unpack(_receive(told, LENGTH.size))[0])
+    wanted = json.loads(message.decode("utf-8", "surrogateescape"))
+    child = os.fork()
+    if not child:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for one in ours:
+            one.close()
+        if wanted["strace"]:
+            _look_after(told, wanted, streams)
+        told.close()
+        _become(wanted, streams)
+    for stream in streams:
+        os.close(stream)
+    if not wanted["strace"]:
+        with contextlib.suppress(OSError):  # the test may have ended
+            told.sendall(LENGTH.pack(child))
+    return child, told
+
+
+def _tell_ends(running: dict[int, socket.socket]) -> None:
+    """Send the exit status of each command that has ended; one that is traced has sent its own."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            with running.pop(ended[0]) as told, contextlib.suppress(OSError):
+                told.sendall(LENGTH.pack(ended[1]))
 
 
 def _next(connection: socket.socket) -> tuple[bytes, list[int]]:
@@ -171,13 +241,9 @@ def _next(connection: socket.socket) -> tuple[bytes, list[int]]:
     return message, list(handles)
 
 
-def _look_after(connection: socket.socket, streams: list[int]) -> None:
-    """Start one command; send its process id, then its exit status when it has ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    message = _receive(connection, LENGTH.unpack(_receive(connection, LENGTH.size))[0])
-    wanted = json.loads(message.decode("utf-8", "surrogateescape"))
-    if wanted["strace"]:
-        ctypes.CDLL(None).prctl(36, 1)  # strace becomes a child of this process when its parent has ended
+def _look_after(connection: socket.socket, wanted: dict[str, Any], streams: list[int]) -> None:
+    """Start a command that is traced; send its process id, then its exit status when it and strace have ended."""
+    ctypes.CDLL(None).prctl(36, 1)  # strace becomes a child of this process when its parent has ended
     child = os.fork()
     if not child:
         connection.close()
@@ -187,8 +253,7 @@ def _look_after(connection: socket.socket, streams: list[int]) -> None:
     with contextlib.suppress(OSError):  # the test may have ended
         connection.sendall(LENGTH.pack(child))
         ended = os.waitpid(child, 0)[1]
-        if wanted["strace"]:
-            _wait_for_all()  # strace's file is complete then
+        _wait_for_all()  # strace's file is complete then
         connection.sendall(LENGTH.pack(ended))
     os._exit(0)
 
@@ -236,8 +301,24 @@ def _import_everything() -> None:
     for name in ("backup_restore", *ours, *BESIDE_OURS):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    _ease_forks()
+
+
+def _ease_forks() -> None:
+    """Prepare this process, which has imported what it needs, to be forked often and quickly."""
     gc.collect()
     gc.freeze()  # otherwise the first collection in each command copies all memory
+    with contextlib.suppress(OSError, AttributeError):  # not on Linux
+        for start, end in _own_memory():
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_COLLAPSE)
+
+
+def _own_memory() -> list[tuple[int, int]]:
+    """Return the parts of the heap that can be huge pages: the kernel copies the table of small ones at each fork."""
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    places = [one[0].split("-") for one in lines if one[1] == "rw-p" and one[5:] in ([], ["[heap]"])]
+    whole = [(-(-int(start, 16) // HUGE) * HUGE, int(end, 16) // HUGE * HUGE) for start, end in places]
+    return [(start, end) for start, end in whole if start < end]
 
 
 def _main() -> None:

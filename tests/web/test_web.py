@@ -17,6 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 import weakref
@@ -31,6 +32,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
+import warm
 from backupkit.backup.create import create_backup
 from backupkit.cli.task import Task
 from backupkit.config.settings import load_settings
@@ -117,7 +119,7 @@ class Browser:
 
 @dataclass
 class Served:
-    process: subprocess.Popen[str]
+    process: warm.Started
     address: str
 
     @property
@@ -134,20 +136,21 @@ class Served:
 
 @contextlib.contextmanager
 def serving(app: SmallApp, *options: str, port: int = 0, **environment: str) -> Iterator[Served]:
-    process = subprocess.Popen(
-        [sys.executable, str(COMMAND), "web", "--port", str(port), *options],
-        env={**clean_environment(), "BACKUP_APP_DIR": str(app.folder), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout
-    try:
-        yield Served(process, process.stdout.readline().strip())
-    finally:
-        process.terminate()
-        assert process.wait(DEADLINE) in (0, 130, -signal.SIGKILL)
-        process.stdout.close()
+    told = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), **environment}
+    with tempfile.NamedTemporaryFile() as out:
+        process = warm.start(["web", "--port", str(port), *options], told, out.fileno())
+        with process.connection:
+            try:
+                yield Served(process, until(lambda: first_line(Path(out.name))))
+            finally:
+                process.terminate()
+                assert process.wait(DEADLINE) in (0, 130, -signal.SIGKILL)
+
+
+def first_line(file: Path) -> str:
+    """Return the first line, or "" while it is not whole."""
+    line, end, _ = file.read_text().partition("\n")
+    return line.strip() if end else ""
 
 
 @pytest.fixture
@@ -169,6 +172,17 @@ def until(condition: Callable[[], object]) -> Any:
         assert time.monotonic() < deadline, "it did not come to that in time"
         time.sleep(0.05)
     return found
+
+
+def test_it_starts_in_an_interpreter_of_its_own_and_tells_a_pipe_its_address(app: SmallApp) -> None:
+    environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder)}
+    command = [sys.executable, str(COMMAND), "web", "--port", "0"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        address = urlsplit(process.stdout.readline().strip())
+        assert Browser(address.port or 0).come_in(token=address.query.partition("=")[2]).code == 303
+        process.terminate()
+        assert process.wait(DEADLINE) in (0, 130)
 
 
 # Access

@@ -10,7 +10,9 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
@@ -94,12 +96,17 @@ def _location(ini: Path | None, toml: Path | None) -> str:
 
 
 def _ini_section(ini: Path | None) -> Mapping[str, str]:
+    return _section_of(_text(ini))
+
+
+@lru_cache(maxsize=16)  # a command asks a dozen times
+def _section_of(text: str) -> Mapping[str, str]:
     parser = configparser.RawConfigParser(strict=False)
     try:
-        parser.read_string(_text(ini))
-        return dict(parser.items("alembic"))
+        parser.read_string(text)
+        return MappingProxyType(dict(parser.items("alembic")))
     except configparser.Error:
-        return {}
+        return MappingProxyType({})
 
 
 def _toml_section(toml: Path | None) -> Mapping[str, Any]:
