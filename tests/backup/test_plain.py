@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -66,7 +67,7 @@ class Program:
 
     def litter(self) -> list[Path]:
         """Return the files that are neither the program's, nor finished backups, nor the toolkit's lock and record."""
-        known = {"backups", "settings.json", ".lock", ".state", "databases.json"}
+        known = {"backups", "settings.json", ".lock", ".state", "databases.json", "checksums.json"}
         known |= {self.database.name + end for end in ("", "-wal", "-shm", "-journal")}
         found = [path for path in self.database.parent.rglob("*") if path.name not in known]
         return [path for path in found if not (path.parent == self.backups and path.name in self.names())]
@@ -77,6 +78,10 @@ class Program:
     @property
     def record(self) -> Path:
         return self.backups / ".state" / "databases.json"
+
+    @property
+    def checksums(self) -> Path:
+        return self.backups / ".state" / "checksums.json"
 
     def said_last(self) -> str | None:
         return json.loads(self.settings.read_text()).get("last_backup_at") if self.settings.exists() else None
@@ -640,13 +645,78 @@ def test_a_backup_of_other_tables_in_our_own_folder_is_ours(program: Program) ->
 
 
 def test_a_database_of_another_application_id_is_refused_wherever_it_lies(program: Program) -> None:
-    made = program.plain().create_backup_now()
-    assert made
-    with contextlib.closing(sqlite3.connect(made)) as backup:
-        backup.execute("PRAGMA application_id=7")
     with contextlib.closing(program.connect()) as live:
+        live.execute("PRAGMA application_id=7")
+        made = program.plain().create_backup_now()
         live.execute("PRAGMA application_id=8")
-    assert program.plain().restore_backup(made) is False
+    assert made and program.plain().restore_backup(made) is False
+
+
+def altered(backup: Path) -> Path:
+    """Alter one bit of a value in the backup, which no check of SQLite sees."""
+    content = backup.read_bytes()
+    assert b"first" in content
+    backup.write_bytes(content.replace(b"first", b"girst"))
+    return backup
+
+
+def test_a_backup_that_is_not_as_it_was_written_is_refused_and_nothing_changes(
+    program: Program, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = altered(made(program))
+    program.write("second")
+    for given in (found, found.name):
+        assert program.plain().restore_backup(given) is False
+    assert caplog.text.count(f"{found} is not as it was written; nothing was changed. Restore another backup") == 2
+    assert program.notes() == ["first", "second"]
+    assert program.litter() == []
+
+
+def test_an_altered_backup_is_restored_as_it_is_under_another_name(program: Program, tmp_path: Path) -> None:
+    found = altered(made(program))
+    for copy in (program.backups / "backup_20260101_000000.db", tmp_path / found.name):
+        shutil.copy(found, copy)
+        program.write("second")
+        assert program.plain().restore_backup(copy) is True
+        assert program.notes() == ["girst"]
+
+
+def test_a_whole_folder_that_was_copied_elsewhere_keeps_its_checksums(program: Program, tmp_path: Path) -> None:
+    found = made(program)
+    shutil.copytree(program.backups, tmp_path / "stick")
+    assert program.plain().restore_backup(tmp_path / "stick" / found.name) is True
+    assert program.plain().restore_backup(altered(tmp_path / "stick" / found.name)) is False
+    assert program.plain().restore_backup(found) is True
+
+
+def test_a_backup_that_was_looked_into_is_as_it_was_written(program: Program) -> None:
+    found = made(program)
+    with contextlib.closing(sqlite3.connect(found)) as backup:
+        backup.execute("PRAGMA integrity_check")
+        assert backup.execute("SELECT text FROM notes").fetchall() == [("first",)]
+    assert program.plain().restore_backup(found) is True
+
+
+def test_a_backup_without_a_checksum_is_restored_as_it_is(program: Program, caplog: pytest.LogCaptureFixture) -> None:
+    found = altered(made(program))
+    program.checksums.unlink()
+    assert program.plain().restore_backup(found) is True
+    assert caplog.text == ""
+    program.now += timedelta(days=1)
+    made(program)
+    assert program.plain().restore_backup(found) is True
+
+
+def test_the_checksums_are_those_of_the_files_that_are_there(program: Program) -> None:
+    for _ in range(3):
+        made(program, max_backups=2)
+        program.now += timedelta(days=1)
+    assert program.plain().create_backup_if_needed()
+    (program.backups / program.names()[0]).unlink()
+    made(program)
+    sums = {name: hashlib.sha256((program.backups / name).read_bytes()).hexdigest() for name in program.names()}
+    assert json.loads(program.checksums.read_text()) == sums
+    assert len(sums) == 3
 
 
 def test_the_live_database_is_not_restored_onto_itself(program: Program) -> None:
@@ -915,6 +985,26 @@ def test_a_record_that_cannot_be_read_fails_no_backup_and_loses_none(
     assert contacts.plain().restore_backup(only) is True
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [link, folder, fifo, *map(garbage, [*GARBAGE, '{"a": "b"}'])],
+    ids=["link", "folder", "fifo", *(f"garbage {number}" for number in range(len(GARBAGE) + 1))],
+)
+def test_checksums_that_cannot_be_read_hold_up_no_backup_and_no_restore(
+    program: Program, spoil: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    first = made(program)
+    spoil(program.checksums)
+    before = facts(program.checksums)
+    program.now += timedelta(days=1)
+    made(program)
+    assert caplog.text.count("The checksum of this backup could not be recorded") == 1
+    assert facts(program.checksums) == before
+    assert program.plain().restore_backup(first) is True
+    assert caplog.text.count(f"{first} could not be compared with its checksum") == 1
+    assert program.notes() == ["first"]
+
+
 def facts(path: Path) -> tuple[int, int]:
     return path.lstat().st_ino, path.lstat().st_mtime_ns
 
@@ -1084,7 +1174,8 @@ def test_killed_at_any_change_of_a_file_each_backup_is_of_its_own_database(tmp_p
         assert [program.notes(program.backups / name) for name in program.listed()] in ([], [["first"]]), point
         program.now = contacts.now = MORNING + timedelta(days=1)
         made(program, max_backups=1), made(contacts)
-        assert set(json.loads(program.record.read_text())) == set(program.names()), point
+        for record in (program.record, program.checksums):
+            assert set(json.loads(record.read_text())) == set(program.names()), point
         assert not list(program.record.parent.glob(".draft-*")), point
         assert len(contacts.listed()) == 2
         if child.returncode == 0:

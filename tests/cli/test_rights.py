@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from backupkit.config.settings import load_settings
-from backupkit.model.errors import Refused
+from backupkit.model.errors import Refused, SourceUnreadable
+from backupkit.restore.restore import plan_restore
 from others import USER, as_other, as_root, give, owners
 from small_app import Result, SmallApp
 
@@ -123,6 +125,79 @@ def test_an_owner_who_cannot_reach_the_data_is_told_of_and_root_does_nothing(app
 def test_the_scheduler_becomes_the_owner_too(app: SmallApp) -> None:
     done = as_root(app, "schedule", "--list")
     assert done.err.startswith(f"Working as uid {USER}")
+
+
+# A folder that is gone, in one that root owns
+
+
+def install_line(folder: Path) -> str:
+    return f"sudo install -d -o {USER} -g {USER} {folder}"
+
+
+def typed(line: str) -> None:
+    """Type the line as root."""
+    subprocess.run(line.removeprefix("sudo "), shell=True, check=True)
+
+
+@pytest.mark.parametrize("options", [("--dry-run",), ("--yes",)])
+def test_lost_uploads_that_their_user_cannot_make_are_refused_by_the_plan(
+    app: SmallApp, options: tuple[str, ...]
+) -> None:
+    as_root(app, "backup", "one")
+    shutil.rmtree(app.uploads)
+    done = as_root(app, "restore", "one", *options)
+    assert (done.code, done.err.splitlines()[-2:]) == (
+        13,
+        [
+            f"Error: {app.uploads} is missing, and uid {USER} cannot make it in {app.uploads.parent};"
+            " nothing was changed.",
+            f"  Next: Make it: {install_line(app.uploads)}",
+        ],
+    )
+    assert [path.name for path in app.backups.iterdir() if not path.name.startswith(".")] == ["one"]
+    typed(install_line(app.uploads))
+    assert as_root(app, "restore", "one", "--yes").code == 0
+    assert as_root(app, "restore", "one", "--yes", "--only", "database").code == 0
+
+
+def test_a_lost_data_folder_is_named_with_the_line_that_makes_it(app: SmallApp) -> None:
+    as_root(app, "backup", "one")
+    shutil.rmtree(app.database.parent)
+    for command in (("backup", "two"), ("restore", "one", "--yes"), ("undo", "--yes")):
+        done = as_root(app, *command)
+        assert (done.code, done.err.splitlines()) == (
+            2,
+            [
+                f"Error: {app.database.parent} is missing, and {app.backups} belongs to uid {USER}: root does not work"
+                " there.",
+                f"  Next: If the data are that user's: {install_line(app.database.parent)} If they are root's: "
+                f"sudo chown -R 0:0 {app.backups}",
+            ],
+        )
+    typed(install_line(app.database.parent))
+    assert as_root(app, "restore", "one", "--yes").code == 0
+    assert owners(app.database.parent, app.backups) == {USER}
+
+
+def test_a_lost_data_folder_that_was_roots_comes_back_after_the_other_line(app: SmallApp) -> None:
+    as_root(app, "backup", "one")
+    shutil.rmtree(app.database.parent)
+    typed(f"sudo chown -R 0:0 {app.backups} {app.uploads}")
+    assert as_root(app, "restore", "one", "--yes").code == 0
+    assert owners(app.database.parent, app.backups) == {0}
+
+
+def test_a_lost_data_folder_that_its_user_cannot_make_is_refused_by_the_plan(app: SmallApp) -> None:
+    as_root(app, "backup", "one")
+    shutil.rmtree(app.database.parent)
+    settings = app.settings
+
+    def plan() -> None:
+        with pytest.raises(SourceUnreadable, match=f"{app.database.parent} is missing, and uid {USER}") as refused:
+            plan_restore(settings, "one")
+        assert refused.value.hint == f"Make it: {install_line(app.database.parent)}"
+
+    as_other(plan)
 
 
 # Links in the place of data

@@ -30,6 +30,7 @@ from backupkit.config.table import Invalid
 from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteFailed
 from backupkit.model.events import Event, EventListener, Notice, Warned, silence
+from backupkit.remotes.base import WHOLE, DamagedThere
 from backupkit.remotes.git.remote import GitRemote
 from backupkit.repository import integrity, manifest, store
 from backupkit.restore.restore import plan_restore, restore_backup
@@ -921,18 +922,52 @@ def test_a_listing_that_leads_out_is_refused(place: Place, other: SmallApp, tmp_
     assert sorted(tmp_path.rglob("empty")) == before
 
 
-def test_damage_on_the_host_is_found(place: Place) -> None:
+def flip(file: Path) -> None:
+    """Alter the byte in the middle of the file."""
+    file.chmod(0o644)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+
+
+def damage(host: Path, kind: str) -> None:
+    """Damage an upload's content in the host's repository, or its only commit; for `packed`, after a repack."""
+    if kind == "packed":
+        git(host, "repack", "-adq")
+        (file,) = (host / "objects" / "pack").glob("*.pack")
+    else:
+        wanted = git(host, "rev-parse", "backup:uploads/noise" if kind == "loose" else f"backup{kind}").strip()
+        file = host / "objects" / wanted[:2] / wanted[2:]
+    flip(file)
+
+
+@pytest.mark.parametrize("kind", ["loose", "packed", "^{tree}", "^{commit}"])
+def test_damage_on_the_host_is_found_and_is_no_trouble_of_the_network(place: Place, other: SmallApp, kind: str) -> None:
     place.app.write_upload("noise", os.urandom(100_000))
     place.pushed("one", include=ALL)
     place.remote().verify(silence)
-    git(place.host, "repack", "-adq")
-    (pack,) = (place.host / "objects" / "pack").glob("*.pack")
-    pack.chmod(0o644)
-    content = bytearray(pack.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    pack.write_bytes(content)
-    with pytest.raises((RemoteFailed, Damaged)):
+    damage(place.host, kind)
+    with pytest.raises(DamagedThere, match="The git remote git holds something damaged: ") as raised:
         place.remote().verify(silence)
+    assert set(raised.value.flaws) == {WHOLE}
+    assert "`url` in [remotes.git]" in raised.value.hint
+    with pytest.raises(DamagedThere, match="The git remote git holds something damaged: ") as raised:
+        place.pull("one", other)
+    assert set(raised.value.flaws) == {"one" if kind in ("loose", "packed") else WHOLE}  # a list needs the others
+
+
+def test_a_new_repository_is_sound_after_damage_on_the_host(place: Place, other: SmallApp, tmp_path: Path) -> None:
+    """A new branch would not do: git keeps the damaged object that it has."""
+    place.app.write_upload("noise", os.urandom(100_000))
+    backup = place.pushed("one", include=ALL)
+    damage(place.host, "loose")
+    place.push(backup, include=ALL, branch="again")
+    with pytest.raises(DamagedThere):
+        place.remote(branch="again").verify(silence)
+    place.host = bare(tmp_path / "new.git")
+    place.push(backup, include=ALL)
+    place.remote().verify(silence)
+    assert is_sound(place.pull("one", other), other.settings)
 
 
 def test_a_commit_without_its_dump_is_found(place: Place, tmp_path: Path) -> None:
@@ -965,6 +1000,7 @@ import os, signal, sys
 from pathlib import Path
 from backupkit.repository import store
 from backupkit.remotes.git import program
+from backupkit.remotes.base import WHOLE, DamagedThere
 from backupkit.remotes.git.remote import GitRemote
 from backupkit.model.events import silence
 from backupkit.config.remotes import GitTable

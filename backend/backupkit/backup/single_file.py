@@ -1,8 +1,8 @@
 """Back up and restore a plain database: one file per backup, made and restored through SQLite.
 
-A backup takes the lock, copies a snapshot into a draft, checks and syncs it, records which database it is of, and
-renames it; then it sets `last_backup_at`, and removes all but the newest `max_backups`. A restore checks the backup,
-keeps a copy of the live database beside it, and replaces the live content in one transaction.
+A backup takes the lock, copies a snapshot into a draft, checks and syncs it, records its checksum and which database it
+is of, and renames it; then it sets `last_backup_at`, and removes all but the newest `max_backups`. A restore checks the
+backup, keeps a copy of the live database beside it, and replaces the live content in one transaction.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def restore_single(
 
     with _locked(config, f"restore of {backup.name}", emit), draft_of(config.database) as folder:
         staged = folder / config.database.name
-        facts = _stage(config, backup, staged, force)
+        facts = _stage(config, backup, staged, force, emit)
         with disk.Opened(folder, descriptors.FOLDER) as opened:
             compared = database.replace_live(staged, opened, config.database, config.timeout, facts, keep, emit)
         _prove_restored(config, compared, facts, emit)
@@ -147,9 +147,10 @@ def _make(config: SingleFileConfig, emit: EventListener, clock: Clock) -> Path:
     final, at = plain_files.free_place(config.local(clock()), config.backups)
     with draft_of(final) as folder:
         copied = folder / final.name
-        copy_moment(config.database, copied, config.timeout, emit)
+        checksum = copy_moment(config.database, copied, config.timeout, emit)
         disk.sync_file(copied)
         _record(config, final.name, emit)
+        _record_checksum(config, final.name, checksum, emit)
         disk.rename(copied, final)
     _record_time(config, at, emit)
     _prune(config, final, at, emit)
@@ -161,6 +162,13 @@ def _record(config: SingleFileConfig, name: str, emit: EventListener) -> None:
         plain_files.record(config.backups, name, config.database)
     except (BackupError, OSError) as error:
         emit(Warned(f"The database of this backup could not be recorded: {error}"))
+
+
+def _record_checksum(config: SingleFileConfig, name: str, checksum: str, emit: EventListener) -> None:
+    try:
+        plain_files.record_checksum(config.backups, name, checksum)
+    except (BackupError, OSError) as error:
+        emit(Warned(f"The checksum of this backup could not be recorded: {error}"))
 
 
 def _record_time(config: SingleFileConfig, at: datetime, emit: EventListener) -> None:
@@ -195,11 +203,12 @@ def _require_backup_file(config: SingleFileConfig, path: Path) -> Path:
     return found
 
 
-def _stage(config: SingleFileConfig, backup: Path, staged: Path, force: bool) -> DatabaseFacts:
+def _stage(config: SingleFileConfig, backup: Path, staged: Path, force: bool, emit: EventListener) -> DatabaseFacts:
     """Stage the backup's content next to the live database, checked, and with the live page size."""
     found = database.inspect(backup)
     if found.problems:
         raise Damaged(f"{backup} is damaged: {found.problems[0]}.", hint="Try an older backup.")
+    _refuse_altered(backup, found.facts.sha256, emit)
     _refuse_foreign(config, backup, found.facts, force or _is_surely_own(config, backup))
     space.require(4 * found.facts.size, staged.parent, "This restore")
     disk.copy_file(backup, staged)
@@ -210,6 +219,21 @@ def _stage(config: SingleFileConfig, backup: Path, staged: Path, force: bool) ->
     database.match_page_size(staged, config.database, config.timeout)
     disk.sync_tree(staged.parent)
     return replace(found.facts, mode=backup.stat().st_mode & 0o777)
+
+
+def _refuse_altered(backup: Path, checksum: str, emit: EventListener) -> None:
+    """Raise `Damaged` if another checksum is recorded: SQLite sees no flipped bit in a value."""
+    try:
+        recorded = plain_files.checksum_of(backup)
+    except (BackupError, OSError) as error:
+        emit(Warned(f"{backup} could not be compared with its checksum: {error}"))
+        return
+    if recorded not in (None, checksum):
+        raise Damaged(
+            f"{backup} is not as it was written; nothing was changed.",
+            hint="Restore another backup: list_backups() tells which there are. "
+            "Or copy this one to another name, and restore the copy: it is taken as it is.",
+        )
 
 
 def _refuse_foreign(config: SingleFileConfig, backup: Path, facts: DatabaseFacts, is_own: bool) -> None:

@@ -7,6 +7,7 @@ the user may not do. Root stays root if it owns the folder and every folder abov
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from backupkit.cli.console import say_notice
@@ -33,6 +34,22 @@ def work_as_owner(app_dir: Path) -> None:
             raise
         return _refuse_third(folder / SETTINGS_FILE, database_as_given(folder).parent)
     _become(_owner(place), place)
+
+
+def refuse_to_guess_owner(database: Path, backups: Path) -> None:
+    """Raise `Refused` if this is root, no data folder says whose the data are, and the backups are another user's."""
+    folder = database.parent
+    if os.geteuid() != 0 or folder.exists() or not backups.exists():
+        return
+    facts = backups.stat()
+    if facts.st_uid != 0:
+        line = process.line_that_makes(folder, facts.st_uid, facts.st_gid)
+        chown = shlex.join(["sudo", "chown", "-R", "0:0", str(backups)])
+        raise Refused(
+            f"{folder} is missing, and {backups} belongs to {process.user_named(facts.st_uid)}: root does not work"
+            " there.",
+            hint=f"If the data are that user's: {line} If they are root's: {chown}",
+        )
 
 
 def edit_as_owner(app_dir: Path) -> None:

@@ -71,7 +71,10 @@ def open_for(work: str, dry_run: bool) -> Settings:
 
 def open_to_write(work: str = "") -> Settings:
     """Return the settings after finishing an interrupted restore; `work` names the command whose end to report."""
+    from backupkit.cli.rights import refuse_to_guess_owner
+
     settings = load()
+    refuse_to_guess_owner(settings.database, settings.dir)
     if work:
         run_report.begin(settings, work, watched=at_terminal() and work != "run")
     finish_interrupted(settings)

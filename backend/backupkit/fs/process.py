@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import grp
 import os
 import pwd
+import shlex
 import signal
 import socket
 import subprocess
@@ -178,6 +180,16 @@ def _entry(uid: int) -> pwd.struct_passwd | None:
         return pwd.getpwuid(uid)
     except KeyError:
         return None
+
+
+def line_that_makes(folder: Path, uid: int, gid: int) -> str:
+    """Return the command that makes the folder, as root, for that user and group."""
+    entry, group = _entry(uid), None
+    with contextlib.suppress(KeyError):
+        group = grp.getgrgid(gid).gr_name
+    return shlex.join(
+        ["sudo", "install", "-d", "-o", entry.pw_name if entry else str(uid), "-g", group or str(gid), str(folder)]
+    )
 
 
 def become(uid: int, gid: int) -> None:

@@ -2,12 +2,14 @@
 
 There is no catalogue: a file with such a name is a backup, and no other file is touched. Several databases may share
 the folder: `.state/databases.json` maps each backup to its database, by a path relative to the folder so that both can
-be moved together. A backup that is not recorded there counts as one of any database.
+be moved together. A backup that is not recorded there counts as one of any database. `.state/checksums.json` maps each
+backup to its SHA-256; a backup that is not recorded there was made elsewhere, or by an earlier version.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -25,6 +27,12 @@ from backupkit.repository.flags import STATE_FOLDER
 
 _ZONES = 26 * 3600  # seconds between the earliest and the latest time zone
 _RECORD = "databases.json"
+_CHECKSUMS = "checksums.json"
+_MEND = {
+    _RECORD: "Mend it; or remove it, if one database alone uses the folder.",
+    _CHECKSUMS: "Remove it: the backups that are there now are then restored without a comparison.",
+}
+_CHECKSUM = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME = re.compile(r"backup_(\d{8}_\d{6})\.db", re.ASCII)
 
 
@@ -63,7 +71,7 @@ def backups_of(database: Path, folder: Path, zone: tzinfo | None) -> list[Single
 def owners(folder: Path) -> Owners:
     """Return what is recorded now; empty, with `is_readable` false, if the record cannot be read."""
     try:
-        recorded = _recorded(folder)
+        recorded = _recorded(folder, _RECORD)
     except (BackupError, OSError):
         return Owners({}, is_readable=False)
     return Owners({name: Path(os.path.realpath(folder / path)) for name, path in recorded.items()})
@@ -74,17 +82,24 @@ def record(folder: Path, name: str, database: Path) -> None:
 
     The caller holds the lock. Raise `BackupError` if the record cannot be read (it is left unchanged), or `OSError`.
     """
-    there = set(os.listdir(folder))
-    kept = {one: path for one, path in _recorded(folder).items() if one in there}
-    kept[name] = os.path.relpath(database, os.path.realpath(folder))
-    with own_folder.made(folder, STATE_FOLDER) as state:
-        disk.write_file(state / _RECORD, json.dumps(kept, indent=2).encode())  # ASCII: a path may be any bytes
+    _add(folder, _RECORD, name, os.path.relpath(database, os.path.realpath(folder)))
+
+
+def record_checksum(folder: Path, name: str, checksum: str) -> None:
+    """Record the SHA-256 of the backup to be published as `name`, as `record` does."""
+    _add(folder, _CHECKSUMS, name, checksum)
+
+
+def checksum_of(backup: Path) -> str | None:
+    """Return the SHA-256 that is recorded beside this backup, or None. Raise `BackupError` if it cannot be read."""
+    return _recorded(backup.parent, _CHECKSUMS).get(backup.name)
 
 
 def clear_unfinished_record(folder: Path) -> None:
-    """Remove drafts of the record that killed runs left, if possible. The caller holds the lock."""
+    """Remove drafts of the records that killed runs left, if possible. The caller holds the lock."""
     with contextlib.suppress(BackupError, OSError), own_folder.existing(folder, STATE_FOLDER) as state:
-        for draft in state.glob(f"{disk.DRAFT_PREFIX}{_RECORD}-*") if state else ():
+        drafts = (state.glob(f"{disk.DRAFT_PREFIX}{file}-*") for file in (_RECORD, _CHECKSUMS)) if state else ()
+        for draft in itertools.chain.from_iterable(drafts):
             disk.remove(draft)
 
 
@@ -134,28 +149,51 @@ def _plain_facts(path: Path) -> os.stat_result | None:
     return facts if stat.S_ISREG(facts.st_mode) else None
 
 
-def _recorded(folder: Path) -> dict[str, str]:
-    """Return the recorded database paths, relative to the folder, by name of the backup. Raise `BackupError`."""
+def _add(folder: Path, file: str, name: str, text: str) -> None:
+    there = set(os.listdir(folder))
+    kept = {one: recorded for one, recorded in _recorded(folder, file).items() if one in there}
+    kept[name] = text
+    with own_folder.made(folder, STATE_FOLDER) as state:
+        disk.write_file(state / file, json.dumps(kept, indent=2).encode())  # ASCII: a path may be any bytes
+
+
+def _recorded(folder: Path, file: str) -> dict[str, str]:
+    """Return what that file of the state folder says of each backup, by name. Raise `BackupError`."""
     try:
         with own_folder.existing(folder, STATE_FOLDER) as state:
-            return _paths(disk.read_plain(state / _RECORD, disk.MOST_STATE)) if state else {}
+            return _READ[file](disk.read_plain(state / file, disk.MOST_STATE)) if state else {}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise BackupError(
-            f"{folder / STATE_FOLDER / _RECORD} cannot be read, and stays as it is: {error}.",
-            hint="Mend it; or remove it, if one database alone uses the folder.",
+            f"{folder / STATE_FOLDER / file} cannot be read, and stays as it is: {error}.", hint=_MEND[file]
         ) from error
 
 
 def _paths(written: bytes) -> dict[str, str]:
-    """Parse the record. Raise `ValueError` for anything that `record` does not write."""
-    found = json.loads(written)
-    if not isinstance(found, dict) or not all(isinstance(path, str) for path in found.values()):
-        raise ValueError("it holds no paths by names")
+    """Parse the databases. Raise `ValueError` for anything that `record` does not write."""
+    found = _texts(written)
     if any(b"\0" in os.fsencode(path) for path in found.values()):
         raise ValueError("it holds a path that none can have")
     return found
+
+
+def _checksums(written: bytes) -> dict[str, str]:
+    """Parse the checksums. Raise `ValueError` for anything that `record_checksum` does not write."""
+    found = _texts(written)
+    if not all(_CHECKSUM.fullmatch(checksum) for checksum in found.values()):
+        raise ValueError("it holds a checksum that none can be")
+    return found
+
+
+def _texts(written: bytes) -> dict[str, str]:
+    found = json.loads(written)
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise ValueError("it holds no texts by names")
+    return found
+
+
+_READ = {_RECORD: _paths, _CHECKSUMS: _checksums}
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -64,15 +64,19 @@ def copy_beside(live: Path, snapshot: datetime, timeout: float, emit: EventListe
     return final
 
 
-def copy_moment(live: Path, target: Path, timeout: float, emit: EventListener) -> None:
-    """Write a checked snapshot of the live database to one file with its mode and owner; not yet synced."""
+def copy_moment(live: Path, target: Path, timeout: float, emit: EventListener) -> str:
+    """Write a checked snapshot of the live database to one file with its mode and owner; not yet synced.
+
+    Return the file's SHA-256.
+    """
     with database.snapshot(live, timeout, emit) as snapshot:
         space.require(database.live_size(snapshot), target.parent, "This backup")
         database.copy(snapshot, target, emit)
-    database.inspect_copy(target, live, emit)
+    copied = database.inspect_copy(target, live, emit)
     facts = live.stat()
     disk.chown_if_root(target, (facts.st_uid, facts.st_gid))
     target.chmod(facts.st_mode & 0o777)
+    return copied.facts.sha256
 
 
 @contextlib.contextmanager

@@ -534,12 +534,27 @@ def _share_with_restored(settings: Settings, plan: RestorePlan, safety: Backup) 
 
 
 def _require_writable(settings: Settings, source: Source) -> None:
-    """Raise `SourceUnreadable`, before anything is done, if live paths are read-only."""
+    """Raise `SourceUnreadable`, before anything is done, if live paths are read-only, or missing and cannot be made."""
     wanted = [settings.database, settings.database.parent] if source.database else []
-    wanted += [settings.uploads] if source.uploads and settings.uploads else []
-    for path in wanted:
+    folders = [settings.staging_home] if source.database else []
+    folders += [settings.uploads] if source.uploads and settings.uploads else []
+    for path in (*wanted, *folders):
         if path.exists() and not os.access(path, os.W_OK):
             raise _not_writable(path)
+    for folder in folders:
+        _require_makeable(folder)
+
+
+def _require_makeable(folder: Path) -> None:
+    above = next(path for path in (folder, *folder.parents) if path.exists())
+    if above == folder or os.access(above, os.W_OK | os.X_OK):
+        return
+    if mounts.is_read_only(above):
+        raise _not_writable(above)
+    raise SourceUnreadable(
+        f"{folder} is missing, and {process.user()} cannot make it in {above}; nothing was changed.",
+        hint=f"Make it: {process.line_that_makes(folder, os.geteuid(), os.getegid())}",
+    )
 
 
 def _database_alone(source: Source) -> str:

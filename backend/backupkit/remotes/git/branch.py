@@ -20,7 +20,7 @@ from typing import IO, Literal, get_args
 from msgspec import Struct
 
 from backupkit.model.backup import Kind, Metadata
-from backupkit.model.errors import NoSuchBackup, Refused, RemoteFailed
+from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteFailed
 from backupkit.model.names import check_name, printable
 from backupkit.remotes.base import RemoteBackup
 from backupkit.remotes.git.program import Git
@@ -125,6 +125,8 @@ class Branch:
         """Fetch that commit with its content; without the others if the host allows that."""
         alone = self.git.attempt("fetch", "--quiet", "--no-tags", "--depth=1", "origin", commit.id)
         if alone.code:
+            if isinstance(why := self.git.failure(alone.err, commit.backup.name), Damaged):
+                raise why
             self.fetch("everything")
 
     def remote_tip(self) -> str:

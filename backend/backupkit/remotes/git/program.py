@@ -21,6 +21,7 @@ from backupkit.config.secrets import scrubbed
 from backupkit.fs import process
 from backupkit.model.errors import BackupError, NoSpace, RemoteAway, RemoteFailed
 from backupkit.model.names import printable
+from backupkit.remotes.base import WHOLE, DamagedThere
 
 _ALWAYS = (
     *("-c", "core.hooksPath=/dev/null"),
@@ -61,6 +62,14 @@ _PASSING = re.compile(
     r"(?i)could not resolve|connection (refused|reset|closed|timed out)|operation timed out|failed to connect|"
     r"couldn't connect|no route to host|network is unreachable|temporary failure|hung up unexpectedly|early EOF|"
     r"error: (429|50[0234])|RPC failed"
+)
+# What git prints about objects of the repository there that are damaged or lost. Its "possible repository corruption"
+# is not among them: it says that of any failure.
+_DAMAGED = re.compile(
+    r"inflate: data stream error|inflate returned|corrupt loose object|is corrupt\b|corrupt ewah bitmap|"
+    r"bad (tree|blob|commit|tag)? ?object|missing (tree|blob|commit|tag) object|did not send all necessary objects|"
+    r"unable to (unpack|parse) [0-9a-f]{40} header|header for [0-9a-f]{40} too long|unable to read [0-9a-f]{40}|"
+    r"non-monotonic index|SHA1 mismatch|hash mismatch|does not match index"
 )
 
 
@@ -132,14 +141,25 @@ class Git(Struct, frozen=True):
     def _too_slow(self) -> RemoteFailed:
         return RemoteAway(f"The git remote {self.remote} did not answer within {self.timeout:g} s.", hint=_LATER)
 
-    def failure(self, said: str) -> BackupError:
-        """Return git's failure as one of our errors."""
+    def failure(self, said: str, about: str = WHOLE) -> BackupError:
+        """Return git's failure as one of our errors. `about` is the copy it fetched, which `DamagedThere` names."""
         reason = scrubbed(printable(_reason(said)))
         if "No space left on device" in said and "remote:" not in said:
             return NoSpace(f"The disk is full, says git: {reason}.", hint="Make room; `list` shows the backups.")
+        if _DAMAGED.search(said) and "Permission denied" not in said:
+            return self._damaged(said, about)
         hint = next((hint for sign, hint in _HINTS if sign in said), _LATER)
         kind = RemoteAway if _PASSING.search(said) else RemoteFailed
         return kind(f"The git remote {self.remote} failed: {reason}.", hint=hint)
+
+    def _damaged(self, said: str, about: str) -> DamagedThere:
+        reason = scrubbed(printable(_reason("\n".join(line for line in said.splitlines() if _DAMAGED.search(line)))))
+        return DamagedThere(
+            f"The git remote {self.remote} holds something damaged: {reason}.",
+            f"The backups here are not touched by that: make a new, empty repository, set `url` in "
+            f"[remotes.{self.remote}] to it, and `push --remote {self.remote}`. Copies elsewhere: `remotes`",
+            {about: reason},
+        )
 
 
 def _environment() -> dict[str, str]:
