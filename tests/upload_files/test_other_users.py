@@ -164,6 +164,16 @@ def test_a_private_uploads_folder_is_private_wherever_it_is_laid_out(shared: Sma
     assert [path.stat().st_mode & 0o777 for path in folders] == [0o700] * 3
 
 
+def test_a_lost_uploads_folder_that_was_read_only_can_be_filled(shared: SmallApp) -> None:
+    os.chown(shared.folder, USER, USER)
+    shared.uploads.chmod(0o555)
+    assert as_root(shared, "backup", "one").code == 0
+    shutil.rmtree(shared.uploads)
+    done = as_root(shared, "restore", "one", "--yes")
+    assert (done.code, shared.uploads.stat().st_mode & 0o777) == (0, 0o755), done.err
+    assert (shared.uploads / "2" / "letter.txt").exists()
+
+
 # What the toolkit's user cannot read, write or give away
 
 

@@ -489,14 +489,17 @@ def stage_database(settings: Settings, source: Source, identity: Identity) -> So
 
 
 def _make_missing_folder(live: Path, wanted: Path, traits: diff.Traits) -> None:
-    """Make the folder of a tree, if it is missing, with the mode and owner that the backup has of it."""
+    """Make the folder of a tree, if it is missing, with the mode and owner that the backup has of it.
+
+    Its owner can always write to it: the restore has to.
+    """
     if live.is_dir():
         return
     disk.make_folder(live.parent)
     live.mkdir(mode=0o700)
     facts, times = wanted.lstat(), live.stat()
     owner = (facts.st_uid, facts.st_gid) if traits.owners else disk.owner_of(live.parent)
-    mode = 0o755 if "modes" in traits.missing_rights else stat.S_IMODE(facts.st_mode)
+    mode = 0o755 if "modes" in traits.missing_rights else stat.S_IMODE(facts.st_mode) | stat.S_IRWXU
     descriptors.set_owner_mode_times(live, owner, mode, (times.st_atime_ns, times.st_mtime_ns))
     disk.sync_folder(live.parent)
 
