@@ -94,9 +94,14 @@ def change_one_percent(app: App, seed: int) -> None:
 
 
 def damage(app: App, seed: int) -> None:
-    """A bad afternoon: one row and one file in a thousand, a few at least; half of the files are lost."""
+    """A bad afternoon: one row in a thousand, and as many uploads as `damage_uploads` takes."""
+    _rewrite_rows(app, 1000, random.Random(seed))
+    damage_uploads(app, seed)
+
+
+def damage_uploads(app: App, seed: int) -> None:
+    """One file in a thousand, a few at least; half of them are lost."""
     chance = random.Random(seed)
-    _rewrite_rows(app, 1000, chance)
     for number, path in enumerate(_every(app, 1000, chance, at_least=4)):
         path.unlink() if number % 2 else path.write_bytes(b"scribbled over")
 

@@ -11,7 +11,7 @@ from benchmarks.measure import Failed
 from benchmarks.report import Scenario
 
 ALL: tuple[Scenario, ...] = (
-    *(trees.FIRST, trees.UNCHANGED, trees.CHANGED, trees.RESTORE, trees.DAMAGE),
+    *(trees.FIRST, trees.UNCHANGED, trees.CHANGED, trees.RESTORE, trees.DAMAGED_UPLOADS, trees.DAMAGE),
     *(texts.DUMP, texts.LOAD),
     *(trees.SMALL, trees.SMALL_UNCHANGED, trees.SMALL_TENTH),
     *(starts.LIST, starts.HELP),

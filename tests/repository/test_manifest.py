@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -333,3 +334,17 @@ def test_whatever_lies_in_the_file_of_the_metadata_the_list_goes_on(strange: Sma
     (strange.backups / "by_hand" / "backup_metadata.json").write_bytes(raw)
     (found,) = store.all_backups(strange.settings)
     assert found.metadata or found.error
+
+
+def test_a_list_that_is_not_read_to_its_end_is_closed_at_once(app: SmallApp) -> None:
+    """Else the disk of the backups could not be unmounted until the process collects its memory."""
+    folder = sealed(app, "one")
+    gc.disable()
+    try:
+        before = set(os.listdir("/dev/fd"))
+        checksum_of = manifest.checksums_in_order(folder)
+        assert checksum_of("uploads/1/letter.txt")
+        del checksum_of
+        assert set(os.listdir("/dev/fd")) == before
+    finally:
+        gc.enable()

@@ -42,6 +42,10 @@ class Warned(Struct, frozen=True):
     text: str
 
 
+class Kept(Warned, frozen=True):
+    """A warning of something that is not lost: a backup has it."""
+
+
 class Waiting(Struct, frozen=True):
     """The beginning of a wait: `what` says for what, for whom, and until when."""
 

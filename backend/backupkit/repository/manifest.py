@@ -324,7 +324,7 @@ class _ChecksumReader:
         self.flaws: list[Flaw] = []
         self._ahead: dict[str, str] = {}
         self._forgets = forgets
-        self._lines = self._read(folder)
+        self._lines = _lines_of(folder, self.flaws)
 
     def close(self) -> None:
         """Close the list before its end is read: some file systems remove no folder with an open file in it."""
@@ -351,17 +351,22 @@ class _ChecksumReader:
         yield from self._ahead.items()
         yield from self._lines
 
-    def _read(self, folder: Path) -> Generator[tuple[str, str], None, None]:
-        with _opened_list(folder) as lines:
-            for number, line in enumerate(iter(partial(lines.readline, _LONGEST_LINE), b""), 1):
-                path, checksum = _parse(line)
-                if path:
-                    yield path, checksum
-                    continue
-                text = f"{CHECKSUM_FILE} line {number} is not as it was written"
-                self.flaws.append(Flaw(CHECKSUM_FILE, text))
-                if len(self.flaws) >= _MOST_FLAWS:
-                    return
+
+def _lines_of(folder: Path, flaws: list[Flaw]) -> Generator[tuple[str, str], None, None]:
+    """Yield path and checksum of each line; add a flaw for one that is not as we write it.
+
+    No method of the reader: the two would refer to each other, and the file stay open until memory is collected.
+    """
+    with _opened_list(folder) as lines:
+        for number, line in enumerate(iter(partial(lines.readline, _LONGEST_LINE), b""), 1):
+            path, checksum = _parse(line)
+            if path:
+                yield path, checksum
+                continue
+            text = f"{CHECKSUM_FILE} line {number} is not as it was written"
+            flaws.append(Flaw(CHECKSUM_FILE, text))
+            if len(flaws) >= _MOST_FLAWS:
+                return
 
 
 def _opened_list(folder: Path) -> BinaryIO:

@@ -18,7 +18,7 @@ from backupkit.config.settings import Settings
 from backupkit.model.backup import BackupRequest
 from backupkit.model.clock import Clock
 from backupkit.model.errors import SourceBroken
-from backupkit.model.events import EventListener, Notice, Warned, silence
+from backupkit.model.events import EventListener, Kept, Notice, silence
 from backupkit.repository import store
 from backupkit.restore import journal, staging
 from backupkit.restore.journal import Journal
@@ -46,9 +46,9 @@ def keep(settings: Settings, found: Journal, is_resumed: bool, emit: EventListen
             found = found.with_part(structs.replace(part, safety=made.name))
     journal.write(settings.dir, found)
     if found.is_of_migration:
-        emit(Warned(f"What the unfinished migration wrote, and the app since it began, is kept in {made.name}."))
+        emit(Kept(f"What the unfinished migration wrote, and the app since it began, is kept in {made.name}."))
     elif is_resumed:
-        emit(Warned(f"The database was written to since the restore was prepared; that is kept in {made.name}."))
+        emit(Kept(f"The database was written to since the restore was prepared; that is kept in {made.name}."))
     else:
         emit(Notice(f"The app wrote to the database meanwhile; that is kept in {made.name}."))
     return found

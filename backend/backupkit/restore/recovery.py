@@ -31,7 +31,7 @@ from backupkit.model.errors import (
     explained,
     from_os_error,
 )
-from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, collecting, silence
+from backupkit.model.events import Event, EventListener, Kept, Notice, Step, Warned, adding_up, silence
 from backupkit.model.names import few, is_name, printable
 from backupkit.repository import flags, lock, store
 from backupkit.repository.operation import recorded
@@ -215,8 +215,13 @@ def roll_back(settings: Settings, found: Journal, error: BaseException, emit: Ev
 
 def restore_safety_copies(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> bool:
     """Restore from the safety copies whatever the failed restore could have changed; return whether all is back."""
-    warnings: list[str] = []
-    listen = collecting(emit, warnings)
+    is_all_back = True
+
+    def listen(event: Event) -> None:
+        nonlocal is_all_back
+        is_all_back &= not isinstance(event, Warned) or isinstance(event, Kept)
+        emit(event)
+
     source = _rollback_source(settings, found)
     staging.unstage(settings, found.id)
     holders = found.holders(settings.dir)
@@ -229,8 +234,8 @@ def restore_safety_copies(settings: Settings, found: Journal, emit: EventListene
     back = structs.replace(back, kept=found.kept, origins=tuple(dict.fromkeys((*back.origins, *origins))))
     journal.write(settings.dir, back)
     finish(settings, back, listen, clock)
-    emit(Notice(NOT_ALL_BACK if warnings else ALL_BACK))
-    return not warnings
+    emit(Notice(ALL_BACK if is_all_back else NOT_ALL_BACK))
+    return is_all_back
 
 
 def _rollback_source(settings: Settings, found: Journal) -> Source:
