@@ -350,3 +350,23 @@ def test_what_is_staged_is_gone_when_a_restore_is_interrupted(large: SmallApp) -
     for delay in (0.15, 0.3):
         interrupted(large, ("restore", "old", "--force"), signal.SIGTERM, delay)
         assert not (large.uploads / STAGING).exists() and not (large.database.parent / STAGING).exists()
+
+
+def test_an_interrupt_that_comes_as_the_handlers_go_leaves_a_finished_command_finished() -> None:
+    program = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from backupkit.cli import errors
+errors.end_on_signals()
+real, came = signal.signal, []
+def late(number, action):
+    if not came:
+        came.append(number)
+        os.kill(os.getpid(), number)
+    return real(number, action)
+signal.signal = late
+errors.end_at_once_on_signals()
+print("done", [signal.getsignal(one) == signal.SIG_DFL for one in (signal.SIGINT, signal.SIGTERM)])
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(BACKEND)], capture_output=True, text=True, check=True)
+    assert done.stdout == "done [True, True]\n"

@@ -51,8 +51,9 @@ def end_on_signals() -> None:
 def end_at_once_on_signals() -> None:
     """Restore the default action of signals: a handler of ours would only print into the interpreter's shutdown."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is _interrupt:
-            signal.signal(number, signal.SIG_DFL)
+        while signal.getsignal(number) is _interrupt:
+            with suppress(KeyboardInterrupt):  # it comes now, when all is done
+                signal.signal(number, signal.SIG_DFL)
 
 
 _interrupted = _warned = False
