@@ -39,7 +39,6 @@ _LONGEST_PATH = 1 << 14  # bytes: more than any system call accepts, and few eno
 _LONGEST_NAME = 255
 _MOST_BEFORE_METADATA = 1_000_000  # entries before the metadata
 _BESIDE_UPLOADS = 16  # entries: the database in up to four files, three of ours, the folder of uploads
-# Errors for a name that the file system cannot create, such as the second of two that differ only in case.
 _SETUID_OR_SETGID = stat.S_ISUID | stat.S_ISGID
 VOUCH = "If you made it yourself and accept this"
 _OLDER = "Try an older backup: `list`."

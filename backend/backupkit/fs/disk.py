@@ -413,10 +413,14 @@ def lines_backwards(file: BinaryIO) -> Iterator[bytes]:
         yield rest
 
 
+def nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def free_space(folder: Path) -> int:
     """Return the bytes that an ordinary user can still write at the folder, which need not exist yet."""
-    existing = next(place for place in (folder, *folder.parents) if place.exists())
-    facts = os.statvfs(existing)
+    facts = os.statvfs(nearest(folder))
     return facts.f_bavail * facts.f_frsize
 
 

@@ -306,8 +306,8 @@ class _Copy:
 
     def _require_each_name(self, entries: int) -> None:
         """Raise `Refused` if the draft has fewer entries: its file system took two names for the same one."""
-        if sum(1 for _ in tree.walk(self.draft)) != entries:
-            there = {entry.path for entry in tree.walk(self.draft)}
+        if sum(1 for _ in tree.paths(self.draft)) != entries:
+            there = {path for path, _ in tree.paths(self.draft)}
             lost = next(entry for entry in tree.walk(self.source) if entry.path not in there)
             why = "it takes another name for the same"
             raise held.not_held(self.draft.parent, lost.path, lost.form, why, self._if_not_held)

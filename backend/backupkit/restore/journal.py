@@ -93,11 +93,15 @@ class Journal(Struct, frozen=True):
         of_parts = (name for one in self.parts for name in (one.safety, one.sealed))
         return frozenset(name for name in (self.source, *self.copies, *self.kept, *self.origins, *of_parts) if name)
 
-    def holders(self, backups: Path) -> tuple[Path, ...]:
-        """Return the folders that hold what was live before this restore, or what it has put in place."""
+    @property
+    def held_by(self) -> tuple[str, ...]:
+        """The folders below the backups folder that hold what was live before this restore, or what it put there."""
         source = (self.source,) if is_name(self.source) else ()
-        names = dict.fromkeys((*self.copies, *self.kept, *source, *self.origins))
-        return tuple(folder for name in names if os.path.isdir(folder := backups / name))
+        return tuple(dict.fromkeys((*self.copies, *self.kept, *source, *self.origins)))
+
+    def holders(self, backups: Path) -> tuple[Path, ...]:
+        """Return the paths of these folders, of those that are there."""
+        return tuple(folder for name in self.held_by if os.path.isdir(folder := backups / name))
 
     @property
     def parts(self) -> tuple[Journal, ...]:

@@ -224,14 +224,12 @@ def restore_safety_copies(settings: Settings, found: Journal, emit: EventListene
 
     source = _rollback_source(settings, found)
     staging.unstage(settings, found.id)
-    holders = found.holders(settings.dir)
     identity = staging_area.identify(settings.dir, found.safety or "", found.id)
-    staged = staging.stage(settings, source, identity, (), holders, listen)
+    staged = staging.stage(settings, source, identity, (), found.holders(settings.dir), listen)
     # Without a safety copy: a restore that was rolled back cannot be undone.
     back = journal_of(settings, staged, identity, found.copies, clock)
     back = journal.joined([structs.replace(one, safety=None) for one in back.parts])
-    origins = (str(folder.relative_to(settings.dir)) for folder in holders)
-    back = structs.replace(back, kept=found.kept, origins=tuple(dict.fromkeys((*back.origins, *origins))))
+    back = structs.replace(back, kept=found.kept, origins=tuple(dict.fromkeys((*back.origins, *found.held_by))))
     journal.write(settings.dir, back)
     finish(settings, back, listen, clock)
     emit(Notice(ALL_BACK if is_all_back else NOT_ALL_BACK))

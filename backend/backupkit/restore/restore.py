@@ -29,7 +29,7 @@ from backupkit.backup import references
 from backupkit.backup.create import refuse_overlap
 from backupkit.backup.make import make_backup
 from backupkit.config.settings import Settings
-from backupkit.fs import mounts, process, space, staging_area
+from backupkit.fs import disk, mounts, process, space, staging_area
 from backupkit.fs.staging_area import Identity
 from backupkit.migrations import schema, upgrade, version_table
 from backupkit.model.backup import (
@@ -546,7 +546,7 @@ def _require_writable(settings: Settings, source: Source) -> None:
 
 
 def _require_makeable(folder: Path) -> None:
-    above = next(path for path in (folder, *folder.parents) if path.exists())
+    above = disk.nearest(folder)
     if above == folder or os.access(above, os.W_OK | os.X_OK):
         return
     if mounts.is_read_only(above):
@@ -703,8 +703,7 @@ def _require_space(needs: Iterable[tuple[Path, int]]) -> None:
     """Raise `NoSpace` unless each file system has room for all its folders together."""
     together: dict[int, tuple[Path, int]] = {}
     for folder, needed in needs:
-        place = next(path for path in (folder, *folder.parents) if path.exists())
-        device = os.stat(place).st_dev
+        device = os.stat(disk.nearest(folder)).st_dev
         together[device] = (folder, together.get(device, (folder, 0))[1] + needed)
     for folder, needed in together.values():
         space.require(needed, folder, "This restore")

@@ -38,7 +38,6 @@ TakeDatabase = Callable[[Path, Path], DatabaseFacts | None]
 SIDECARS = ("-wal", "-shm", "-journal")
 _IN_USE = ("-wal", "-journal")
 _LONGEST = 2000  # bytes of a path that SQLite can open
-# What a file system says to a name that it cannot hold, or takes for one that is there, and to a link.
 _NAME_NOT_HELD = "has a name that the disk of the backups cannot hold ({why}), and is not in the backup."
 _LINK_NOT_HELD = "is a link that the disk of the backups cannot hold ({why}), and is not in the backup."
 _MAGIC = b"SQLite format 3\0"
@@ -576,7 +575,7 @@ def _matching_sealed_copy(name: str, folder: int, facts: os.stat_result) -> os.s
         return None
     given, owner = (kept.st_uid, kept.st_gid), (facts.st_uid, facts.st_gid)
     same_owner = given == owner or os.geteuid() != 0
-    same_mode = kept.st_mode in (facts.st_mode, descriptors.mode_for(given, owner, facts.st_mode))
+    same_mode = kept.st_mode == facts.st_mode or kept.st_mode == descriptors.mode_for(given, owner, facts.st_mode)
     alike = same_mode and kept.st_size == facts.st_size and kept.st_mtime_ns == facts.st_mtime_ns
     return kept if alike and same_owner else None
 

@@ -572,8 +572,11 @@ def _is_sealed_copy(earlier: ParentBackup | None, one: Entry, two: Entry) -> boo
 
 def _same_mode_time_owner(one: os.stat_result, two: os.stat_result, same_owner: bool) -> bool:
     live, wanted = (one.st_uid, one.st_gid), (two.st_uid, two.st_gid)
-    fitting = descriptors.mode_for(wanted, live, one.st_mode) if stat.S_ISREG(one.st_mode) else one.st_mode
-    if two.st_mode not in (one.st_mode, fitting) or one.st_mtime_ns != two.st_mtime_ns:
+    if one.st_mtime_ns != two.st_mtime_ns:
+        return False
+    if one.st_mode != two.st_mode and not (
+        stat.S_ISREG(one.st_mode) and descriptors.mode_for(wanted, live, one.st_mode) == two.st_mode
+    ):
         return False
     return not same_owner or live == wanted or os.geteuid() != 0
 
