@@ -42,6 +42,7 @@ HOW_TO_GET = {
     "git": "apt install git, or brew install git",
     "ip": "apt install iproute2 (Linux only)",
     "mmdebstrap": "apt install mmdebstrap",
+    "mkfs.btrfs": "apt install btrfs-progs (Linux only)",
     "mkfs.exfat": "apt install exfatprogs (Linux only)",
     "mkfs.xfs": "apt install xfsprogs (Linux only)",
     "mkntfs": "apt install ntfs-3g (Linux only)",

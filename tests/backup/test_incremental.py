@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import disk_images
 from backupkit.backup.create import create_backup
 from backupkit.fs import disk, stamps
 from backupkit.model.backup import Backup, BackupRequest
@@ -241,7 +242,7 @@ def rows(backup: Path) -> int:
 
 @pytest.mark.needs("mkfs.xfs")
 def test_where_blocks_can_be_shared_a_backup_of_a_large_upload_takes_no_room(app: SmallApp, tmp_path: Path) -> None:
-    with xfs(tmp_path) as disk_of_its_own:
+    with disk_images.mounted("xfs", tmp_path) as disk_of_its_own:
         for folder in (app.uploads, app.backups):
             shutil.move(folder, disk_of_its_own / folder.name)
             folder.symlink_to(disk_of_its_own / folder.name)
@@ -252,22 +253,6 @@ def test_where_blocks_can_be_shared_a_backup_of_a_large_upload_takes_no_room(app
         assert free - disk.free_space(disk_of_its_own) < 5_000_000
         assert made.size_bytes > 20_000_000
         assert (made.path / "uploads/large.bin").read_bytes() == (app.uploads / "large.bin").read_bytes()
-
-
-@contextmanager
-def xfs(folder: Path) -> Iterator[Path]:
-    """Mount a small file system that can share blocks."""
-    image, place = folder / "image", folder / "xfs"
-    place.mkdir()
-    with open(image, "wb") as file:
-        file.truncate(400_000_000)
-    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
-    if subprocess.run(["mount", "-o", "loop", image, place], capture_output=True).returncode:
-        pytest.skip("this machine mounts no image; it takes root and loop devices")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 # Files that are not linked from
@@ -491,7 +476,7 @@ def mapping(path: Path) -> Iterator[Callable[[str], None]]:
 @pytest.fixture
 def on_its_own_disk(app: SmallApp, tmp_path: Path) -> Iterator[SmallApp]:
     """The app with its uploads on a different file system than the backups, which no other process syncs."""
-    with xfs(tmp_path) as disk_of_its_own:
+    with disk_images.mounted("xfs", tmp_path) as disk_of_its_own:
         shutil.move(app.uploads, disk_of_its_own / "uploads")
         app.uploads.symlink_to(disk_of_its_own / "uploads")
         yield app

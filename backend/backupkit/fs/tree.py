@@ -100,10 +100,18 @@ class OpenFolder:
             error.filename = self._shown()
             raise
 
+    def handle_to_list(self) -> int:
+        """Return the handle, from which all that is in the folder now can be listed.
+
+        Else btrfs lists only what was there when the folder was opened (Linux 6.5, `btrfs_opendir`).
+        """
+        os.lseek(self.handle, 0, os.SEEK_SET)
+        return self.handle
+
     def names(self) -> list[str]:
         """Return the names in the folder, sorted."""
         try:
-            return sorted(os.listdir(self.handle))
+            return sorted(os.listdir(self.handle_to_list()))
         except OSError as error:
             error.filename = self._shown()
             raise
@@ -305,7 +313,7 @@ def paths(root: str | Path) -> Iterator[tuple[str, bool]]:
 def _scanned(folder: OpenFolder) -> list[tuple[str, bool]]:
     """Return the names in the folder, sorted, and whether each is a folder."""
     try:
-        with os.scandir(folder.handle) as entries:
+        with os.scandir(folder.handle_to_list()) as entries:
             return sorted((one.name, one.is_dir(follow_symlinks=False)) for one in entries)
     except OSError as error:
         error.filename = f"{folder.root}/{folder.path}"

@@ -337,7 +337,7 @@ def _copy_late_arrivals(folders: _Folders, copying: _Copying) -> bool:
 
 def _reopen_level(folders: _Folders, path: str) -> tuple[_Level, dict[str, bool]]:
     """Return the level of the live folder, and the names in the draft's, each with whether it is a folder."""
-    with os.scandir(folders.target.handle) as drafted:
+    with os.scandir(folders.target.handle_to_list()) as drafted:
         names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in drafted}
     return _level_of(folders.source, path), names
 
@@ -381,7 +381,7 @@ def _level_of(source: tree.OpenFolder, path: str) -> _Level:
 def _sorted_names(folder: tree.OpenFolder) -> list[tuple[str, int]]:
     """Return the names in the open folder, sorted, each with its inode."""
     try:
-        with os.scandir(folder.handle) as found:
+        with os.scandir(folder.handle_to_list()) as found:
             return sorted((entry.name, entry.inode()) for entry in found)
     except OSError as error:
         error.filename = os.path.join(folder.root, folder.path)
