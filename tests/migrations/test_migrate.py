@@ -191,6 +191,45 @@ def test_an_env_py_that_insists_on_the_live_database_is_stopped(app: SmallApp) -
     assert app.contents() == before
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "(uploads / '1' / 'letter.txt').unlink()",
+        "(uploads / '1' / 'letter.txt').write_text('')",
+        "(uploads / '1' / 'letter.txt').chmod(0)",
+        "(uploads / '1').rename(uploads / 'moved')",
+        "os.rename(os.environ['BACKUP_DATABASE'], uploads / 'moved')",
+        "os.truncate(uploads / '1' / 'letter.txt', 0)",
+        "__import__('shutil').rmtree(uploads)",
+        "__import__('shutil').rmtree(uploads / '1', ignore_errors=False)",
+        "(uploads / 'new').mkdir()",
+        "os.unlink('letter.txt', dir_fd=os.open(uploads / '1', os.O_RDONLY))",
+        "os.symlink('/', uploads / 'link')",
+        "os.utime(uploads / '1' / 'letter.txt', (0, 0))",
+    ],
+)
+def test_a_migration_that_changes_uploads_is_not_rehearsed_on_the_live_ones(app: SmallApp, change: str) -> None:
+    app.write_upload("1/letter.txt", b"of somebody")
+    app.command("backup", "old", check=0)
+    add_migration(app, f"uploads = pathlib.Path({str(app.uploads)!r})\n    if not live:\n        {change}")
+    before = app.contents()
+    for command in (["migrate", "--dry-run"], ["migrate"], ["restore", "old", "--migrate", "--yes"]):
+        refused = app.command(*command, check=1)
+        assert "changed the live uploads" in refused.err and "Run that migration by hand: " in refused.err
+    assert "changed the live uploads" in app.command("verify", "old", "--test-restore").err
+    assert app.contents() == before
+    assert_nothing_is_left(app)
+
+
+def test_a_migration_that_reads_uploads_and_asks_for_folders_that_are_there_is_rehearsed(app: SmallApp) -> None:
+    reading = (
+        "uploads.mkdir(exist_ok=True); (uploads / '1').mkdir(exist_ok=True); (uploads / '1/letter.txt').read_text()"
+    )
+    add_migration(app, f"uploads = pathlib.Path({str(app.uploads)!r}); {reading}")
+    migrate(app.settings)
+    assert app.revisions() == {"badbadbadbad"}
+
+
 def test_an_env_py_that_takes_yet_another_database_is_noticed(app: SmallApp, tmp_path: Path) -> None:
     other = tmp_path / "other.db"
     add_migration(

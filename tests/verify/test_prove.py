@@ -125,6 +125,23 @@ def test_a_migration_that_fails_on_it_is_told_and_it_is_not_proven(app: SmallApp
     assert drafts(app) == []
 
 
+def test_a_migration_that_moves_uploads_moves_the_restored_ones(app: SmallApp, tmp_path: Path) -> None:
+    app.at_revision(DOCUMENTS)
+    app.write_upload("1/letter.txt", b"of somebody")
+    make(app)
+    (version,) = (app.folder / "alembic" / "versions").glob(f"*{HEAD}*")
+    move = "import os, pathlib; up = pathlib.Path(os.environ['BACKUP_UPLOADS']); (up / '1').rename(up / 'letters')"
+    version.write_text(version.read_text().replace("def upgrade() -> None:", f"def upgrade() -> None:\n    {move}"))
+    live, sealed = app.contents(), picture(app)
+    verified = prove(app, command=f'ls "$BACKUP_TEST_UPLOADS" > "{tmp_path}/said"')
+    assert verified.backup.state == "proven", verified.failure
+    assert "letters" in (tmp_path / "said").read_text().split()
+    assert app.contents() == live
+    assert {path: sealed[path] for path in sealed if "/uploads/" in str(path)} == {
+        path: one for path, one in picture(app).items() if path in sealed and "/uploads/" in str(path)
+    }
+
+
 def test_a_backup_that_this_code_does_not_know_is_not_proven_and_not_damaged(app: SmallApp) -> None:
     app.execute("UPDATE alembic_version SET version_num = 'f00'")
     make(app)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
 MARK = "backupkit-answer: "
-REFUSAL = "opened the live database"  # in the error of app_guard.py
+REFUSAL, REFUSAL_OF_UPLOADS = "opened the live database", "changed the live uploads"  # in errors of app_guard.py
 _START = os.getcwd()  # the app's code may change the working directory
 WAYS = ("url", "async", "connection")  # ways to point env.py to a database, in the order in which they are tried
 Request = dict[str, Any]
@@ -168,7 +168,7 @@ def _explained(error: BaseException) -> Answer:
         "error": text,
         "file": own[-1] if own and os.path.exists(own[-1]) else "",
         "missing": getattr(error, "name", "") if isinstance(error, ModuleNotFoundError) else "",
-        "is_refused": REFUSAL in _traceback(error),
+        "refused": next((one for one in (REFUSAL, REFUSAL_OF_UPLOADS) if one in _traceback(error)), ""),
     }
 
 

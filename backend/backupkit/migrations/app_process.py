@@ -34,12 +34,12 @@ _SQLITE_URL = re.compile(r"(sqlite(?:\+\w+)?):")
 class AppCodeFailed(Exception):
     """An error of the app's code: it raised, could not be run, or did not end in time. The caller words the message.
 
-    `missing` is a package that it lacks; `is_refused` says that it tried to open the live database.
+    `missing` is a package that it lacks; `refused` is what it was kept from, in the words of app_guard.py.
     """
 
-    def __init__(self, reason: str, missing: str = "", is_refused: bool = False) -> None:
+    def __init__(self, reason: str, missing: str = "", refused: str = "") -> None:
         super().__init__(reason)
-        self.missing, self.is_refused = missing, is_refused
+        self.missing, self.refused = missing, refused
 
 
 class Ended(Struct, frozen=True):
@@ -95,7 +95,7 @@ class Target(Struct, frozen=True):
 
 
 class Workshop(Struct, frozen=True):
-    """What the app's code runs with: its target, and variables that point to it and keep it from the live database."""
+    """What the app's code runs with: its target, and variables that point to it and keep it from the live data."""
 
     target: Target
     environment: dict[str, str]
@@ -112,10 +112,12 @@ def target(settings: Settings, database: Path) -> Iterator[Target]:
 
 
 @contextlib.contextmanager
-def workshop(settings: Settings, database: Path | None) -> Iterator[Workshop]:
-    """Yield a workshop for the live database, a copy, or none; in the last two cases the live one cannot be opened.
+def workshop(settings: Settings, database: Path | None, uploads: Path | None = None) -> Iterator[Workshop]:
+    """Yield a workshop for the live database, a copy, or none.
 
-    A copy is reached by a symbolic link: an app that also writes to the database's folder leaves nothing beside it.
+    In the last two cases Python code cannot open the live database, nor change the live uploads; `uploads` is their
+    copy, if there is one. A copy of the database is reached by a symbolic link: an app that also writes to the
+    database's folder leaves nothing beside it.
     """
     is_live = database == settings.database
     with scratch.folder() as folder:
@@ -124,7 +126,9 @@ def workshop(settings: Settings, database: Path | None) -> Iterator[Workshop]:
         target = Target(settings, path)
         environment = {**os.environ, **target.environment(), REHEARSAL: "1"}
         if not is_live:
-            environment |= _guard_variables(folder / "guard", settings.database)
+            environment |= _guard_variables(folder / "guard", settings)
+        if uploads:
+            environment["BACKUP_UPLOADS"] = str(uploads)
         yield Workshop(target, environment)
 
 
@@ -138,12 +142,13 @@ def _link_database(folder: Path, name: str, database: Path | None) -> Path:
     return folder / names[-1]
 
 
-def _guard_variables(folder: Path, *forbidden: Path) -> dict[str, str]:
-    """Return the variables that make every Python process refuse to open those databases."""
+def _guard_variables(folder: Path, settings: Settings) -> dict[str, str]:
+    """Return the variables that keep every Python process from the live database and uploads."""
     folder.mkdir()
     shutil.copyfile(_GUARD, folder / "sitecustomize.py")
     search = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
-    return {"PYTHONPATH": search, _FORBIDDEN: json.dumps([str(path) for path in forbidden])}
+    uploads = [str(part.uploads) for part in settings.parts if part.uploads]
+    return {"PYTHONPATH": search, _FORBIDDEN: json.dumps([str(settings.database), uploads])}
 
 
 def run(

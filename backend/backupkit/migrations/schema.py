@@ -237,5 +237,5 @@ def answer_of(
     answer: dict[str, Any] = json.loads(answers[-1]) if answers else {"error": done.last_words}
     if "error" in answer:
         where = f" (in {answer['file']})" if answer.get("file") else ""
-        raise AppCodeFailed(answer["error"] + where, answer.get("missing", ""), answer.get("is_refused", False))
+        raise AppCodeFailed(answer["error"] + where, answer.get("missing", ""), answer.get("refused", ""))
     return answer

@@ -1,7 +1,7 @@
 """Run the app's migrations on one database file: Alembic's upgrade, or the app's own command, in a separate process.
 
 The app's `env.py` decides what it connects to, so it gets the file in every usual way, and while a copy is migrated
-the process cannot open the live database.
+the process cannot open the live database, nor change the live uploads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from backupkit.config.settings import Settings
 from backupkit.migrations import alembic_child, app_process, loss, schema, version_table
-from backupkit.migrations.app_process import AppCodeFailed, Ended, Workshop
+from backupkit.migrations.app_process import AppCodeFailed, Workshop
 from backupkit.migrations.loss import Loss
 from backupkit.model.errors import BackupError, Refused, SourceUnreadable
 from backupkit.model.events import EventListener, silence
@@ -46,15 +46,20 @@ class Rehearsed(Struct, frozen=True):
 
 
 def migrate_copy(
-    settings: Settings, copy: Path, target: str, wanted: Iterable[str] | None = None, emit: EventListener = silence
+    settings: Settings,
+    copy: Path,
+    target: str,
+    wanted: Iterable[str] | None = None,
+    emit: EventListener = silence,
+    uploads: Path | None = None,
 ) -> Rehearsed:
     """Migrate the copy to the target, and check that it is sound and one file; raise `MigrationFailed` otherwise.
 
     Also raise it if the live database was opened or changed. `wanted` are the revisions that the copy must include
-    then; None means all of this code's.
+    then; None means all of this code's. `uploads` is the copy of the uploads that goes with it, if there is one.
     """
     filled, version = loss.measure(copy), _schema_version(settings)
-    with app_process.workshop(settings, copy) as shop:
+    with app_process.workshop(settings, copy, uploads) as shop:
         way = _upgrade(settings, shop, target, alembic_child.WAYS, emit)
     if version is not None and _schema_version(settings) not in (version, None):
         raise MigrationFailed(
@@ -117,8 +122,19 @@ def _upgrade(
         answer = schema.answer_of(settings, request, shop.environment, settings.migrate_timeout, emit, lock)
         return str(answer["way"])
     except AppCodeFailed as error:
-        hint = _HINT_ON_URL if error.is_refused else "Correct that migration, then try again."
+        hint = _hint(settings, error.refused)
         raise MigrationFailed(f"The migration to {target} failed: {error}", hint) from error
+
+
+def _hint(settings: Settings, refused: str) -> str:
+    """Return what to do about a migration that failed, or was kept from the live data."""
+    if refused == alembic_child.REFUSAL_OF_UPLOADS:
+        by_hand = settings.migrate_command or settings.deployment.alembic("upgrade head")
+        return (
+            "A rehearsal must not change them. Run that migration by hand: `backup before_it`, then"
+            f" `{by_hand}`; `restore before_it` brings database and uploads back."
+        )
+    return _HINT_ON_URL if refused else "Correct that migration, then try again."
 
 
 def _command(settings: Settings, target: str) -> list[str]:
@@ -138,12 +154,10 @@ def _run(settings: Settings, command: list[str], shop: Workshop, emit: EventList
     done = app_process.run(command, folder, shop.environment, settings.migrate_timeout, lock)
     app_process.say(done.out, emit)
     if done.code:
-        raise AppCodeFailed(_own_error(done), is_refused=alembic_child.REFUSAL in done.err)
-
-
-def _own_error(done: Ended) -> str:
-    refused = [line for line in done.err.splitlines() if alembic_child.REFUSAL in line]
-    return refused[-1] if refused else done.last_words
+        refusals = (alembic_child.REFUSAL, alembic_child.REFUSAL_OF_UPLOADS)
+        refused = next((one for one in refusals if one in done.err), "")
+        lines = [line for line in done.err.splitlines() if refused and refused in line]
+        raise AppCodeFailed(lines[-1] if lines else done.last_words, refused=refused)
 
 
 def _inspect_migrated(settings: Settings, copy: Path, wanted: Iterable[str] | None) -> database.Inspection:

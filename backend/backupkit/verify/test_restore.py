@@ -52,7 +52,8 @@ def prove_backup(settings: Settings, backup: Backup, emit: EventListener, clock:
 
 
 def _migrate(settings: Settings, scratch: Settings, verdict: SchemaVerdict, emit: EventListener) -> None:
-    rehearsed = upgrade.migrate_copy(settings, scratch.database, verdict.target, emit=_without_notices(emit))
+    listener = _without_notices(emit)
+    rehearsed = upgrade.migrate_copy(settings, scratch.database, verdict.target, emit=listener, uploads=scratch.uploads)
     for one in rehearsed.losses:
         emit(Warned(f"Restoring it with --migrate would lose {one.text}."))
 
