@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from backupkit.config.secrets import IN_FILE, Secret, scrubbed
-from backupkit.config.table import CheckedTable, Earlier, Invalid, fields, setting
+from backupkit.config.table import MANY, CheckedTable, Earlier, Invalid, count, fields, setting
 from backupkit.model.durations import parse_span
 from backupkit.model.names import printable
 
 PREFIX = "BACKUP_REMOTE_"
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
-_MANY = 1_000_000
 _BRANCH = re.compile(r"(?!.*(\.\.|//|/\.|\.lock(/|$)|[./]$))[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 _CODE_BRANCHES = {"main", "master", "trunk", "develop"}
 _ACCESS_NEEDS = {
@@ -83,29 +82,19 @@ class RemoteTable(CheckedTable):
     """The keys that every remote has. Without a `keep_…` rule nothing is ever deleted there."""
 
     offsite: bool | None = setting(
-        default=None, description="Whether it is in another place, for 3-2-1. Not set: its type decides."
+        "Whether it is in another place, for 3-2-1. Not set: its type decides.", default=None
     )
-    retry_for: float = setting(default=300, ge=0, le=86400, description="Seconds to keep trying.")
-    keep_last: int = setting(default=0, ge=0, le=_MANY, description="Keep this many of the newest backups there.")
-    keep_daily: int = setting(
-        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many days."
-    )
-    keep_weekly: int = setting(
-        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many weeks."
-    )
-    keep_monthly: int = setting(
-        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many months."
-    )
-    keep_yearly: int = setting(
-        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many years."
-    )
+    retry_for: float = setting("Seconds to keep trying.", default=300, ge=0, le=86400)
+    keep_last: int = count("Keep this many of the newest backups there.", default=0)
+    keep_daily: int = count("Keep the newest backup of each of this many days.", default=0)
+    keep_weekly: int = count("Keep the newest backup of each of this many weeks.", default=0)
+    keep_monthly: int = count("Keep the newest backup of each of this many months.", default=0)
+    keep_yearly: int = count("Keep the newest backup of each of this many years.", default=0)
     keep_within: str = setting(
-        default="", description="Keep all made within this time before the newest: 7d.", check=length_of_time
+        "Keep all made within this time before the newest: 7d.", default="", check=length_of_time
     )
-    keep_pre_migration: int = setting(
-        default=5, ge=0, le=_MANY, description="Keep this many backups made before migrations."
-    )
-    min_keep: int = setting(default=3, ge=1, le=_MANY, description="Keep this many good backups, whatever their age.")
+    keep_pre_migration: int = count("Keep this many backups made before migrations.", default=5)
+    min_keep: int = count("Keep this many good backups, whatever their age.", default=3, least=1)
 
     @property
     def is_elsewhere(self) -> bool:
@@ -154,7 +143,7 @@ class FolderTable(RemoteTable):
     """Another disk, a NAS, a mounted bucket."""
 
     type: Literal["folder"] = setting("")
-    path: str = setting(min_length=1, description="The folder. One app each; a container must mount it.")
+    path: str = setting("The folder. One app each; a container must mount it.", min_length=1)
 
     @property
     def place(self) -> str:
@@ -172,13 +161,11 @@ class ResticTable(RemoteTable):
 
     type: Literal["restic"] = setting("")
     repository: Place = setting(
-        description="As restic writes it: s3:HOST/BUCKET, sftp:USER@HOST:PATH, rest:URL, b2:…, rclone:…, a path."
+        "As restic writes it: s3:HOST/BUCKET, sftp:USER@HOST:PATH, rest:URL, b2:…, rclone:…, a path."
     )
-    password: Secret | None = setting(default=None, description="The password of the repository.")
-    password_file: str | None = setting(
-        default=None, description="The file that holds the password.", check=_only_password
-    )
-    stall: float = setting(default=300, gt=0, le=86400, description="Seconds without progress that end restic.")
+    password: Secret | None = setting("The password of the repository.", default=None)
+    password_file: str | None = setting("The file that holds the password.", default=None, check=_only_password)
+    stall: float = setting("Seconds without progress that end restic.", default=300, gt=0, le=86400)
 
     @property
     def place(self) -> str:
@@ -200,21 +187,19 @@ class GitTable(RemoteTable):
 
     type: Literal["git"] = setting("")
     url: Place = setting(
-        description="An address, a folder, or the name of a remote of the app's repository.", check=_require_address
+        "An address, a folder, or the name of a remote of the app's repository.", check=_require_address
     )
-    user_name: str = setting(description="The author of the commits.", check=_require_name)
-    user_email: str = setting(description="The author's address.", check=_require_name)
+    user_name: str = setting("The author of the commits.", check=_require_name)
+    user_email: str = setting("The author's address.", check=_require_name)
     branch: str = setting(
-        default="backup", description="A branch that nothing else uses, one for each app.", check=_require_own_branch
+        "A branch that nothing else uses, one for each app.", default="backup", check=_require_own_branch
     )
     include: tuple[Part, ...] = setting(
-        default=("dump", "metadata"),
-        description="What is pushed: dump, metadata, database, uploads.",
-        check=_require_restorable,
+        "What is pushed: dump, metadata, database, uploads.", default=("dump", "metadata"), check=_require_restorable
     )
-    file_limit_mb: float = setting(default=100, gt=0, le=_MANY, description="The largest file that the host takes.")
-    keep: int = setting(default=100, ge=0, le=_MANY, description="The fewest backups that stay on the branch. 0: all.")
-    timeout: float = setting(default=600, gt=0, le=86400, description="Seconds that one git command may take.")
+    file_limit_mb: float = setting("The largest file that the host takes.", default=100, gt=0, le=MANY)
+    keep: int = count("The fewest backups that stay on the branch. 0: all.", default=100)
+    timeout: float = setting("Seconds that one git command may take.", default=600, gt=0, le=86400)
 
     @property
     def place(self) -> str:
