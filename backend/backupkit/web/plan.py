@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 
-from backupkit.config.deployment import is_contained
 from backupkit.config.editor import as_typed, set_values
 from backupkit.config.settings import Settings, overriding_variable
 from backupkit.model.errors import Refused
@@ -62,7 +60,7 @@ def save(visit: Visit) -> Answer:
     if found.troubles or (found.prune.removals and not visit.form.get("agreed")):
         return _form(settings, edits, asks=not found.troubles)
     if edits:
-        set_values(settings.app_dir, is_contained(os.environ), edits)
+        set_values(settings.app_dir, edits)
     return _form(visit.site.settings(), {}, was_saved=bool(edits))
 
 
