@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TypeVar
 
-from backupkit.config.table import CheckedTable, Invalid, setting
+from backupkit.config.table import CheckedTable, Invalid, parsed, setting
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, MAIN_DATABASE, METADATA_FILE, UPLOADS_FOLDER
 from backupkit.model.names import printable
 
@@ -33,11 +32,7 @@ class TreeTable(CheckedTable):
 
 def tables(value: object, kind: type[AnyTable]) -> dict[str, AnyTable]:
     """Return the tables from the file, or from JSON in the environment; raise `ValueError` for one that is invalid."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value or "{}")
-        except (ValueError, RecursionError):
-            raise ValueError("is not JSON") from None
+    value = parsed(value)
     if not isinstance(value, dict):
         raise ValueError("is not a table of tables")
     for name in value:

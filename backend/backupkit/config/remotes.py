@@ -6,7 +6,6 @@ the file that holds it. That file is read only when the remote is used, so that 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from backupkit.config.secrets import IN_FILE, Secret, scrubbed
-from backupkit.config.table import MANY, CheckedTable, Earlier, Invalid, count, fields, setting
+from backupkit.config.table import MANY, CheckedTable, Earlier, Invalid, count, fields, parsed, setting
 from backupkit.model.durations import parse_span
 from backupkit.model.names import printable
 
@@ -228,31 +227,30 @@ Table = FolderTable | ResticTable | GitTable
 TABLE_TYPES: dict[str, type[Table]] = {get_args(fields(kind)["type"].type)[0]: kind for kind in get_args(Table)}
 
 
-def remote_tables(value: object, environment: Mapping[str, str]) -> dict[str, Table]:
-    """Return the tables by name, with the secrets that the environment has; text is read as JSON.
+def remote_tables(value: object, _: Earlier) -> dict[str, Table]:
+    """Return the tables by name, with the secrets that the environment has.
 
     Raise `ValueError`, which names the remote and the key, and shows nothing of the values.
     """
-    if isinstance(value, str):
-        value = _from_json(value)
+    value = parsed(value)
     if not isinstance(value, dict):
         raise ValueError("is not a table of remotes")
-    return {name: _table(name, one, environment) for name, one in value.items()}
+    return {name: _table(name, one) for name, one in value.items()}
 
 
-def unknown_secret(environment: Mapping[str, str], tables: Mapping[str, RemoteTable]) -> str | None:
+def unknown_secret(tables: Mapping[str, RemoteTable]) -> str | None:
     """Return the first variable that begins like a remote's secret and belongs to no remote, or None."""
-    known = {variable for name, table in tables.items() for variable in _variables(name, type(table))}
-    return next((one for one in sorted(environment) if one.startswith(PREFIX) and one not in known), None)
+    secrets = ((name, field) for name, table in tables.items() for field in _secret_fields(type(table)))
+    known = {one for secret in secrets for one in _forms(*secret).values()}
+    return next((one for one in sorted(os.environ) if one.startswith(PREFIX) and one not in known), None)
 
 
-def secret_origins(tables: Mapping[str, RemoteTable], environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def secret_origins(tables: Mapping[str, RemoteTable]) -> Iterator[tuple[str, str]]:
     """Yield the secrets that are set, as `remotes.NAME.password`, each with the variable or the file it comes from."""
     for name, table in tables.items():
         for field in _secret_fields(type(table)):
             if getattr(table, field) or getattr(table, field + IN_FILE):
-                forms = (variable(name, field), variable(name, field) + IN_FILE.upper())
-                raw = next((one for one in forms if environment.get(one)), "")
+                raw = next((one for one in _forms(name, field).values() if os.environ.get(one)), "")
                 yield f"remotes.{name}.{field}", f"environment {raw}" if raw else "backup.toml"
 
 
@@ -261,14 +259,7 @@ def variable(name: str, field: str) -> str:
     return f"{PREFIX}{re.sub('[^A-Z0-9]', '_', name.upper())}_{field.upper()}"
 
 
-def _from_json(text: str) -> object:
-    try:
-        return json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        raise ValueError("is not JSON") from None
-
-
-def _table(name: object, raw: object, environment: Mapping[str, str]) -> Table:
+def _table(name: object, raw: object) -> Table:
     if isinstance(raw, Table):
         return raw
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -279,26 +270,24 @@ def _table(name: object, raw: object, environment: Mapping[str, str]) -> Table:
     if unknown := [printable(str(key)) for key in raw if key not in fields(kind)]:
         raise ValueError(f"{name}.{unknown[0]} is not a setting; there are: {', '.join(fields(kind))}")
     try:
-        return kind(**_with_secrets(name, raw, kind, environment))
+        return kind(**_with_secrets(name, raw, kind))
     except Invalid as error:
         raise ValueError(f"{name}.{error.name} {error.reason}") from None
 
 
-def _with_secrets(
-    name: str, raw: dict[str, Any], kind: type[RemoteTable], environment: Mapping[str, str]
-) -> dict[str, Any]:
+def _with_secrets(name: str, raw: dict[str, Any], kind: type[RemoteTable]) -> dict[str, Any]:
     """Return the table with secrets from the environment: they replace a secret and its file alike."""
     for field in _secret_fields(kind):
-        forms = {field: variable(name, field), field + IN_FILE: variable(name, field) + IN_FILE.upper()}
-        given = {key: environment[one] for key, one in forms.items() if environment.get(one)}
+        forms = _forms(name, field)
+        given = {key: os.environ[one] for key, one in forms.items() if os.environ.get(one)}
         if given:
             raw = {key: one for key, one in raw.items() if key not in forms} | given
     return raw
 
 
-def _variables(name: str, kind: type[RemoteTable]) -> Iterator[str]:
-    for field in _secret_fields(kind):
-        yield from (variable(name, field), variable(name, field) + IN_FILE.upper())
+def _forms(name: str, field: str) -> dict[str, str]:
+    """Return the two keys of a secret, for itself and for the file that holds it, each with its variable."""
+    return {key: variable(name, key) for key in (field, field + IN_FILE)}
 
 
 def _secret_fields(kind: type[RemoteTable]) -> list[str]:

@@ -24,7 +24,8 @@ from backupkit.config.alembic_setup import AlembicSetup, find_alembic
 from backupkit.config.checks import absolute_path, path_of
 from backupkit.config.deployment import Deployment, deployment_from
 from backupkit.config.places import DatabaseTable, TreeTable
-from backupkit.config.remotes import Table, length_of_time, unknown_secret
+from backupkit.config.references import paths_by_column
+from backupkit.config.remotes import Table, length_of_time, remote_tables, unknown_secret
 from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, place_of, scrubbed, secrets_from_files
 from backupkit.config.table import CheckedTable, Invalid, Step, count, fields, setting
 from backupkit.fs.trust import Untrusted, require_trusted
@@ -119,7 +120,7 @@ class Settings(CheckedTable):
         "or a list of such paths; in the environment as JSON. backup, verify and status count what is missing.",
         default={},
         is_converted=True,
-        prepare=checks.references_by_column,
+        prepare=paths_by_column,
     )
     alembic_ini: Path = setting(
         "Alembic's configuration: alembic.ini or pyproject.toml.", default=Path("alembic.ini"), check=checks.absolute
@@ -274,7 +275,7 @@ class Settings(CheckedTable):
         "Where copies are pushed to: a table [remotes.NAME] each; in the environment as JSON.",
         default={},
         is_converted=True,
-        prepare=checks.remotes_by_name,
+        prepare=remote_tables,
     )
     databases: dict[str, DatabaseTable] = setting(
         "Further databases of the app: a table [databases.NAME] each; in the environment as JSON.",
@@ -491,7 +492,7 @@ def load_settings(app_dir: Path, **overrides: object) -> Settings:
         settings = Settings(**{**_values_from_file(folder, read_file(folder)), "app_dir": folder, **overrides})
     except Invalid as error:
         raise _refusal(error, folder) from error
-    if unknown := unknown_secret(os.environ, settings.remotes):
+    if unknown := unknown_secret(settings.remotes):
         known = ", ".join(settings.remotes) or "none"
         raise Refused(f"{unknown} is not a setting of any remote.", hint=f"The remotes: {known}. See `remotes`.")
     return settings

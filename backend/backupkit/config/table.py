@@ -8,6 +8,7 @@ value, and raises `ValueError` for one that is not allowed.
 
 from __future__ import annotations
 
+import json
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -82,6 +83,16 @@ def setting(
 def count(description: str, default: int, least: int = 0) -> Any:
     """Declare a setting that is a number of backups."""
     return setting(description, default, ge=least, le=MANY)
+
+
+def parsed(value: object) -> object:
+    """Return the value of a setting that is a table; text, as the environment has it, is read as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else {}
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
 
 
 def _steps(given: Step | tuple[Step, ...]) -> tuple[Step, ...]:

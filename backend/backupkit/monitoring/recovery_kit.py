@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -72,7 +71,7 @@ def recovery_kit(settings: Settings, copies: Sequence[RemoteAccess] = (), clock:
         recipients=tuple(settings.export_recipients.split()),
         secrets=(
             *((name, come_from[name]) for name in secret_names() if getattr(settings, name)),
-            *secret_origins(settings.remotes, os.environ),
+            *secret_origins(settings.remotes),
         ),
         ways_in=tuple((name, table.way_in) for name, table in settings.remotes.items() if table.way_in),
     )
