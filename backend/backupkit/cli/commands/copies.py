@@ -14,9 +14,8 @@ from backupkit.cli.errors import end_with_warnings
 from backupkit.cli.options import Json, Name, OldForce, Quiet, RemoteName, Trust, Wide, Yes
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
-from backupkit.cli.session import open_to_read, open_to_write
+from backupkit.cli.session import listening_for_warnings, open_to_read, open_to_write
 from backupkit.model.errors import Declined, Refused
-from backupkit.model.events import collecting
 
 if TYPE_CHECKING:
     from backupkit.config.settings import Settings
@@ -42,12 +41,10 @@ def push(
     settings = open_to_write(work="push")
     if not yes and not force:
         _require_agreement_to_git(settings, remote)
-    warnings: list[str] = []
-    with listening() as emit:
-        done = push_backups(settings, name, remote, collecting(emit, warnings))
+    with listening_for_warnings() as emit:
+        done = push_backups(settings, name, remote, emit)
     out.result(render.pushed(done), (json_.pushed(one) for one in done))
     refuse_failed(done)
-    end_with_warnings(warnings)
 
 
 @commands.command("pull", examples=["pull latest --remote offsite"])
@@ -57,11 +54,9 @@ def pull(name: Name, remote: RemoteName = None, trust: Trust = False, quiet: Qui
     from backupkit.remotes.pull import pull_backup, the_remote
 
     settings = open_to_write(work="pull")
-    warnings: list[str] = []
-    with listening() as emit:
-        done = pull_backup(settings, name, the_remote(settings, remote), collecting(emit, warnings), trust=trust)
+    with listening_for_warnings() as emit:
+        done = pull_backup(settings, name, the_remote(settings, remote), emit, trust=trust)
     out.result(render.pulled(settings.deployment, done), json_.backup(done.backup))
-    end_with_warnings(warnings)
 
 
 @commands.command("remotes", examples=["remotes", "remotes --init offsite"])
@@ -118,17 +113,13 @@ def export_one(
     closing = export.recipients_for(
         settings, told, recipient or (), recipients_file or (), lambda: ask_secret("Passphrase for the export", True)
     )
-    warnings: list[str] = []
-    with listening() as emit:
+    with listening_for_warnings() as emit:
         if file == "-":
             form = told or (".tar.zst.age" if closing else ".tar.zst")
-            export.export_to(settings, name, sys.stdout.buffer, form, closing, collecting(emit, warnings))
-        else:
-            target = export.export_path(settings, file)
-            done = export.export_backup(settings, name, target, closing, collecting(emit, warnings))
-    if file != "-":
-        out.result(render.exported(done), json_.exported(done))
-    end_with_warnings(warnings)
+            export.export_to(settings, name, sys.stdout.buffer, form, closing, emit)
+            return
+        done = export.export_backup(settings, name, export.export_path(settings, file), closing, emit)
+    out.result(render.exported(done), json_.exported(done))
 
 
 @commands.command("import", examples=["import today.tar.zst --name from_export"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,20 +126,13 @@ def extract(
         return _write_out(name, pattern, tree, json)
     if to is not None:
         return _take_out(name, pattern, Path(to), tree, dry_run)
-    from backupkit.cli import json_, render
+    from backupkit.cli import render
     from backupkit.restore.extract import plan_extract
-    from backupkit.restore.restore import restore_backup
 
     settings = of_tree(open_for("extract", dry_run), tree)
     with listening() as emit:
         plan = plan_extract(settings, name, pattern, force, emit, _is_unasked(yes or force, dry_run))
-    if dry_run:
-        return _show_plan(plan)
-    _require_agreement(plan, yes or force)
-    with listening() as emit:
-        done = restore_backup(settings, plan, emit)
-    out.result(render.put_back(settings.deployment, done), json_.restored(done))
-    end_with_warnings(done.warnings)
+    _carry_out(settings, plan, yes or force, dry_run, render.put_back)
 
 
 @commands.command("clone", examples=["clone /srv/staging", "clone /srv/staging --mask mask.sql"])
@@ -456,7 +449,14 @@ def _is_unasked(answered: bool, dry_run: bool) -> bool:
     return answered and not dry_run
 
 
-def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: bool) -> None:
+def _carry_out(
+    settings: Settings,
+    plan: RestorePlan,
+    answered: bool,
+    dry_run: bool,
+    lines_of: Callable[..., Iterable[str]] | None = None,
+) -> None:
+    """Show the plan, and carry it out if the answer is yes; `lines_of`: in place of `render.restored`."""
     from backupkit.restore.restore import restore_backup
 
     if dry_run:
@@ -464,7 +464,7 @@ def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: b
     _require_agreement(plan, answered)
     with listening() as emit:
         done = restore_backup(settings, plan, emit)
-    _show_restored(settings, done)
+    _show_restored(settings, done, lines_of)
 
 
 def _show_plan(plan: RestorePlan) -> None:
@@ -492,8 +492,8 @@ def _require_agreement_to(lines: Iterable[str], answered: bool) -> None:
     require_yes("Go ahead?", answered)
 
 
-def _show_restored(settings: Settings, done: Restored) -> None:
+def _show_restored(settings: Settings, done: Restored, lines_of: Callable[..., Iterable[str]] | None = None) -> None:
     from backupkit.cli import json_, render
 
-    out.result(render.restored(settings.deployment, done), json_.restored(done))
+    out.result((lines_of or render.restored)(settings.deployment, done), json_.restored(done))
     end_with_warnings(done.warnings)
