@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from backupkit.cli.host import Host
 from backupkit.model.backup import Backup, GitFacts
@@ -102,8 +103,9 @@ def test_a_safety_copy_and_a_damaged_backup_are_not_what_to_restore(app: SmallAp
 
 
 def test_copies_elsewhere_are_on_the_sheet_with_what_fetches_them(app: SmallApp) -> None:
-    copies = [RemoteAccess("nas", "/mnt/nas/pats", "./backup.sh list")]
-    lines = list(sheet(recovery_kit(app.settings, copies, lambda: NOON), Host(), None))
+    copies = (RemoteAccess("nas", "/mnt/nas/pats", "./backup.sh list"),)
+    kit = structs.replace(recovery_kit(app.settings, lambda: NOON), copies=copies)
+    lines = list(sheet(kit, Host(), None))
     assert "- nas: `/mnt/nas/pats`" in lines
     assert "       ./backup.sh list" in lines
     assert "Printed 2026-06-15 12:00 (UTC)" in "\n".join(lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -36,7 +35,7 @@ _NOT_CANCELLABLE = frozenset({"Restoring the database", "Restoring the uploads",
 
 def back_up(settings: Settings, name: str, note: str) -> Task[Created]:
     """Return a task that makes a backup, and pushes it if the settings say so; an empty name means an automatic one."""
-    order = BackupRequest(name or None, note=note, git=git_facts(os.environ))
+    order = BackupRequest(name or None, note=note, git=git_facts())
     return Task("Back up now", lambda emit: create_backup(settings, order, emit), render.made)
 
 

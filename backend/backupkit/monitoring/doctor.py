@@ -35,7 +35,7 @@ from backupkit.model.durations import span
 from backupkit.model.errors import BackupError
 from backupkit.model.events import EventListener, Step, silence
 from backupkit.model.names import counted, few, printable, printable_text
-from backupkit.monitoring.likely_databases import likely_databases
+from backupkit.monitoring.likely_databases import DATABASE_SUFFIXES, likely_databases
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import KEEPS_NO_RIGHTS, OnADisk, open_remote
 from backupkit.remotes.probe import old_restic, try_remotes
@@ -49,7 +49,6 @@ from backupkit.upload_files import selection, walk
 
 _SQLITE_FIX = "an image or a Python with SQLite 3.51.3 or later: docs/containers.md"
 _SHARED_WAL_FIX = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs/containers.md"
-_DATABASE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
 _MAX_CANDIDATES = 3  # candidates for the database that are shown
 _OWN_NAMES = (lock.LOCK_FILE, flags.STATE_FOLDER, store.JOURNAL_FILE)
 
@@ -272,7 +271,7 @@ def _databases_below(part: Settings, live: Path) -> list[str]:
     skip = selection.of(part).leaves_out
     names = [one.path for one in tree.walk(live, skip=skip, unreadable=lambda *_: None) if one.form == "file"]
     bases = {name.removesuffix(end) for name in names for end in ("-wal", "-journal") if name.endswith(end)}
-    likely = [name for name in names if name in bases or name.endswith(_DATABASE_SUFFIXES)]
+    likely = [name for name in names if name in bases or name.endswith(DATABASE_SUFFIXES)]
     return [name for name in likely if database.is_database(live / name)]
 
 

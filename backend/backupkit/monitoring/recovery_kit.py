@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -45,19 +44,14 @@ class RecoveryKit(Struct, frozen=True):
     ways_in: tuple[tuple[str, str], ...] = ()
 
 
-def copies_of(settings: Settings) -> tuple[RemoteAccess, ...]:
-    """Return the configured remotes."""
-    return tuple(_access(settings, name, table) for name, table in settings.remotes.items())
-
-
 def _access(settings: Settings, name: str, table: RemoteTable) -> RemoteAccess:
     lacks_uploads = settings.uploads is not None and not table.holds_uploads
     wanted = "NAME" if lacks_uploads else store.LATEST
     return RemoteAccess(name, table.place, f"./backup.sh pull {wanted} --remote {name}", lacks_uploads)
 
 
-def recovery_kit(settings: Settings, copies: Sequence[RemoteAccess] = (), clock: Clock = utc_now) -> RecoveryKit:
-    """Return the kit as of now: the newest reliable backup, the last proven one, the copies, keys and secret names."""
+def recovery_kit(settings: Settings, clock: Clock = utc_now) -> RecoveryKit:
+    """Return the kit as of now: the newest reliable backup, the last proven one, the remotes, keys and secret names."""
     backups = store.own_backups(settings)
     sound = [one for one in backups if not reliable.why_not_latest(settings, one, clock())]
     proven = [(one.proven_at, one) for one in backups if one.proven_at]
@@ -67,7 +61,7 @@ def recovery_kit(settings: Settings, copies: Sequence[RemoteAccess] = (), clock:
         settings=settings,
         newest=sound[0] if sound else None,
         proven=max(proven, key=lambda pair: pair[0])[1] if proven else None,
-        copies=tuple(copies),
+        copies=tuple(_access(settings, name, table) for name, table in settings.remotes.items()),
         recipients=tuple(settings.export_recipients.split()),
         secrets=(
             *((name, come_from[name]) for name in secret_names() if getattr(settings, name)),

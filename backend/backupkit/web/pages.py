@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -13,18 +12,18 @@ from msgspec import Struct
 
 from backupkit.cli import render, tasks
 from backupkit.cli.filters import FILTERS, has_words
-from backupkit.cli.host import git_facts, host
+from backupkit.cli.host import git_facts, host, scheduled_backup
 from backupkit.cli.task import Task
 from backupkit.config.settings import Settings, origins
 from backupkit.fs.space import format_bytes
 from backupkit.migrations import schema
-from backupkit.model.backup import Backup, BackupRequest, Metadata
-from backupkit.model.errors import BackupError, NoSuchBackup
+from backupkit.model.backup import Backup, Metadata
+from backupkit.model.errors import NoSuchBackup
 from backupkit.model.events import EventListener, silence
 from backupkit.monitoring import log
 from backupkit.monitoring.notify import messages
 from backupkit.monitoring.notify.sender import Delivery
-from backupkit.monitoring.recovery_kit import copies_of, recovery_kit
+from backupkit.monitoring.recovery_kit import recovery_kit
 from backupkit.monitoring.report_facts import report
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import RemoteBackup
@@ -254,8 +253,7 @@ def run(visit: Visit) -> Task[list[StepResult]]:
     settings = visit.settings
 
     def act(emit: EventListener) -> list[StepResult]:
-        order = BackupRequest(kind="scheduled", git=git_facts(os.environ))
-        done = list(run_steps(regular_steps(settings, order), emit))
+        done = list(run_steps(regular_steps(settings, scheduled_backup()), emit))
         if error := next((one.error for one in done if one.error), None):
             raise error
         return done
@@ -276,15 +274,7 @@ def prepare(visit: Visit) -> Task[Any]:
 
 
 def test_notification(visit: Visit) -> Task[tuple[Delivery, ...]]:
-    settings = visit.settings
-
-    def act(_emit: EventListener) -> tuple[Delivery, ...]:
-        to = messages.everyone(settings)
-        if not to:
-            raise BackupError("No notification address is set.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
-        return messages.send(settings, messages.test_message(settings), to)
-
-    return Task("Send a test notification", act, render.deliveries)
+    return Task("Send a test notification", lambda _: messages.send_test(visit.settings), render.deliveries)
 
 
 # Jobs
@@ -336,8 +326,7 @@ def show_settings(visit: Visit) -> Answer:
 def recovery_sheet(visit: Visit) -> Answer:
     """Send the recovery sheet to save and print."""
     settings = visit.settings
-    lines = sheet(recovery_kit(settings, copies_of(settings)), host(os.environ), git_facts(os.environ))
-    text = "".join(f"{line}\n" for line in lines)
+    text = "".join(f"{line}\n" for line in sheet(recovery_kit(settings), host(), git_facts()))
     return Content(f"recovery-{settings.app_id}.md", "text/plain; charset=utf-8", text.encode())
 
 

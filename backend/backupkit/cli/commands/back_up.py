@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,7 +45,7 @@ def backup(
     from backupkit.cli.host import git_facts
     from backupkit.model.backup import BackupRequest
 
-    request = BackupRequest(name, note=note, pin=pin, uploads=not no_uploads, git=git_facts(os.environ))
+    request = BackupRequest(name, note=note, pin=pin, uploads=not no_uploads, git=git_facts())
     _back_up("backup", request, if_needed)
 
 
@@ -58,9 +57,9 @@ def auto_backup(
     from backupkit.cli.host import git_facts, why_no_git
     from backupkit.model.backup import BackupRequest
 
-    git = git_facts(os.environ)
+    git = git_facts()
     if git is None:
-        say_notice(why_no_git(os.environ))
+        say_notice(why_no_git())
     _back_up("auto-backup", BackupRequest(kind="auto", note=note, pin=pin, uploads=not no_uploads, git=git), False)
 
 
@@ -72,12 +71,11 @@ def run(
 ) -> None:
     """Back up, verify, prune, push. Put this in cron."""
     from backupkit.cli import json_, render
-    from backupkit.cli.host import git_facts
-    from backupkit.model.backup import BackupRequest
+    from backupkit.cli.host import scheduled_backup
     from backupkit.scheduling.run import regular_steps, run_steps, worst
 
     settings = open_to_write(work="run")
-    steps = regular_steps(settings, BackupRequest(kind="scheduled", git=git_facts(os.environ)), if_needed)
+    steps = regular_steps(settings, scheduled_backup(), if_needed)
     results = []
     with listening() as emit:
         for result in run_steps(steps, emit):

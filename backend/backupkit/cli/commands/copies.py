@@ -163,13 +163,13 @@ def recovery_kit(
     """Write a sheet to print: how to start again on a new machine. It holds no secret."""
     from backupkit.cli.host import git_facts, host
     from backupkit.model.names import printable_text
-    from backupkit.monitoring.recovery_kit import copies_of, sheet_path, write_sheet
     from backupkit.monitoring.recovery_kit import recovery_kit as gather
+    from backupkit.monitoring.recovery_kit import sheet_path, write_sheet
     from backupkit.web.report import sheet
 
     settings = open_to_read()
     path = sheet_path(settings, file) if file and file != "-" else None
-    lines = sheet(gather(settings, copies_of(settings)), host(os.environ), git_facts(os.environ))
+    lines = sheet(gather(settings), host(), git_facts())
     if path is None:
         out.text("".join(f"{printable_text(line)}\n" for line in lines))  # the same text as in a file
         return

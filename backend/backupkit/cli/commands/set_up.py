@@ -114,11 +114,7 @@ def notify_test(json: Json = False) -> None:
     from backupkit.cli import json_, render
     from backupkit.monitoring.notify import messages
 
-    settings = load()
-    to = messages.everyone(settings)
-    if not to:
-        raise Refused("No notification address is set.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
-    deliveries = messages.send(settings, messages.test_message(settings), to)
+    deliveries = messages.send_test(load())
     out.result(render.deliveries(deliveries), (json_.delivery(one) for one in deliveries))
     if any(one.error for one in deliveries):
         raise SystemExit(ExitCode.FAILED)

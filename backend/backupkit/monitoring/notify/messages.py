@@ -12,6 +12,7 @@ from msgspec import Struct
 from backupkit.config.deployment import in_full
 from backupkit.config.secrets import scrubbed
 from backupkit.config.settings import Settings
+from backupkit.model.errors import Refused
 from backupkit.monitoring.notify.sender import Address, Delivery, Message, PendingMessage
 
 ReportOutcome = Literal["success", "warning", "failure", "nothing"]
@@ -43,11 +44,6 @@ def addresses(settings: Settings, report: Report, pinged: bool) -> tuple[Address
     return (*people, *_ping(settings, signal, pinged))
 
 
-def everyone(settings: Settings) -> tuple[Address, ...]:
-    """Return all addresses, for a test. The ping has the signal `log`, which does not count as a sign of life."""
-    return (*map(Address, settings.notify_urls), *_ping(settings, "log"))
-
-
 def _ping(settings: Settings, signal: str, wanted: bool = True) -> Iterator[Address]:
     if settings.ping_url and wanted:
         yield Address(settings.ping_url, "ping", signal)
@@ -67,6 +63,17 @@ def send(settings: Settings, message: Message, to: Sequence[Address]) -> tuple[D
         return PendingMessage(message, to, settings.notify_timeout).deliveries()
     except OSError as error:
         return tuple(Delivery(one, error.strerror or type(error).__name__) for one in to)
+
+
+def send_test(settings: Settings) -> tuple[Delivery, ...]:
+    """Send a test message to all addresses; raise `Refused` if there is none.
+
+    The ping has the signal `log`, which does not count as a sign of life.
+    """
+    to = (*map(Address, settings.notify_urls), *_ping(settings, "log"))
+    if not to:
+        raise Refused("No notification address is set.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
+    return send(settings, test_message(settings), to)
 
 
 def message_of(settings: Settings, report: Report) -> Message:
