@@ -26,7 +26,6 @@ T = TypeVar("T")
 _FIRST, _LONGEST = 2.0, 60.0  # seconds between two attempts
 NOT_COPIED = "Points of rewind after {backup} were left out of the copy: {why}."
 KEEPS_NO_RIGHTS = "The remote {name} cannot keep {kinds} of uploads: backups pulled from it lack them."
-
 KEEPS_NO_ATTRIBUTES = (
     "The remote {name} cannot keep {lost} ACLs, extended attributes, file capabilities or hard links: backups pulled "
     "from it lack them."
@@ -173,6 +172,12 @@ def open_remote(settings: Settings, name: str) -> Remote:
 
         return ResticRemote(settings, name, table)
     assert_never(table)
+
+
+def refuse_without(settings: Settings) -> None:
+    """Raise `Refused` if no remote is set up."""
+    if not settings.remotes:
+        raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")
 
 
 def retry_while_away(

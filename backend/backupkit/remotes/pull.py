@@ -29,10 +29,10 @@ from backupkit.remotes.base import (
     Remote,
     RemoteBackup,
     open_remote,
+    refuse_without,
     retry_while_away,
     was_made_at,
 )
-from backupkit.remotes.listing_cache import CachedListing
 from backupkit.repository import flags, integrity, manifest, store
 from backupkit.repository.operation import locked_operation, recorded
 from backupkit.restore.lay_out import LaidOut, lay_out_fetched, require_place
@@ -51,12 +51,11 @@ class Pulled(Struct, frozen=True):
 
 def the_remote(settings: Settings, name: str | None) -> str:
     """Return the name of the given remote, or of the only one; raise `Refused` if there is none or a choice."""
-    if name is None and len(settings.remotes) == 1:
-        return next(iter(settings.remotes))
-    if name is None and settings.remotes:
-        raise Refused("Which remote is meant?", hint=f"--remote with one of: {', '.join(settings.remotes)}")
     if name is None:
-        raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")
+        refuse_without(settings)
+        name, *others = settings.remotes
+        if others:
+            raise Refused("Which remote is meant?", hint=f"--remote with one of: {', '.join(settings.remotes)}")
     open_remote(settings, name)
     return name
 
@@ -64,13 +63,8 @@ def the_remote(settings: Settings, name: str | None) -> str:
 def list_remote(
     settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now
 ) -> list[RemoteBackup]:
-    """Return the backups on the remote, newest first."""
-    return [*ask_remote(settings, remote, emit, clock).backups]
-
-
-def ask_remote(settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now) -> CachedListing:
-    """List the remote now, and store the listing."""
-    return checks.ask(settings, open_remote(settings, remote), emit, clock)
+    """Return the backups on the remote, newest first, and store the listing."""
+    return [*checks.ask(settings, open_remote(settings, remote), emit, clock).backups]
 
 
 def pull_backup(
@@ -93,7 +87,7 @@ def pull_backup(
     store.require(settings.dir)
     with locked_operation(settings, f"pull of {name}", emit, clock, [name]) as work:
         recover_under_lock(settings, work.emit)
-        found = _find(settings, list_remote(settings, remote, work.emit, clock), name, remote, work.emit)
+        found = _find(settings, name, remote, work.emit, clock=clock)
         here = _same_here(settings, found) if found.name in store.taken_names(settings) else None
         if here and here.state != "damaged":
             return Pulled(here, False, _fetch_points(settings, opened, here, trust, work.emit))
@@ -113,14 +107,14 @@ def verify_remote(settings: Settings, remote: str, emit: EventListener = silence
     """Check the remote with its own means; raise `Damaged` or `RemoteFailed` for what is wrong."""
     with recorded(settings, "verify", emit, clock) as work:
         work.concerning(note=f"of {remote}")
-        ask_remote(settings, remote, work.emit, clock)
+        list_remote(settings, remote, work.emit, clock)
         checks.check(settings, open_remote(settings, remote), emit=work.emit, clock=clock)
 
 
 def prove_remote(settings: Settings, name: str, remote: str, emit: EventListener = silence) -> list[Verified]:
     """Fetch the backup, run a test restore of it, and delete the fetched copy."""
     opened = open_remote(settings, remote)
-    found = _find(settings, list_remote(settings, remote, emit), name, remote, emit)
+    found = _find(settings, name, remote, emit)
     store.require(settings.dir)
     with store.work_folder(settings, "fetched", f"test of {found.name} from {remote}") as folder:
         _fetch(settings, opened, found, folder / found.name, True, emit, utc_now)  # trusted: it stays here
@@ -144,7 +138,7 @@ def lay_out_from(
     opened = open_remote(settings, remote)
 
     def fetch(folder: Path, listen: EventListener) -> Backup:
-        found = _find(settings, list_remote(settings, remote, listen), name, remote, listen, until)
+        found = _find(settings, name, remote, listen, until)
         folder.mkdir(mode=0o700)
         _fetch(settings, opened, found, folder / found.name, False, listen, utc_now)
         return backup_at(settings, folder / found.name)
@@ -162,19 +156,20 @@ def plan_lay_out_from(
 ) -> RemoteBackup:
     """Return the backup that `lay_out_from` would fetch, and raise what that raises before it fetches anything."""
     target = require_place(settings, target)
-    found = _find(settings, list_remote(settings, remote, emit), name, remote, emit, until)
+    found = _find(settings, name, remote, emit, until)
     space.require(found.size_bytes, target.parent, f"The backup {found.name}")
     return found
 
 
 def _find(
     settings: Settings,
-    there: Sequence[RemoteBackup],
     name: str,
     remote: str,
     emit: EventListener,
     until: datetime | None = None,
+    clock: Clock = utc_now,
 ) -> RemoteBackup:
+    there = list_remote(settings, remote, emit, clock)
     there = [one for one in there if until is None or times.is_until(one.created_at, until)]
     avoided = _avoided_by_latest(settings, remote) if name == store.LATEST else {}
     if name == store.LATEST:
@@ -323,13 +318,9 @@ def _refuse_damaged(settings: Settings, draft: Path, found: RemoteBackup, remote
         what = f"What came from {remote} is not a backup: {error.message}"
         raise DamagedThere(what, hint, {found.name: error.message}) from error
     sealed = manifest.has_checksums(draft)
-    flaws = list(islice(integrity.file_flaws(draft, metadata, integrity.Digests(_ignore)), 1)) if sealed else []
+    flaws = list(islice(integrity.file_flaws(draft, metadata, integrity.Digests()), 1)) if sealed else []
     what = flaws[0].text if flaws else ""
     if metadata.tool_version and not sealed:
         what = "it has lost its checksums"
     if what := what or ("" if was_made_at(metadata, found.created_at) else "it is another backup than the list says"):
         raise DamagedThere(f"{found.name} arrived damaged from {remote}: {what}.", hint, {found.name: what})
-
-
-def _ignore(_count: int) -> None:
-    """Ignore the progress."""

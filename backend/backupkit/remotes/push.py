@@ -12,7 +12,6 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from backupkit.config.remotes import RemoteTable
 from backupkit.config.settings import Settings
 from backupkit.fs import trust
 from backupkit.model.backup import Backup, Metadata
@@ -21,11 +20,19 @@ from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, 
 from backupkit.model.events import EventListener, Warned, collecting, silence
 from backupkit.model.names import few
 from backupkit.remotes import checks, listing_cache
-from backupkit.remotes.base import NOT_COPIED, HoldsPoints, Remote, RemoteBackup, open_remote, retry_while_away
+from backupkit.remotes.base import (
+    NOT_COPIED,
+    HoldsPoints,
+    Remote,
+    RemoteBackup,
+    open_remote,
+    refuse_without,
+    retry_while_away,
+)
 from backupkit.repository import order, reliable, store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules
-from backupkit.retention.rules import RetentionContext, Verdict
+from backupkit.retention.rules import RetentionContext
 from backupkit.rewind import chain
 
 _APART = "Give each app its own BACKUP_APP_ID, and each machine its own place on the remote."
@@ -59,10 +66,9 @@ def push_backups(
     result.
     """
     trust.require_roots(settings.dir)
-    names = [remote] if remote is not None else list(settings.remotes)
-    if not names:
-        raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")
-    opened = [open_remote(settings, one) for one in names]
+    if remote is None:
+        refuse_without(settings)
+    opened = [open_remote(settings, one) for one in (settings.remotes if remote is None else [remote])]
     wanted = store.find(settings, name, emit) if name is not None else None
     if wanted:
         store.require_metadata(wanted)
@@ -104,10 +110,11 @@ def missing(
     absent = [one for one in here if one.metadata and (one.name, one.metadata.created_at) not in held]
     table = settings.remotes[remote]
     absent = _new_enough(absent, there, table.newest_only)
-    if not rules.policy_of_remote(table).of_routine:
+    policy = rules.policy_of_remote(table)
+    if not policy.of_routine:
         return absent
-    by_name = {one.name: one for one in found}
-    verdicts = judged(settings, table, remote, there, absent, by_name)
+    every = [*as_backups(settings, remote, there, {one.name: one for one in found}), *absent]
+    verdicts = rules.decide(policy, every, context_of(settings, remote, every)).verdicts
     kept = {one.backup.path for one in verdicts if one.keep}
     return [one for one in absent if one.path in kept]
 
@@ -119,20 +126,6 @@ def _new_enough(absent: list[Backup], there: Sequence[RemoteBackup], limit: int)
     if not limit or len(moments) <= limit:
         return absent
     return [one for one in absent if one.metadata and one.metadata.created_at >= moments[limit - 1]]
-
-
-def judged(
-    settings: Settings,
-    table: RemoteTable,
-    remote: str,
-    there: Sequence[RemoteBackup],
-    more: Sequence[Backup],
-    here: Mapping[str, Backup],
-    clock: Clock = utc_now,
-) -> tuple[Verdict, ...]:
-    """Return a verdict by the remote's own rules for each backup there, and for `more` that may be pushed."""
-    found = [*as_backups(settings, remote, there, here), *more]
-    return rules.decide(rules.policy_of_remote(table), found, context_of(settings, remote, found, clock)).verdicts
 
 
 def context_of(

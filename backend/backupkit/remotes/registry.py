@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import BackupError, Refused, explained
+from backupkit.model.errors import BackupError, explained
 from backupkit.model.events import EventListener, silence
-from backupkit.remotes import listing_cache
+from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.base import Preparable, open_remote
 from backupkit.remotes.copies import Copies, RemoteState, count, state_of
-from backupkit.remotes.pull import ask_remote
 from backupkit.repository import store
 from backupkit.repository.operation import recorded
 
@@ -43,15 +42,9 @@ def prepare_remote(settings: Settings, name: str, emit: EventListener = silence,
 
 def _state(settings: Settings, name: str, here: Sequence[Backup], emit: EventListener, clock: Clock) -> RemoteState:
     try:
-        return state_of(settings, name, ask_remote(settings, name, emit, clock), here)
+        return state_of(settings, name, checks.ask(settings, open_remote(settings, name), emit, clock), here)
     except (BackupError, OSError) as raised:
         known, table = listing_cache.recall(settings.dir, name), settings.remotes[name]
         other_disk = table.is_elsewhere or known.other_disk
         failure = explained(raised)
         return RemoteState(name, table.type, table.is_elsewhere, other_disk, asked_at=known.at, failure=failure)
-
-
-def refuse_without(settings: Settings) -> None:
-    """Raise `Refused` if no remote is set up."""
-    if not settings.remotes:
-        raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")

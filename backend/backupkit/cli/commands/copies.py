@@ -70,7 +70,8 @@ def remotes(
 ) -> None:
     """Ask every remote: can it be used, what is missing there, and is it 3-2-1?"""
     from backupkit.cli import json_, render
-    from backupkit.remotes.registry import look_at_remotes, prepare_remote, refuse_unreachable, refuse_without
+    from backupkit.remotes.base import refuse_without
+    from backupkit.remotes.registry import look_at_remotes, prepare_remote, refuse_unreachable
 
     settings = open_to_read()
     with listening() as emit:
