@@ -101,7 +101,8 @@ class Daemon:
             return
         seconds = (self._due_runs[0].at - self._clock()).total_seconds() if self._due_runs else TICK
         if seconds <= 0:
-            self._run_task(self._due_runs.pop(0).task)
+            task, self._planned_at = self._due_runs.pop(0).task, None
+            self._run_safely(lambda: self._run_if_due(task))
         else:
             self._look_for_changes()
             self._wait(min(seconds, TICK))
@@ -211,10 +212,6 @@ class Daemon:
         own = {task: at for task, at in self._own_runs.last.items() if planner.is_credible(at, now)}
         last = {task: max(one[task] for one in (known.last, own) if task in one) for task in {*known.last, *own}}
         return replace(self._own_runs, last=last, failed={**known.failed, **self._own_runs.failed})
-
-    def _run_task(self, task: Task) -> None:
-        self._planned_at = None
-        self._run_safely(lambda: self._run_if_due(task))
 
     def _run_if_due(self, task: Task) -> ExitCode:
         """Run the task if disk and settings still say that it is due: it may have been run or disabled meanwhile."""

@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from datetime import datetime
 from functools import cache, cached_property
@@ -561,11 +561,7 @@ def check_file(folder: Path, text: str, typed: str = "") -> Settings:
 
     This finds what is wrong in the file even if a variable hides it. `typed` is a setting that is not in it yet.
     """
-    raw = parse_file(folder, text)
-    secrets = secrets_from_files(
-        secret_names(), raw, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}", _name_another_file
-    )
-    values = {name: value for name, value in raw.items() if not _names_a_secret(name)} | secrets
+    values = _with_secrets(folder, parse_file(folder, text), _name_another_file)
     try:
         return _file_alone()(**{**values, "app_dir": folder})
     except Invalid as error:
@@ -643,8 +639,14 @@ def _values_from_file(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
     # A missing file must not stop a user who overrides it in the environment.
     overridden = {one for name in secret_names() if _variables_set(name) for one in (name, name + IN_FILE)}
     here = {name: value for name, value in raw.items() if name not in overridden}
-    secrets = secrets_from_files(secret_names(), here, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}")
-    return {name: value for name, value in here.items() if not _names_a_secret(name)} | secrets
+    return _with_secrets(folder, here)
+
+
+def _with_secrets(folder: Path, raw: dict[str, Any], next_step: Callable[[str], str] | None = None) -> dict[str, Any]:
+    """Return the values of the file, with each secret in place of the name of the file that holds it."""
+    names, where = secret_names(), folder / SETTINGS_FILE
+    secrets = secrets_from_files(names, raw, folder, lambda name: f"{name} in {where}", next_step)
+    return {name: value for name, value in raw.items() if not _names_a_secret(name)} | secrets
 
 
 def _variables_set(name: str) -> list[str]:

@@ -235,21 +235,18 @@ def _further_parts(settings: Settings) -> Iterator[Finding]:
             table = "trees" if part.uploads else "databases"
             fix = f"set path of [{table}.{part.part}] in backup.toml, or `restore NAME --only {part.part}`"
             yield Finding(level, f"There is no {part.part} at {live}.", "" if part.is_optional else fix)
-        elif part.uploads:
-            yield from _safely(_folder(part.part, part.uploads))
         else:
-            yield from _safely(_readable(part.part, part))
+            yield from _safely(_readable(part))
 
 
-def _folder(name: str, live: Path) -> Iterator[Finding]:
-    os.listdir(live)
-    yield Finding("fine", f"The folder {name} at {live} is readable.")
-
-
-def _readable(name: str, part: Settings) -> Iterator[Finding]:
+def _readable(part: Settings) -> Iterator[Finding]:
+    if part.uploads:
+        os.listdir(part.uploads)
+        yield Finding("fine", f"The folder {part.part} at {part.uploads} is readable.")
+        return
     with database.snapshot_of(part, timeout=min(part.busy_timeout, 5)) as snapshot:
         size = space.format_bytes(database.live_size(snapshot))
-    yield Finding("fine", f"The database {name} at {part.database} is readable: {size}.")
+    yield Finding("fine", f"The database {part.part} at {part.database} is readable: {size}.")
 
 
 def _inside_trees(settings: Settings) -> Iterator[Finding]:
@@ -357,13 +354,13 @@ def _file_system(settings: Settings) -> Iterator[Finding]:
 
 def _integrity(settings: Settings) -> Iterator[Finding]:
     for part in settings.parts:
-        if (
-            part.part not in settings.trees and part.database.exists()
-        ):  # else `_database` or `_further_parts` reports it
-            yield from _full_check(part, f"database {part.part}".rstrip())
+        # `_database` and `_further_parts` report one that is missing.
+        if part.part not in settings.trees and part.database.exists():
+            yield from _full_check(part)
 
 
-def _full_check(settings: Settings, name: str) -> Iterator[Finding]:
+def _full_check(settings: Settings) -> Iterator[Finding]:
+    name = f"database {settings.part}".rstrip()
     found = database.check_live(settings.database, min(settings.busy_timeout, 5))
     if found is None:
         yield Finding(

@@ -174,7 +174,7 @@ def _restoring(visit: Visit, planned: Planned) -> Task[Restored]:
     if isinstance(found, SchemaMismatch):
         raise found
     if found.source.chosen is not None:
-        return tasks.putting_back(settings, f"Putting back from {found.source.name}", found, utc_now)
+        return tasks.putting_back(settings, found)
     require_typed(visit, found.source.name)
     if request.moment:
         return _point_task(settings, request, found, request.moment)
@@ -246,6 +246,6 @@ POST: Mapping[str, Handler] = {
     "restore/plan/{number}": _PLANS.carried_out(_restoring),
     "restore/beside": plan_beside,
     "restore/beside/{number}": _PLANS_BESIDE.carried_out(
-        lambda visit, planned: tasks.laying_out(visit.settings, planned.wanted, planned.found, utc_now), kind=""
+        lambda visit, planned: tasks.laying_out(visit.settings, planned.wanted, planned.found), kind=""
     ),
 }

@@ -151,7 +151,7 @@ def import_one(
     source = sys.stdin.buffer if file == "-" else export.export_path(settings, file)
     with listening() as emit:
         done = export.import_backup(settings, source, keys, name, trust, emit)
-    out.result(render.imported(settings.deployment, done), json_.imported(done))
+    out.result(render.imported(settings.deployment, done), json_.created(done))
     end_with_warnings(done.warnings)
 
 
