@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backupkit.cli.console import listening, say_notice
+from backupkit.cli.console import listening, require_yes, say_notice
 from backupkit.cli.errors import end_with_warnings, say_error
 from backupkit.cli.options import Database, DryRun, Json, Name, OldForce, Quiet, RemoteName, Wide, Yes
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
-from backupkit.cli.questions import require_yes
 from backupkit.cli.session import listening_for_warnings, load, of_database, open_for, open_to_read, open_to_write
 from backupkit.model.errors import Refused
 from backupkit.monitoring.notify import run_report

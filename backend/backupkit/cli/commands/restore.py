@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backupkit.cli.console import at_terminal, listening, say, say_notice
+from backupkit.cli.console import at_terminal, listening, require_person, require_yes, say, say_notice
 from backupkit.cli.errors import end_with_warnings
 from backupkit.cli.options import Database, DryRun, ExpectLoss, Json, Name, Quiet, Tree, Yes, listed
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
-from backupkit.cli.questions import require_person, require_yes
 from backupkit.cli.session import finish_interrupted, load, of_database, of_tree, open_for, open_to_read
 from backupkit.model.errors import Refused
 from backupkit.model.names import printable
