@@ -432,12 +432,8 @@ end_container() {
 send_path() {
   local index
   case $command in
-    restore-dump)
+    restore-dump | import)
       [ -e "$path" ] || return 0 # perhaps it is a path in the container; if not, the tool says so
-      exec <"$path"
-      ;;
-    import)
-      [ -e "$path" ] || return 0
       exec <"$path"
       ;;
     export) export BACKUP_HOST_FILE=${path##*/} ;; # its suffix says how it is written
