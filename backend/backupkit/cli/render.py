@@ -320,9 +320,7 @@ def _count_change(before: Mapping[str, int], after: Mapping[str, int], name: str
 
 def _row_changes(changes: Changes | None) -> str:
     """Return how many rows differ, or an empty text if that is unknown."""
-    if changes is None:
-        return ""
-    return f" ({_counts(changes) or 'no row differs'})"
+    return f" ({_counts(changes) or 'no row differs'})" if changes else ""
 
 
 def _counts(changes: Changes | Summary) -> str:

@@ -708,7 +708,7 @@ def _refusal(error: Invalid, folder: Path, text: str | None = None, typed: str =
     if error.is_unknown:
         return _unknown(where, name)
     is_hidden = error.value is None or name in (*secret_names(), *_TABLES)
-    given = "" if is_hidden else f" {_without_password(error.value)}"
+    given = "" if is_hidden else " " + scrubbed(re.sub(r"//[^/@]*@", "//***@", repr(error.value)))
     return Refused(f"{where}{given}: {error.reason[0].lower()}{error.reason[1:]}.", hint=_allowed(name))
 
 
@@ -732,7 +732,3 @@ def _location(folder: Path, name: str, text: str | None) -> str:
     found = re.search(rf"""^[ \t]*\[*[ \t]*["']?{names}["']?[ \t]*[\].=]""", text or "", re.M)
     line = f", line {(text or '').count(chr(10), 0, found.start()) + 1}" if found else ""
     return f"{printable(name)} in {folder / SETTINGS_FILE}{line}"
-
-
-def _without_password(value: object) -> str:
-    return scrubbed(re.sub(r"//[^/@]*@", "//***@", repr(value)))

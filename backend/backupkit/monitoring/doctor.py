@@ -38,7 +38,7 @@ from backupkit.model.names import counted, few, printable, printable_text
 from backupkit.monitoring.likely_databases import DATABASE_SUFFIXES, likely_databases
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import KEEPS_NO_RIGHTS, OnADisk, open_remote
-from backupkit.remotes.probe import old_restic, try_remotes
+from backupkit.remotes.registry import old_restic, try_remotes
 from backupkit.repository import flags, hooks, lock, separate_disk, store
 from backupkit.repository.reliable import CLOCKS_DIFFER
 from backupkit.restore import unfinished

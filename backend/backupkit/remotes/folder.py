@@ -401,8 +401,10 @@ class _Copy:
         with self._to.of(entry.path) as (folder, name):
             with self._making(entry):
                 os.symlink(entry.target, name, dir_fd=folder)
+            facts = entry.facts
+            owner_and_times = (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
             with descriptors.keeping_what_it_can():
-                descriptors.set_link_attributes(name, folder, *_owner_and_times(entry.facts))
+                descriptors.set_link_attributes(name, folder, *owner_and_times)
 
     def _set_attributes(self, entry: tree.Entry, handle: int) -> None:
         disk.set_what_it_keeps(handle, entry.facts)
@@ -435,10 +437,6 @@ class _Copy:
                 same = any(one and one.facts.st_size == entry.facts.st_size for one in there)
                 needed += 0 if same else tree.content_size(entry.facts)
         return needed
-
-
-def _owner_and_times(facts: os.stat_result) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
 
 
 def _attributes(place: tree.Parents, entry: tree.Entry) -> Attributes:

@@ -136,9 +136,9 @@ def show_backups(visit: Visit) -> Answer:
     """List all backups, or those that match the words and the filter, sorted."""
     words, wanted = visit.query.get("find", ""), visit.query.get("filter", "all")
     order = visit.query.get("sort", "made")
-    chosen = next((one for one in FILTERS if one.name == wanted), FILTERS[0])
+    chosen = wanted if wanted in FILTERS else "all"
     every = sizes.with_unique_bytes(visit.settings, store.all_backups(visit.settings))
-    found = [one for one in every if chosen.lets(one) and has_words(one, words.lower().split())]
+    found = [one for one in every if FILTERS[chosen](one) and has_words(one, words.lower().split())]
     is_ascending = visit.query.get("up") == "1"
     found.sort(key=attrgetter(_SORTS.get(order, "made_at")), reverse=not is_ascending)
     return Page(
@@ -149,8 +149,8 @@ def show_backups(visit: Visit) -> Answer:
         relations=schema.classify_each(visit.settings, found),
         more=dict(visit.query) | {"all": "1"},
         find=words,
-        chosen=chosen.name,
-        filters=[one.name for one in FILTERS],
+        chosen=chosen,
+        filters=list(FILTERS),
         sorts=list(_SORTS),
         sort=order,
         is_ascending=is_ascending,

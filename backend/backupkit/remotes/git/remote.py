@@ -366,7 +366,8 @@ class _Pull:
         if rebuilt:
             files = "database files differ" if len(rebuilt) > 1 else "database file differs"
             self._tell(Notice(f"{self._name} was rebuilt from its SQL text: it has all rows, but its {files}."))
-            metadata = replace(metadata, note=_rebuilt_note(metadata.note))
+            said = "made from its SQL text"
+            metadata = replace(metadata, note=f"{metadata.note} ({said})" if metadata.note else said)
         manifest.write_metadata(made, metadata)
         yield self._file(METADATA_FILE, made / METADATA_FILE)
         if GUIDE_FILE in self._blobs:
@@ -434,11 +435,6 @@ class _Pull:
         if path not in self._blobs:
             raise _damaged(self._name, f"{path} is missing")
         return self._blobs[path]
-
-
-def _rebuilt_note(note: str) -> str:
-    said = "made from its SQL text"
-    return f"{note} ({said})" if note else said
 
 
 def _seal(folder: Path) -> None:
