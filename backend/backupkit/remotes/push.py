@@ -207,10 +207,7 @@ def _push_missing(
     emit: EventListener,
     clock: Clock,
 ) -> list[RemoteBackup]:
-    """Push, and return the listing at the end; append each complete backup to `names`, its new points to `points`.
-
-    A backup that cannot be pushed stops no other; the first such error is raised when the others are there.
-    """
+    """Push, and return the listing at the end; append each complete backup to `names`, its new points to `points`."""
     seconds = settings.remotes[remote.name].retry_for
 
     def ask() -> list[RemoteBackup]:
@@ -219,8 +216,10 @@ def _push_missing(
     there = ask()
     _warn_of_arrivals(settings, remote.name, emit)
     held = {(one.name, one.created_at) for one in there}
-    failures: list[BackupError] = []
-    for backup in [wanted] if wanted else _in_order(remote, missing(settings, remote.name, there)):
+    failures: list[BackupError] = []  # of one backup each; they stop no other, and the first is raised at the end
+    coming = [wanted] if wanted else missing(settings, remote.name, there)
+    # The newest is safe first. A branch shows the order of pushes: there it comes last, so that it is the head.
+    for backup in reversed(coming) if remote.is_history else coming:
         metadata = store.require_metadata(backup)
         if (backup.name, metadata.created_at) in held:
             continue
@@ -239,15 +238,6 @@ def _push_missing(
     if failures:
         raise failures[0]
     return there
-
-
-def _in_order(remote: Remote, newest_first: list[Backup]) -> list[Backup]:
-    """Return the backups in the order in which to push them.
-
-    The newest first, so that it is safe first if the push is interrupted. But a branch shows its backups in the order
-    in which they came: there the oldest first, so that its head is the newest, and its log runs forwards.
-    """
-    return newest_first[::-1] if remote.is_history else newest_first
 
 
 def _warn_of_arrivals(settings: Settings, remote: str, emit: EventListener) -> None:

@@ -65,10 +65,8 @@ def save(visit: Visit) -> Answer:
 
 
 def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
-    """Return the typed values that differ from the settings; browsers do not send unticked checkboxes.
-
-    Raise `Refused` if the settings have changed since the form was shown: saving would revert the other change.
-    """
+    """Return the typed values that differ from the settings; browsers do not send unticked checkboxes."""
+    # If the settings have changed since the form was shown, saving would revert that.
     if form.get("was", _values_hash(settings)) != _values_hash(settings):
         raise Refused("The settings were changed since this form was shown; nothing was saved.", hint="Open it again.")
     edits = {}
@@ -83,7 +81,6 @@ def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
 
 
 def _values_hash(settings: Settings) -> str:
-    """Return a hash of the values that the form shows."""
     values = [as_typed(getattr(settings, name)) for name, _ in (*SCHEDULE_FIELDS, *RETENTION_FIELDS)]
     return hashlib.sha256(repr(values).encode()).hexdigest()
 

@@ -116,11 +116,7 @@ def _start_plan(visit: Visit, request: RestoreRequest, what: str) -> Answer:
 
 
 def _point_task(settings: Settings, request: RestoreRequest, shown: RestorePlan, wanted: Moment) -> Task[Restored]:
-    """Return a task that builds the point anew and restores it.
-
-    It raises `Refused` if rows or revisions after the restore would not be those that the plan showed.
-    """
-
+    """Return a task that builds the point anew and restores it, if that leads to what the plan showed."""
     how = (request.only, request.force, request.migrate)
 
     def act(emit: EventListener) -> Restored:
@@ -216,7 +212,6 @@ def _typed(planned: Planned) -> str:
 
 
 def _show_plan_beside(number: int, planned: Planned) -> Answer:
-    """Show which part will be written where."""
     layout, wanted = planned.found, planned.wanted
     back = {"name": wanted.name, "to": wanted.target, "only": wanted.only or "", "at": _typed(planned)}
     return Page("beside.html", layout=layout, number=number, parts=list(_laid(layout)), back=back)

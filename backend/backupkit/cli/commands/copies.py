@@ -179,10 +179,7 @@ def recovery_kit(
 
 
 def _require_agreement_to_git(settings: Settings, remote: str | None) -> None:
-    """Ask before data is pushed to a git remote, which many people may be able to read; raise `Declined` for a no.
-
-    Raise `Refused` if there is no terminal to ask on.
-    """
+    """Ask before a push to git, which many people may be able to read; raise `Declined` or `Refused` without a yes."""
     tables = {name: table for name, table in settings.remotes.items() if remote in (None, name) and table.type == "git"}
     if tables and not at_terminal():
         raise Refused(

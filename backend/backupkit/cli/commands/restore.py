@@ -329,10 +329,7 @@ def recover(quiet: Quiet = False, json: Json = False) -> None:
 
 
 def _named(name: str | None, at: str | None) -> str:
-    """Return the name of the backup to restore: with a time it is `latest`, which may be left out.
-
-    Raise `Refused` if neither is given, or a name other than `latest` with a time.
-    """
+    """Return the name of the backup to restore; with a time it is `latest`, and may be left out."""
     if name is None and at is None:
         raise Refused("Which backup? Neither a name nor --at was given.", hint="`restore latest`, or `list`.")
     if name not in (None, "latest") and at is not None:
@@ -344,10 +341,7 @@ def _named(name: str | None, at: str | None) -> str:
 
 @contextlib.contextmanager
 def _at_moment(settings: Settings, at: str | None) -> Iterator[tuple[Backup | None, tuple[str, ...]]]:
-    """Yield the backup of that time, or the point of rewind built as one for the block, and notes to show.
-
-    Yield None if no time is given.
-    """
+    """Yield the backup of that time, or its point of rewind built as one, and notes to show; None without a time."""
     if at is None:
         yield None, ()
         return
@@ -384,10 +378,7 @@ def _lay_out(name: str, to: Path, only: str | None, at: str | None, dry_run: boo
 
 
 def _clear_draft(to: Path, dry_run: bool) -> None:
-    """Remove the draft of a killed run, unless this is a dry run.
-
-    A run killed once its target existed may have left an empty draft, and its target is refused afterwards.
-    """
+    """Remove the draft of a killed run before the plan, which refuses a target that exists; nothing in a dry run."""
     from backupkit.restore.lay_out import clear_draft
 
     if not dry_run:

@@ -160,13 +160,11 @@ class GitRemote:
         return frozenset(part for wanted in include for part in held[wanted])
 
     def _commit_draft(self, branch: Branch, backup: Path, metadata: Metadata, emit: EventListener) -> Draft:
-        """Write the backup's tree into our own repository, comparing every file with its checksum on the way.
-
-        A database that a pull could not make from its SQL text is included as a file too.
-        """
+        """Write the backup's tree into our own repository, comparing every file with its checksum on the way."""
         include, own = self._table.include, branch.git.folder
         files = self._stored(backup, metadata, include, own)
         dumps = self._dumps(backup, metadata, own, emit, _size(files))
+        # A database that a pull could not make from its SQL text is included as a file too.
         if "database" not in include and (reason := _unusable_dumps(backup.name, dumps, emit)):
             include = (*include, "database")
             files = self._stored(backup, metadata, include, own, reason)
@@ -202,14 +200,11 @@ class GitRemote:
         return dumps
 
     def _history_with(self, branch: Branch, draft: Draft, name: str, metadata: Metadata) -> Sequence[Commit | Draft]:
-        """Return the branch with the new commit; once it has twice the backups to keep, with only the newest of them.
-
-        Not at each push, because everything that stays is then sent to the host again.
-        """
+        """Return the branch with the new commit; once it has twice the backups to keep, only with the newest."""
         self._has_backup(branch, name, metadata)  # others may have pushed this name meanwhile
         others = [one for one in branch.commits if one.backup.name != name]
         keep = self._table.keep
-        if keep and len(others) >= 2 * keep:
+        if keep and len(others) >= 2 * keep:  # not at each push: all that stays is then sent again
             others = sorted(others, key=lambda one: one.backup.created_at)[len(others) + 1 - keep :]
         return [*others, draft]
 
