@@ -25,9 +25,6 @@ _EXAMPLES = 10  # rows of each kind that a plan shows
 _SIGNS = {"only in backup": "-", "only live": "+", "changed": "~"}
 
 
-# Text
-
-
 def selection(found: Selection, screen: Terminal | None) -> Iterator[str]:
     """Yield the column names and a line for each row; on a terminal, values are cut to `_WIDTH`."""
     width = _WIDTH if screen and screen.width else None
@@ -80,9 +77,6 @@ def _cell(value: Any, width: int | None) -> str:
         return f"(blob, {format_bytes(len(value))})"
     text = printable_text(str(value))
     return text if width is None or len(text) <= width else f"{text[:width]}…"
-
-
-# CSV and JSON
 
 
 def selection_csv(found: Selection) -> str:
@@ -152,9 +146,6 @@ def _value(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return {"real": str(value)}
     return value
-
-
-# Rescue
 
 
 def rescue_plan(plan: RescuePlan) -> Iterator[str]:

@@ -223,9 +223,6 @@ def named_after_database(value: str, earlier: Earlier) -> str:
     return value or database.stem
 
 
-# Paths
-
-
 def path_of(database: object, folder: Path) -> object:
     """Return the path as it was given, alone or in a URL; raise `ValueError` if it is none."""
     scheme, mark, rest = str(database).partition("://")

@@ -82,9 +82,6 @@ def overview(settings: Settings, facts: Facts, weeks: int = WEEKS) -> Overview:
     return Overview(_calendar(settings, facts, weeks), _sizes(facts.backups), _test_restores(facts))
 
 
-# Calendar
-
-
 @dataclass
 class _DayFacts:
     """The existing backups, removed backups and failures of a day."""
@@ -150,9 +147,6 @@ def _mark_of_empty_day(day: date, began: date | None, today: date) -> Mark:
     return "open" if day == today else "missed"
 
 
-# Sizes
-
-
 def _sizes(backups: Sequence[Backup]) -> tuple[Size, ...]:
     """Return the sizes, oldest first; the last has the sums of all. Backups without a date count as the oldest."""
     undated = [backup for backup in backups if not backup.metadata]
@@ -163,9 +157,6 @@ def _sizes(backups: Sequence[Backup]) -> tuple[Size, ...]:
         total, unique = total + backup.size_bytes, unique + backup.unique_bytes
         found.append(Size(backup.made_at, backup.name, backup.size_bytes, total, unique))
     return tuple(found)
-
-
-# Test restores
 
 
 def _test_restores(facts: Facts) -> tuple[TestRestore, ...]:

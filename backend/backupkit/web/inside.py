@@ -159,9 +159,6 @@ def _part(value: object) -> Value:
     raise ValueError(value)
 
 
-# Rows to bring back
-
-
 class Wanted(Struct, frozen=True):
     """Which rows of which table of a backup to bring back, and how."""
 

@@ -84,9 +84,6 @@ def _remote_backups(settings: Settings) -> list[tuple[str, RemoteBackup]]:
     return sorted(found, key=lambda one: one[1].created_at, reverse=True)[:_REMOTE_BACKUPS]
 
 
-# Buttons and links for the commands that fix a problem
-
-
 class Fix(Struct, frozen=True):
     """A button: its caption, and the path it posts a form to, or links to if `is_link`."""
 
@@ -127,9 +124,6 @@ def fix_of(settings: Settings, command: str) -> Fix | None:
         if found := re.fullmatch(pattern, line):
             return Fix(caption.format(*found.groups()), path.format(*found.groups()))
     return None
-
-
-# Backups
 
 
 def show_backups(visit: Visit) -> Answer:
@@ -200,9 +194,6 @@ def _compared(part: Metadata) -> Iterator[tuple[str, tuple[str, str]]]:
 
 def _backup(visit: Visit) -> Backup:
     return store.find(visit.settings, visit.place["name"])
-
-
-# Actions
 
 
 def pin(visit: Visit) -> Answer:
@@ -277,9 +268,6 @@ def test_notification(visit: Visit) -> Task[tuple[Delivery, ...]]:
     return Task("Send a test notification", lambda _: messages.send_test(visit.settings), render.deliveries)
 
 
-# Jobs
-
-
 def show_job(visit: Visit) -> Answer:
     """Show the job's progress, or how it ended and what can be done next; go to the plan if that is its result."""
     job = job_of(visit)
@@ -296,9 +284,6 @@ def cancel(visit: Visit) -> Answer:
     if job := job_of(visit):
         job.run.cancel()
     return Goto(f"job/{visit.place['number']}")
-
-
-# History and settings
 
 
 def show_history(visit: Visit) -> Answer:

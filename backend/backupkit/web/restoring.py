@@ -177,9 +177,6 @@ def _restoring(visit: Visit, planned: Planned) -> Task[Restored]:
     return tasks.restoring(settings, found, utc_now)
 
 
-# Beside the live data
-
-
 def plan_beside(visit: Visit) -> Answer:
     """Start planning the copy; if the input is refused, show the form again as it was filled in."""
     settings = visit.settings
