@@ -68,12 +68,7 @@ def list_remote(
 
 
 def pull_backup(
-    settings: Settings,
-    name: str,
-    remote: str,
-    emit: EventListener = silence,
-    clock: Clock = utc_now,
-    trust: bool = False,
+    settings: Settings, name: str, remote: str, emit: EventListener = silence, trust: bool = False
 ) -> Pulled:
     """Fetch a backup from the remote: it appears here complete, checked and on disk, or not at all.
 
@@ -85,14 +80,14 @@ def pull_backup(
     """
     opened = open_remote(settings, remote)
     store.require(settings.dir)
-    with locked_operation(settings, f"pull of {name}", emit, clock, [name]) as work:
+    with locked_operation(settings, f"pull of {name}", emit, names=[name]) as work:
         recover_under_lock(settings, work.emit)
-        found = _find(settings, name, remote, work.emit, clock=clock)
+        found = _find(settings, name, remote, work.emit)
         here = _same_here(settings, found) if found.name in store.taken_names(settings) else None
         if here and here.state != "damaged":
             return Pulled(here, False, _fetch_points(settings, opened, here, trust, work.emit))
         with store.draft_folder(settings, found.name, replaces=here is not None) as draft:
-            _fetch(settings, opened, found, draft, trust, work.emit, clock)
+            _fetch(settings, opened, found, draft, trust, work.emit)
         with contextlib.suppress(OSError):  # the backup itself is complete
             flags.forget(settings.dir, found.name)
         for kind in opened.missing_rights() if isinstance(opened, OnADisk) else ():
@@ -117,7 +112,7 @@ def prove_remote(settings: Settings, name: str, remote: str, emit: EventListener
     found = _find(settings, name, remote, emit)
     store.require(settings.dir)
     with store.work_folder(settings, "fetched", f"test of {found.name} from {remote}") as folder:
-        _fetch(settings, opened, found, folder / found.name, True, emit, utc_now)  # trusted: it stays here
+        _fetch(settings, opened, found, folder / found.name, True, emit)  # trusted: it stays here
         return verify_backups(settings, [backup_at(settings, folder / found.name)], True, emit)
 
 
@@ -140,7 +135,7 @@ def lay_out_from(
     def fetch(folder: Path, listen: EventListener) -> Backup:
         found = _find(settings, name, remote, listen, until)
         folder.mkdir(mode=0o700)
-        _fetch(settings, opened, found, folder / found.name, False, listen, utc_now)
+        _fetch(settings, opened, found, folder / found.name, False, listen)
         return backup_at(settings, folder / found.name)
 
     return lay_out_fetched(settings, name, target, fetch, only, emit)
@@ -162,14 +157,9 @@ def plan_lay_out_from(
 
 
 def _find(
-    settings: Settings,
-    name: str,
-    remote: str,
-    emit: EventListener,
-    until: datetime | None = None,
-    clock: Clock = utc_now,
+    settings: Settings, name: str, remote: str, emit: EventListener, until: datetime | None = None
 ) -> RemoteBackup:
-    there = list_remote(settings, remote, emit, clock)
+    there = list_remote(settings, remote, emit)
     there = [one for one in there if until is None or times.is_until(one.created_at, until)]
     avoided = _avoided_by_latest(settings, remote) if name == store.LATEST else {}
     if name == store.LATEST:
@@ -242,7 +232,7 @@ def _same_here(settings: Settings, found: RemoteBackup) -> Backup:
 
 
 def _fetch(
-    settings: Settings, remote: Remote, found: RemoteBackup, draft: Path, trust: bool, emit: EventListener, clock: Clock
+    settings: Settings, remote: Remote, found: RemoteBackup, draft: Path, trust: bool, emit: EventListener
 ) -> None:
     """Fetch the backup into the draft, check that every byte is as it was sealed, and remember what was found."""
     try:
@@ -250,7 +240,7 @@ def _fetch(
     except DamagedThere as error:
         checks.remember_damaged(settings, remote.name, error.flaws)
         raise
-    checks.remember_sound(settings, remote.name, [found.name], [found.name], clock)
+    checks.remember_sound(settings, remote.name, [found.name], [found.name])
 
 
 def _fetch_checked(

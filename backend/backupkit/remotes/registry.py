@@ -9,7 +9,6 @@ from threading import Thread
 from backupkit.config.remotes import ResticTable
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup
-from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, RemoteAway, explained
 from backupkit.model.events import EventListener, silence
 from backupkit.remotes import checks, listing_cache
@@ -22,10 +21,10 @@ _PROBE_SECONDS = 20.0
 _Answers = dict[str, BackupError | None]
 
 
-def look_at_remotes(settings: Settings, emit: EventListener = silence, clock: Clock = utc_now) -> Copies:
+def look_at_remotes(settings: Settings, emit: EventListener = silence) -> Copies:
     """Ask each remote now, and count the copies by the 3-2-1 rule."""
     here = store.own_backups(settings)
-    return count([_state(settings, name, here, emit, clock) for name in settings.remotes], here)
+    return count([_state(settings, name, here, emit) for name in settings.remotes], here)
 
 
 def refuse_unreachable(found: Copies, only: str | None = None) -> None:
@@ -34,11 +33,11 @@ def refuse_unreachable(found: Copies, only: str | None = None) -> None:
         raise failure
 
 
-def prepare_remote(settings: Settings, name: str, emit: EventListener = silence, clock: Clock = utc_now) -> None:
+def prepare_remote(settings: Settings, name: str, emit: EventListener = silence) -> None:
     """Make the remote usable. Raises `RemoteFailed`, and `Refused` if there is none of that name."""
     remote = open_remote(settings, name)
     store.require(settings.dir)
-    with recorded(settings, "remotes", emit, clock) as work:
+    with recorded(settings, "remotes", emit) as work:
         work.concerning(note=f"init of {name}")
         if isinstance(remote, Preparable):
             remote.prepare()
@@ -46,9 +45,9 @@ def prepare_remote(settings: Settings, name: str, emit: EventListener = silence,
             remote.check()
 
 
-def _state(settings: Settings, name: str, here: Sequence[Backup], emit: EventListener, clock: Clock) -> RemoteState:
+def _state(settings: Settings, name: str, here: Sequence[Backup], emit: EventListener) -> RemoteState:
     try:
-        return state_of(settings, name, checks.ask(settings, open_remote(settings, name), emit, clock), here)
+        return state_of(settings, name, checks.ask(settings, open_remote(settings, name), emit), here)
     except (BackupError, OSError) as raised:
         known, table = listing_cache.recall(settings.dir, name), settings.remotes[name]
         other_disk = table.is_elsewhere or known.other_disk
