@@ -18,16 +18,16 @@ from backupkit.model import times
 from backupkit.model.backup import APART, UPLOADS_FOLDER, Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
-from backupkit.model.events import EventListener, Notice, Step, Warned, silence
+from backupkit.model.events import EventListener, Notice, Step, silence
 from backupkit.model.names import check_name, few, is_name, likely, printable
 from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.base import (
-    NOT_COPIED,
     DamagedThere,
     HoldsPoints,
     OnADisk,
     Remote,
     RemoteBackup,
+    copy_points,
     open_remote,
     refuse_without,
     retry_while_away,
@@ -278,12 +278,8 @@ def _fetch_points(settings: Settings, remote: Remote, backup: Backup, trust: boo
                 named = change.path if folder == UPLOADS_FOLDER else path
                 raise Damaged(f"In the point {one.name} {printable(named)} {why}.", hint)
 
-    done = retry_while_away(
-        lambda: remote.pull_points(backup, emit, refuse), settings.remotes[remote.name].retry_for, emit
-    )
-    if done.left_out:
-        emit(Warned(NOT_COPIED.format(backup=backup.name, why=done.left_out[0])))
-    return done.points
+    seconds = settings.remotes[remote.name].retry_for
+    return copy_points(lambda: remote.pull_points(backup, emit, refuse), backup, seconds, emit)
 
 
 def _refuse_untrusted_entries(draft: Path, found: RemoteBackup, remote: str, trust: bool) -> None:

@@ -21,10 +21,10 @@ from backupkit.model.events import EventListener, Warned, collecting, silence
 from backupkit.model.names import few
 from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.base import (
-    NOT_COPIED,
     HoldsPoints,
     Remote,
     RemoteBackup,
+    copy_points,
     open_remote,
     refuse_without,
     retry_while_away,
@@ -232,7 +232,7 @@ def _push_missing(
         there = ask()
     if isinstance(remote, HoldsPoints):
         for one in _with_points(settings, wanted, there):
-            points.append(_push_points(remote, one, seconds, emit))
+            points.append(copy_points(lambda: remote.push_points(one, emit), one, seconds, emit))  # noqa: B023
         if any(points):
             there = ask()
     if failures:
@@ -260,13 +260,6 @@ def _with_points(settings: Settings, wanted: Backup | None, there: Sequence[Remo
         backup = listing_cache.local_original(settings, one) if one.name in names else None
         if backup and backup.is_usable:
             yield backup
-
-
-def _push_points(remote: HoldsPoints, backup: Backup, seconds: float, emit: EventListener) -> int:
-    done = retry_while_away(lambda: remote.push_points(backup, emit), seconds, emit)
-    if done.left_out:
-        emit(Warned(NOT_COPIED.format(backup=backup.name, why=done.left_out[0])))
-    return done.points
 
 
 def _push_one(remote: Remote, backup: Backup, metadata: Metadata, emit: EventListener) -> None:
