@@ -42,23 +42,23 @@ def of_database(settings: Settings, name: str | None) -> Settings:
 
     if name is None and settings.databases:
         say_notice(f"Using the database {MAIN_DATABASE}. Another one: --database {' or '.join(settings.databases)}")
-    return _of_part(settings, "database", name, (MAIN_DATABASE, *settings.databases))
+    return _of_part(settings, "This app has no database", name, (MAIN_DATABASE, *settings.databases))
 
 
 def of_tree(settings: Settings, name: str | None) -> Settings:
     """Return the settings of the named folder, the uploads by default. Raise `Refused` for an unknown name."""
     from backupkit.model.backup import UPLOADS_FOLDER
 
-    return _of_part(settings, "folder", name, (UPLOADS_FOLDER, *settings.trees))
+    return _of_part(settings, "This app has no folder", name, (UPLOADS_FOLDER, *settings.trees))
 
 
-def _of_part(settings: Settings, what: str, name: str | None, names: Sequence[str]) -> Settings:
-    """Return the settings of the named one of `names`, the first by default."""
+def _of_part(settings: Settings, refusal: str, name: str | None, names: Sequence[str]) -> Settings:
+    """Return the settings of the named one of `names`, the first by default; raise `Refused` for another name."""
     if name in (None, names[0]):
         return settings
     place = settings.at(name) if name in names else None
     if place is None:
-        raise Refused(f"This app has no {what} {printable(name)}.", hint=f"There are: {', '.join(names)}.")
+        raise Refused(f"{refusal} {printable(name)}.", hint=f"There are: {', '.join(names)}.")
     return place
 
 
