@@ -105,7 +105,7 @@ read_arguments() {
 
 asked_for() { case " ${words[*]-} " in *" $1 "*) ;; *) return 1 ;; esac }
 
-# A page for a browser: the port of a container is not one of this machine.
+# Whether pages are served: the port of a container must be published on this machine.
 is_served() { [ "$command" = web ] && ! asked_for --set-password; }
 
 updates() { [ "$command" = update ] && ! asked_for --help; }
@@ -113,7 +113,7 @@ updates() { [ "$command" = update ] && ! asked_for --help; }
 # The app's service cannot write backup.toml: a container of its own can.
 edits_settings() { [ "$command" = config ] && { asked_for set || asked_for unset || asked_for init; }; }
 
-# Only these read it; any other command would eat the input of a `while read` loop around it.
+# Only these read stdin; any other command would eat the input of a `while read` loop around it.
 needs_input() {
   case $command in
     restore-dump | import) asked_for - ;;
@@ -149,7 +149,7 @@ has_compose_file() {
   [ -f .env ] && grep -qs '^COMPOSE_FILE=' .env
 }
 
-# Whether the engine answers; if not, `why`, and `broken` has it too. An engine that hangs is waited for no longer.
+# Whether the engine answers within `engine_patience` seconds; if not, `why` and `broken` say so.
 engine_patience=30 broken=""
 engine_answers() {
   local answer code=0
@@ -296,7 +296,7 @@ choose_runner() {
   esac
 }
 
-# Without the engine a named volume is out of reach, and the folder of the same name is not it.
+# Without the engine a named volume is out of reach; a folder of the same name is something else.
 run_locally_because() {
   runner=local
   has_compose_file || return 0
@@ -371,7 +371,7 @@ export_facts() {
   if [ "$command" = doctor ] && [ "$runner" != local ] && has_service scheduler; then export BACKUP_HOST_SCHEDULER=scheduler; fi
   if [ "$command" = doctor ] && [ "$runner" = local ] && [ -n "$broken" ]; then export BACKUP_HOST_ENGINE_FAILS=$broken; fi
   case $command in doctor | config) find_compose_settings && export BACKUP_HOST_COMPOSE_SETS=$seen ;; esac
-  # What `config` says of the service is where the person has set it.
+  # `config` shows where the person has set the service: it must not find the value here.
   if [ "$command" != config ]; then export BACKUP_SERVICE=$service BACKUP_APP_SERVICE=$app_service; fi
   export BACKUP_HOST_COMMAND=./backup.sh BACKUP_RUNNER_IN_USE=$runner BACKUP_HOST_FOLDER=$root
   export BACKUP_HOST_NAME=${BACKUP_HOST_NAME:-$HOSTNAME}
@@ -432,12 +432,8 @@ end_container() {
 send_path() {
   local index
   case $command in
-    restore-dump)
+    restore-dump | import)
       [ -e "$path" ] || return 0 # perhaps it is a path in the container; if not, the tool says so
-      exec <"$path"
-      ;;
-    import)
-      [ -e "$path" ] || return 0
       exec <"$path"
       ;;
     export) export BACKUP_HOST_FILE=${path##*/} ;; # its suffix says how it is written
@@ -447,7 +443,7 @@ send_path() {
   done
 }
 
-# A folder cannot travel so: the one that it is to lie in is mounted, in a container of its own.
+# A folder cannot be sent so: its parent is mounted, in a container of its own.
 mounted=/mnt/backup-target
 send_target() {
   local target=${words[to]}
@@ -457,7 +453,7 @@ send_target() {
   words[to]=$mounted/${target##*/}
 }
 
-# The same for a file with keys: its content travels in the environment.
+# The content of a file with keys is sent in the environment.
 send_key() {
   local name=BACKUP_EXPORT_RECIPIENTS
   if [ "$command" = import ]; then name=BACKUP_EXPORT_IDENTITY; fi
@@ -466,7 +462,7 @@ send_key() {
   words=("${words[@]:0:key}" "${words[@]:key+2}")
 }
 
-# Made anew again and again, a report takes the place of an earlier one, and of nothing else.
+# A report replaces an earlier report, and no other file.
 is_report() {
   local start=""
   [ "$command" = report ] && [ -f "$1" ] || return 1
@@ -504,8 +500,8 @@ write_to_path() {
   command -v "${filter[0]}" >/dev/null || die 2 "There is no ${filter[0]} here: dump to a .gz, or to a bare name."
   if [ -e "$path" ] && ! is_report "$path"; then die 2 "$path exists already."; fi
   part=$(mktemp "$path.XXXXXX") || die 2 "Cannot write beside $path."
-  trap 'rm -f "$part"' EXIT # when this function has ended, so `part` is not a local name
-  # A web server may have to read a report: who may is as it was, or as the umask says.
+  trap 'rm -f "$part"' EXIT # it runs when this function has ended, so `part` is not local
+  # A web server may have to read a report: it keeps its mode, a new one gets that of the umask.
   if [ -e "$path" ]; then cp -p "$path" "$part"; elif [ "$command" = report ]; then chmod +rw "$part"; fi
   in_container | "${filter[@]}" >"$part" || code=$?
   case $code in 0 | 3) mv "$part" "$path" && printf '%s\n' "$path" ;; esac
@@ -567,7 +563,7 @@ read_ledger() {
 
 start_of() { LC_ALL=C TZ=UTC ps -p "$1" -o lstart= 2>/dev/null || true; }
 
-# Sets `other`, the process that is at an update now. Its number may be another's by now: the time of its start tells.
+# Sets `other` to the pid of the update that runs now. A pid may be used again: the time of its start tells.
 find_updater() {
   local began=""
   other=""
@@ -652,7 +648,7 @@ update_container() {
   printf 'backup-update-%s\n' "$sum"
 }
 
-# The name is the old image's again; where the compose file has got another name, that stays the new one's.
+# Gives the old image its name back. If the compose file has another name by now, the new image keeps that.
 give_name_back() {
   if [ "$tag" = "$was_named" ]; then "$engine" tag "$old" "$tag"; elif [ -n "${new:-}" ]; then "$engine" tag "$new" "$tag"; fi
 }
@@ -702,8 +698,8 @@ stop_services() {
   "${compose[@]}" stop $services >&2 </dev/null
 }
 
-# The old image and the old data are back, whichever step was the last; else why not, and the code. The terminal may be
-# gone by now, so what the programs say goes into a file first.
+# Brings the old image and the old data back, whichever step was the last; else ends with the reason. The terminal may
+# be gone by now, so the output goes into a file first.
 go_back() {
   local code=0 log=${ledger%/*}/log
   trap '' INT TERM HUP PIPE
@@ -807,7 +803,7 @@ as_it_runs() {
   (in_container)
 }
 
-# What it did there is the result of a dry run.
+# Its output is the result of a dry run.
 rehearse_update() {
   local code=0 place=2
   if asked_for --dry-run && ! asked_for --json; then place=1; fi
@@ -857,7 +853,7 @@ update() {
   fi
 }
 
-# The first backup is made while the app runs, so that the one which it has to stand still for has little left to copy.
+# The first backup is made while the app runs, so that the second, for which the app is stopped, has little to copy.
 put_live() {
   local code=0
   say_notice "3/5 A backup; then '$services' stops, and what was written meanwhile is backed up too."
@@ -881,7 +877,7 @@ put_live() {
 
 # --- without a container ----------------------------------------------------------------------------------------------
 
-# Whether the environment is there whole, and made by the Python it still finds.
+# Whether the environment is complete, and its Python is still there.
 is_usable() {
   local version
   version=$("$1/bin/python" -V 2>/dev/null) || return 1
@@ -923,8 +919,8 @@ install_with_venv() {
   "${pip[@]}" install --quiet --disable-pip-version-check --no-input --requirement "$2"
 }
 
-# Made in a folder of its own, where it stays (its scripts name that folder), and linked to when whole: neither a killed
-# run nor two at once leave half of one.
+# It is made in a folder of its own, and linked to when it is complete: neither a killed run nor two at once leave half
+# of one. It is never moved, because its scripts name that folder.
 make_environment() (
   folder=$root/.backup-venv
   say_notice "Making a Python environment in $folder (once)."

@@ -311,18 +311,19 @@ def test_a_file_that_changed_meanwhile_is_not_written_over(
 
     monkeypatch.setattr(editor, "check_file", check_slowly)
     with pytest.raises(Locked):
-        editor.set_value(app.folder, False, "timezone", "UTC")
+        editor.set_value(app.folder, "timezone", "UTC")
     assert file.read_text() == f"{OWN}keep_last = 1\n"
 
 
 def test_a_file_of_the_image_is_not_written(app: SmallApp, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKUP_RUNNER_IN_USE", "exec")
     monkeypatch.setattr(disk, "mounts", lambda: {"/", str(app.folder / "data")})
     with pytest.raises(Refused, match="part of the image") as refusal:
-        editor.set_value(app.folder, True, "timezone", "UTC")
+        editor.set_value(app.folder, "timezone", "UTC")
     assert f"./backend/backup.toml:{file}" in refusal.value.hint
     assert file.read_text() == OWN
     monkeypatch.setattr(disk, "mounts", lambda: {"/", str(app.folder)})
-    editor.set_value(app.folder, True, "timezone", "UTC")
+    editor.set_value(app.folder, "timezone", "UTC")
     assert load_settings(app.folder).timezone == "UTC"
 
 
@@ -331,9 +332,10 @@ def test_a_file_that_is_a_mount_is_written_in_place(
     app: SmallApp, file: Path, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No rename can replace a mounted file, and the folder around it belongs to the image."""
+    monkeypatch.setenv("BACKUP_RUNNER_IN_USE", "exec")
     monkeypatch.setattr(disk, "mounts", lambda: {"/", str(file)})
     before = file.stat()
-    editor.set_value(app.folder, True, "timezone", value)
+    editor.set_value(app.folder, "timezone", value)
     assert file.read_text() == OWN.replace("Europe/Berlin", value)
     assert (file.stat().st_ino, file.stat().st_mode) == (before.st_ino, before.st_mode)
 

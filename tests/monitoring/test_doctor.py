@@ -23,8 +23,7 @@ from backupkit.model.errors import RemoteAway
 from backupkit.model.events import silence
 from backupkit.monitoring.doctor import Finding, examine
 from backupkit.remotes.folder import FolderRemote
-from backupkit.remotes.probe import try_remotes
-from backupkit.remotes.registry import prepare_remote
+from backupkit.remotes.registry import prepare_remote, try_remotes
 from backupkit.scheduling import scheduler_lock
 from refusals import run_here
 from small_app import DOCUMENTS, MERGED, NOON, SmallApp

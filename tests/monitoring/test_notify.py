@@ -21,7 +21,7 @@ from backupkit.config.settings import Settings
 from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import SourceUnreadable
 from backupkit.monitoring.notify import messages, sender
-from backupkit.monitoring.notify.messages import Report, message_of
+from backupkit.monitoring.notify.messages import message_of
 from backupkit.monitoring.notify.sender import Address, Message
 from listener import Service, listening_service
 from refusals import another_process, run_here
@@ -462,8 +462,8 @@ def test_no_secret_is_in_the_output_the_log_or_a_message(app: SmallApp, service:
 
 
 def test_a_password_in_any_url_is_in_no_message(app: SmallApp) -> None:
-    report = Report("migrate", "failure", 1.0, error=f"cannot connect to postgresql://me:{SECRET}@host/db")
-    message = message_of(app.settings, report)
+    lines = [f"Error: cannot connect to postgresql://me:{SECRET}@host/db"]
+    message = message_of(app.settings, "migrate", "failure", lines)
     assert SECRET not in message.body and "postgresql://***@host/db" in message.body
 
 

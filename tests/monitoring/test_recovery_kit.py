@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from backupkit.cli.host import Host
+from backupkit.config.remotes import FolderTable
 from backupkit.model.backup import Backup, GitFacts
-from backupkit.monitoring.recovery_kit import RemoteAccess, recovery_kit
+from backupkit.monitoring.recovery_kit import recovery_kit
 from backupkit.verify.verify import verify_backups
 from backupkit.web.report import sheet
 from refusals import refused, run_here
@@ -102,10 +103,10 @@ def test_a_safety_copy_and_a_damaged_backup_are_not_what_to_restore(app: SmallAp
 
 
 def test_copies_elsewhere_are_on_the_sheet_with_what_fetches_them(app: SmallApp) -> None:
-    copies = [RemoteAccess("nas", "/mnt/nas/pats", "./backup.sh list")]
-    lines = list(sheet(recovery_kit(app.settings, copies, lambda: NOON), Host(), None))
+    remotes = {"nas": FolderTable(type="folder", path="/mnt/nas/pats")}
+    lines = list(sheet(recovery_kit(app.settings.replaced(remotes=remotes), lambda: NOON), Host(), None))
     assert "- nas: `/mnt/nas/pats`" in lines
-    assert "       ./backup.sh list" in lines
+    assert "       ./backup.sh pull latest --remote nas" in lines
     assert "Printed 2026-06-15 12:00 (UTC)" in "\n".join(lines)
     assert not any("no copy off the machine" in line for line in lines)
 

@@ -82,7 +82,7 @@ def test_a_wrong_value_has_the_sentence_of_config_set_and_hides_no_other(
 ) -> None:
     found = preview(app.settings, {name: text, "keep_monthly": "7"}, lambda: NOON)
     with pytest.raises(Refused) as refused:
-        set_value(app.folder, False, name, text)
+        set_value(app.folder, name, text)
     assert {key: (one.message, one.hint) for key, one in found.troubles.items()} == {
         name: (refused.value.message, refused.value.hint)
     }
@@ -103,7 +103,7 @@ def test_max_backups_alone_makes_the_default_rules_yield_in_the_preview_too(app:
 
 
 def test_several_values_are_saved_at_once_with_the_comments_kept(app: SmallApp, file: Path) -> None:
-    assert set_values(app.folder, False, {"keep_daily": "5", "backup_time": "4:05", "enabled": "false"}) == file
+    assert set_values(app.folder, {"keep_daily": "5", "backup_time": "4:05", "enabled": "false"}) == file
     assert file.read_text() == OWN.replace("= 9", "= 5") + 'backup_time = "4:05"\nenabled = false\n'
     told = load_settings(app.folder)
     assert (told.keep_daily, told.backup_time, told.enabled, told.timezone) == (5, "04:05", False, "Europe/Berlin")
@@ -111,5 +111,5 @@ def test_several_values_are_saved_at_once_with_the_comments_kept(app: SmallApp, 
 
 def test_of_several_values_none_is_saved_if_one_is_wrong(app: SmallApp, file: Path) -> None:
     with pytest.raises(Refused, match="backup_time"):
-        set_values(app.folder, False, {"keep_daily": "5", "backup_time": "late"})
+        set_values(app.folder, {"keep_daily": "5", "backup_time": "late"})
     assert file.read_text() == OWN

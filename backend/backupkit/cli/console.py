@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from backupkit.cli.output import out
 from backupkit.config.deployment import in_full
-from backupkit.model.errors import Refused
+from backupkit.model.errors import Declined, Refused
 from backupkit.model.events import Event, EventListener, Finished, Notice, Progress, Step, Waiting, Warned
 from backupkit.model.names import printable_lines, printable_text
 from backupkit.monitoring import log
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 
+_ADD_YES = "Add --yes to go ahead, or --dry-run to see the plan."
 _showing: Bars | None = None
 
 
@@ -109,6 +110,19 @@ def ask(question: str) -> bool:
     if _showing:
         _showing.start()
     return answer
+
+
+def require_person(answered: bool, hint: str = _ADD_YES) -> None:
+    """Raise `Refused` if the question is not answered yet and there is no terminal to ask on."""
+    if not answered and not at_terminal():
+        raise Refused("There is no terminal to ask on; nothing was changed.", hint)
+
+
+def require_yes(question: str, answered: bool, hint: str = _ADD_YES) -> None:
+    """Return only if the answer is yes: raise `Refused` if nobody can be asked, `Declined` if the answer is no."""
+    require_person(answered, hint)
+    if not answered and not ask(question):
+        raise Declined("Nothing was changed.")
 
 
 def ask_secret(question: str, twice: bool = False) -> str:

@@ -10,7 +10,6 @@ the settings again.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -24,10 +23,9 @@ from msgspec.structs import replace
 from backupkit.cli import render
 from backupkit.cli.console import listening, say
 from backupkit.cli.errors import say_error
-from backupkit.cli.host import git_facts
+from backupkit.cli.host import scheduled_backup
 from backupkit.config.settings import SETTINGS_FILE, Settings
 from backupkit.fs.signals import Signals
-from backupkit.model.backup import BackupRequest
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, ExitCode, Locked, explained, left_by_interrupt
 from backupkit.model.names import first_of
@@ -103,7 +101,8 @@ class Daemon:
             return
         seconds = (self._due_runs[0].at - self._clock()).total_seconds() if self._due_runs else TICK
         if seconds <= 0:
-            self._run_task(self._due_runs.pop(0).task)
+            task, self._planned_at = self._due_runs.pop(0).task, None
+            self._run_safely(lambda: self._run_if_due(task))
         else:
             self._look_for_changes()
             self._wait(min(seconds, TICK))
@@ -149,7 +148,7 @@ class Daemon:
             return
         self._next_base_backup = time.monotonic() + _BASE_BACKUP_INTERVAL
         _say_and_log("A full backup is made now, as the base of new points of rewind.")
-        self._carry_out("backup", [backup_step(self.settings, _backup_request(), clock=self._clock)])
+        self._carry_out("backup", [backup_step(self.settings, scheduled_backup(), clock=self._clock)])
         self._planned_at = None
         self._next_look = 0.0
 
@@ -177,7 +176,7 @@ class Daemon:
         asked = self.settings.enabled and self.settings.backup_on_shutdown and self._signals.ending == signal.SIGTERM
         if asked and not self._has_last_backup:
             _say_and_log("Making a backup before the end.")
-            code = self._carry_out("backup", [backup_step(self.settings, _backup_request(), clock=self._clock)])
+            code = self._carry_out("backup", [backup_step(self.settings, scheduled_backup(), clock=self._clock)])
             if code == ExitCode.INTERRUPTED:
                 seconds = f"{self.settings.shutdown_timeout:g} s"
                 _say_and_log(
@@ -213,10 +212,6 @@ class Daemon:
         own = {task: at for task, at in self._own_runs.last.items() if planner.is_credible(at, now)}
         last = {task: max(one[task] for one in (known.last, own) if task in one) for task in {*known.last, *own}}
         return replace(self._own_runs, last=last, failed={**known.failed, **self._own_runs.failed})
-
-    def _run_task(self, task: Task) -> None:
-        self._planned_at = None
-        self._run_safely(lambda: self._run_if_due(task))
 
     def _run_if_due(self, task: Task) -> ExitCode:
         """Run the task if disk and settings still say that it is due: it may have been run or disabled meanwhile."""
@@ -290,14 +285,10 @@ def _read_settings_file(settings: Settings) -> bytes | None:
         return None
 
 
-def _backup_request() -> BackupRequest:
-    return BackupRequest(kind="scheduled", git=git_facts(os.environ))
-
-
 def _steps(settings: Settings, task: Task, clock: Clock) -> list[RunStep]:
     if task == "test restore":
         return test_steps(settings, clock)
-    return regular_steps(settings, _backup_request(), clock=clock)
+    return regular_steps(settings, scheduled_backup(), clock=clock)
 
 
 def _run(settings: Settings, task: Task, steps: Sequence[RunStep], results: list[StepResult]) -> ExitCode:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from msgspec import Struct
+from collections.abc import Callable, Mapping, Sequence
 
 from backupkit.model.backup import Backup
 
-
-class Filter(Struct, frozen=True):
-    """A named filter; `lets` returns whether a backup passes it."""
-
-    name: str
-    lets: Callable[[Backup], bool]
-
-
-FILTERS: tuple[Filter, ...] = (
-    Filter("all", lambda one: True),
-    Filter("made by hand", lambda one: one.kind in ("manual", "salvaged")),
-    Filter("made by itself", lambda one: one.kind in ("auto", "scheduled")),
-    Filter("safety copies", lambda one: one.kind in ("pre_restore", "pre_migration")),
-    Filter("pinned", lambda one: one.pinned),
-    Filter("proven", lambda one: one.state == "proven"),
-    Filter("damaged or unusual", lambda one: not one.is_usable or bool(one.unusual)),
-)
+FILTERS: Mapping[str, Callable[[Backup], bool]] = {
+    "all": lambda one: True,
+    "made by hand": lambda one: one.kind in ("manual", "salvaged"),
+    "made by itself": lambda one: one.kind in ("auto", "scheduled"),
+    "safety copies": lambda one: one.kind in ("pre_restore", "pre_migration"),
+    "pinned": lambda one: one.pinned,
+    "proven": lambda one: one.state == "proven",
+    "damaged or unusual": lambda one: not one.is_usable or bool(one.unusual),
+}
 
 
 def has_words(backup: Backup, words: Sequence[str]) -> bool:

@@ -24,10 +24,7 @@ _NO_BRACES = str.maketrans("", "", "{}")
 
 
 class _WithExamples:
-    """A mixin for commands and groups; it must come before Typer's own class.
-
-    It takes the examples as the epilog, one per line: Typer would join the lines.
-    """
+    """A mixin for commands and groups, before Typer's own class. Its epilog is the examples, which Typer would join."""
 
     def __init__(self, *, epilog: str | None = None, **more: Any) -> None:
         super().__init__(**more)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
 
 from msgspec import Struct
 
-from backupkit.model.backup import GitFacts
+from backupkit.model.backup import BackupRequest, GitFacts
 
 PREFIX = "BACKUP_GIT_"
 
 
-def git_facts(environment: Mapping[str, str]) -> GitFacts | None:
+def git_facts() -> GitFacts | None:
     """Return the checked-out commit, as `backup.sh` collected it, or None without git or outside a repository."""
-    told = {name.removeprefix(PREFIX).lower(): value for name, value in environment.items() if name.startswith(PREFIX)}
+    told = {name.removeprefix(PREFIX).lower(): value for name, value in os.environ.items() if name.startswith(PREFIX)}
     if not told.get("commit"):
         return None
     return GitFacts(
@@ -26,9 +26,14 @@ def git_facts(environment: Mapping[str, str]) -> GitFacts | None:
     )
 
 
-def why_no_git(environment: Mapping[str, str]) -> str:
+def scheduled_backup() -> BackupRequest:
+    """Return the request for a backup that nobody asks for by hand."""
+    return BackupRequest(kind="scheduled", git=git_facts())
+
+
+def why_no_git() -> str:
     """Return a sentence that says why a backup that should have git's facts has none."""
-    reason = environment.get(f"{PREFIX}MISSING") or "backup.sh, which collects them, did not hand any over"
+    reason = os.environ.get(f"{PREFIX}MISSING") or "backup.sh, which collects them, did not hand any over"
     return f"No facts from git in this backup: {reason}."
 
 
@@ -40,6 +45,6 @@ class Host(Struct, frozen=True):
     origin: str = ""
 
 
-def host(environment: Mapping[str, str]) -> Host:
+def host() -> Host:
     """Return what `backup.sh` passed about its machine."""
-    return Host(*(environment.get(f"BACKUP_HOST_{name}", "") for name in ("NAME", "FOLDER", "ORIGIN")))
+    return Host(*(os.environ.get(f"BACKUP_HOST_{name}", "") for name in ("NAME", "FOLDER", "ORIGIN")))

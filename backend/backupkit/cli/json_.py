@@ -109,8 +109,8 @@ def verified_file(found: VerifiedFile) -> Document:
     }
 
 
-def created(made: Created) -> Document:
-    """Return the new backup, and the warnings of making it."""
+def created(made: Created | Imported) -> Document:
+    """Return the backup that was made or imported, and the warnings of that."""
     return {**backup(made.backup), "warnings": list(made.warnings)}
 
 
@@ -161,11 +161,6 @@ def exported(done: Exported) -> Document:
     """Return the file, and the name of the backup in it."""
     file = {"path": done.path, "size_bytes": done.size_bytes, "encrypted": done.encrypted}
     return {**file, "backup_name": done.backup.name, "warnings": list(done.warnings)}
-
-
-def imported(done: Imported) -> Document:
-    """Return the imported backup, and the warnings of importing it."""
-    return {**backup(done.backup), "warnings": list(done.warnings)}
 
 
 def plan(found: RestorePlan) -> Document:

@@ -202,9 +202,8 @@ def verified_file(found: VerifiedFile) -> Iterator[str]:
         yield f"{printable(str(found.path))}: damaged"
         yield from (f"  {printable(flaw.text)}" for flaw in found.flaws)
         return
-    tables, rows = counted(len(found.rows), "table"), counted(sum(found.rows.values()), "row")
     revision = printable(", ".join(found.revisions)) or "none"
-    yield f"{printable(str(found.path))}: sound, {tables}, {rows}, revision {revision}"
+    yield f"{printable(str(found.path))}: sound, {_amount(found.rows)}, revision {revision}"
     if found.verdict:
         yield f"  {printable(found.verdict.reason)}"
 
@@ -213,12 +212,10 @@ def made(created: Created) -> Iterator[str]:
     """Yield what was backed up and where it is; then new data, links out of the uploads, and references, if any."""
     metadata = created.backup.metadata
     assert metadata is not None and metadata.database is not None
-    rows = counted(sum(metadata.database.rows.values()), "row")
-    tables = counted(len(metadata.database.rows), "table")
     files = counted(metadata.uploads.files, "upload") if metadata.uploads else "no uploads"
     revision = f"revision {printable(metadata.schema_name)}" if metadata.schema_name else "no revision"
     size = format_bytes(created.backup.size_bytes)
-    yield f"Backup {created.backup.name}: {size}, {tables}, {rows}, {files}, {revision}"
+    yield f"Backup {created.backup.name}: {size}, {_amount(metadata.database.rows)}, {files}, {revision}"
     yield f"  checked and on disk in {created.backup.path}"
     if metadata.linked_from:
         new = format_bytes(created.backup.unique_bytes)
@@ -226,6 +223,11 @@ def made(created: Created) -> Iterator[str]:
     if metadata.uploads:
         yield from _links_out(metadata.uploads)
     yield from _references(metadata.references, "  references ")
+
+
+def _amount(rows: Mapping[str, int]) -> str:
+    """Return how many tables there are, and how many rows in all of them."""
+    return f"{counted(len(rows), 'table')}, {counted(sum(rows.values()), 'row')}"
 
 
 def _links_out(uploads: UploadsFacts) -> Iterator[str]:
@@ -318,9 +320,7 @@ def _count_change(before: Mapping[str, int], after: Mapping[str, int], name: str
 
 def _row_changes(changes: Changes | None) -> str:
     """Return how many rows differ, or an empty text if that is unknown."""
-    if changes is None:
-        return ""
-    return f" ({_counts(changes) or 'no row differs'})"
+    return f" ({_counts(changes) or 'no row differs'})" if changes else ""
 
 
 def _counts(changes: Changes | Summary) -> str:
@@ -339,14 +339,12 @@ def restored(deployment: Deployment, done: Restored) -> Iterator[str]:
     """Yield what was restored, how it was checked, and what is left to do."""
     yield f"Restored {done.source}."
     if done.rows:
-        rows = counted(sum(done.rows.values()), "row")
         found = "every page as restored" if done.has_same_pages else "SQLite's quick check passed"
-        yield f"  proof      writable, {found}, {counted(len(done.rows), 'table')}, {rows}"
+        yield f"  proof      writable, {found}, {_amount(done.rows)}"
     if done.uploads:
         yield f"  uploads    {_changes(done.uploads, 'copied')}"
     for name, part in done.parts.items():
-        rows = f"{counted(len(part.rows), 'table')}, {counted(sum(part.rows.values()), 'row')}"
-        yield f"  {printable(name)}: {_changes(part.uploads, 'copied') if part.uploads else rows}"
+        yield f"  {printable(name)}: {_changes(part.uploads, 'copied') if part.uploads else _amount(part.rows)}"
     yield f"  before     {_undo_hint(deployment, done)}"
     if done.verdict:
         yield from next_steps(deployment, done.verdict)
@@ -406,8 +404,7 @@ def laid_out(done: LaidOut) -> Iterator[str]:
     yield f"Restored {found.backup.name} to {found.target}: {compared}. Nothing live was touched."
     yield from (f"  note       {note}" for note in found.notes)
     if found.database_file:
-        holds = f"{counted(len(done.rows), 'table')}, {counted(sum(done.rows.values()), 'row')}"
-        yield f"  database   {found.database_file}: SQLite's quick check passed, {holds}"
+        yield f"  database   {found.database_file}: SQLite's quick check passed, {_amount(done.rows)}"
     if found.mask:
         yield f"  masked     by {printable(found.mask.file)}: every text is changed but in the columns that it allows"
     if done.verdict:

@@ -25,9 +25,6 @@ _EXAMPLES = 10  # rows of each kind that a plan shows
 _SIGNS = {"only in backup": "-", "only live": "+", "changed": "~"}
 
 
-# Text
-
-
 def selection(found: Selection, screen: Terminal | None) -> Iterator[str]:
     """Yield the column names and a line for each row; on a terminal, values are cut to `_WIDTH`."""
     width = _WIDTH if screen and screen.width else None
@@ -48,8 +45,7 @@ def differences(found: RowDifferences, screen: Terminal | None) -> Iterator[str]
 
 def _difference(found: RowDifferences, one: RowDifference, width: int | None) -> str:
     if one.backup is None or one.live is None:
-        pairs = zip(found.columns, one.backup or one.live or (), strict=True)
-        return ", ".join(f"{printable(name)} {_cell(value, width)}" for name, value in pairs)
+        return _named(found.columns, one.backup or one.live or (), width)
     pairs = zip(found.columns, one.backup, strict=True)
     keys = [f"{printable(name)} {_cell(value, width)}" for name, value in pairs if name in found.keys]
     changed = [
@@ -57,6 +53,10 @@ def _difference(found: RowDifferences, one: RowDifference, width: int | None) ->
         for name, before, now in _changed(found.columns, one.backup, one.live)
     ]
     return f"{', '.join(keys)}{': ' if keys else ''}{', '.join(changed)}"
+
+
+def _named(columns: Sequence[str], values: Values, width: int | None) -> str:
+    return ", ".join(f"{printable(name)} {_cell(value, width)}" for name, value in zip(columns, values, strict=True))
 
 
 def _changed(columns: Sequence[str], backup: Values, live: Values) -> Iterator[tuple[str, Any, Any]]:
@@ -77,9 +77,6 @@ def _cell(value: Any, width: int | None) -> str:
         return f"(blob, {format_bytes(len(value))})"
     text = printable_text(str(value))
     return text if width is None or len(text) <= width else f"{text[:width]}…"
-
-
-# CSV and JSON
 
 
 def selection_csv(found: Selection) -> str:
@@ -151,18 +148,14 @@ def _value(value: Any) -> Any:
     return value
 
 
-# Rescue
-
-
 def rescue_plan(plan: RescuePlan) -> Iterator[str]:
     """Yield what a rescue will change."""
     found = plan.found
     yield f"Bringing rows of {plan.source} back into the live database:"
-    for table, why in dict.fromkeys((row.table, row.why) for row in found.inserts):
-        rows = [row for row in found.inserts if (row.table, row.why) == (table, why)]
+    for (table, why), rows in grouped(found).items():
         because = "" if why == "asked for" else f" ({why})"
         yield f"  {printable(table)}: {counted(len(rows), 'row')} to bring back{because}"
-        yield from (f"    + {_columns_and_values(found, row, row.backup)}" for row in rows[:_EXAMPLES])
+        yield from (f"    + {_named(found.columns[table], row.backup, _WIDTH)}" for row in rows[:_EXAMPLES])
         if len(rows) > _EXAMPLES:
             yield f"    and {len(rows) - _EXAMPLES:,} more"
     if found.differ:
@@ -180,9 +173,12 @@ def rescue_plan(plan: RescuePlan) -> Iterator[str]:
         yield "  Nothing is to be brought back."
 
 
-def _columns_and_values(found: Found, row: RescuedRow, values: Values) -> str:
-    pairs = zip(found.columns[row.table], values, strict=True)
-    return ", ".join(f"{printable(name)} {_cell(value, _WIDTH)}" for name, value in pairs)
+def grouped(found: Found) -> dict[tuple[str, str], list[RescuedRow]]:
+    """Return the rows to bring back, by their table and the reason."""
+    groups: dict[tuple[str, str], list[RescuedRow]] = {}
+    for row in found.inserts:
+        groups.setdefault((row.table, row.why), []).append(row)
+    return groups
 
 
 def _side_by_side(found: Found, row: RescuedRow) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backupkit.cli.console import at_terminal, listening, say_notice
 from backupkit.cli.errors import end_with_warnings
-from backupkit.model.events import Warned, collecting
+from backupkit.model.errors import Refused
+from backupkit.model.events import EventListener, Warned, collecting
+from backupkit.model.names import printable
 from backupkit.monitoring.notify import run_report
 
 if TYPE_CHECKING:
@@ -35,32 +39,26 @@ def of_database(settings: Settings, name: str | None) -> Settings:
     If there are several and none is named, say which one is used.
     """
     from backupkit.model.backup import MAIN_DATABASE
-    from backupkit.model.errors import Refused
-    from backupkit.model.names import printable
 
-    names = (MAIN_DATABASE, *settings.databases)
     if name is None and settings.databases:
         say_notice(f"Using the database {MAIN_DATABASE}. Another one: --database {' or '.join(settings.databases)}")
-    if name in (None, MAIN_DATABASE):
-        return settings
-    place = settings.at(name) if name in names else None
-    if place is None:
-        raise Refused(f"This app has no database {printable(name)}.", hint=f"There are: {', '.join(names)}.")
-    return place
+    return _of_part(settings, "This app has no database", name, (MAIN_DATABASE, *settings.databases))
 
 
 def of_tree(settings: Settings, name: str | None) -> Settings:
     """Return the settings of the named folder, the uploads by default. Raise `Refused` for an unknown name."""
     from backupkit.model.backup import UPLOADS_FOLDER
-    from backupkit.model.errors import Refused
-    from backupkit.model.names import printable
 
-    if name in (None, UPLOADS_FOLDER):
+    return _of_part(settings, "This app has no folder", name, (UPLOADS_FOLDER, *settings.trees))
+
+
+def _of_part(settings: Settings, refusal: str, name: str | None, names: Sequence[str]) -> Settings:
+    """Return the settings of the named one of `names`, the first by default; raise `Refused` for another name."""
+    if name in (None, names[0]):
         return settings
-    place = settings.at(name) if name in settings.trees else None
+    place = settings.at(name) if name in names else None
     if place is None:
-        names = (UPLOADS_FOLDER, *settings.trees)
-        raise Refused(f"This app has no folder {printable(name)}.", hint=f"There are: {', '.join(names)}.")
+        raise Refused(f"{refusal} {printable(name)}.", hint=f"There are: {', '.join(names)}.")
     return place
 
 
@@ -88,24 +86,24 @@ def finish_interrupted(settings: Settings) -> Journal | None:
     """
     from backupkit.restore.recovery import recover
 
+    with listening_for_warnings() as emit:
+        return recover(settings, emit)
+
+
+@contextmanager
+def listening_for_warnings() -> Iterator[EventListener]:
+    """Yield a listener, as `listening` does; a warning makes the command end with 3."""
     warnings: list[str] = []
     with listening() as emit:
-        found = recover(settings, collecting(emit, warnings))
+        yield collecting(emit, warnings)
     end_with_warnings(warnings)
-    return found
 
 
-def load() -> Settings:
-    """Return the settings, read as the owner of the data; open the log, and hide their secrets in it."""
-    return _load(None)
+def load(before: Settings | None = None) -> Settings:
+    """Return the settings, read as the owner of the data; open the log, and hide their secrets in it.
 
-
-def load_again(before: Settings) -> Settings:
-    """Return the settings read again; keep the log open unless its file changed, and hide the old secrets too."""
-    return _load(before)
-
-
-def _load(before: Settings | None) -> Settings:
+    If they were read `before`, keep the log open unless its file changed, and hide the old secrets too.
+    """
     from backupkit.cli.rights import work_as_owner
     from backupkit.config.settings import load_settings
     from backupkit.monitoring import log

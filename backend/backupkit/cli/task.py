@@ -66,7 +66,8 @@ class Run(Generic[Result]):
         self.said: list[str] = []
         self.began = self._step_began = time.monotonic()
         self.wants_to_end = False
-        self._is_past_cancelling = False
+        self.can_be_cancelled = True
+        """Whether no step of `steps_to_finish` has begun yet."""
         self._lock = threading.Lock()
         self._sentences = sentences(self.said.append)
 
@@ -77,11 +78,6 @@ class Run(Generic[Result]):
         if took < _ESTIMATE_AFTER or not 0 < self.done <= total:
             return None
         return took * (total - self.done) / self.done
-
-    @property
-    def can_be_cancelled(self) -> bool:
-        """Whether no step of `steps_to_finish` has begun yet; once one has, this stays False."""
-        return not self._is_past_cancelling
 
     def carry_out(self) -> Ended[Result]:
         """Do the task, in the calling thread, and return how it ended. Raise nothing."""
@@ -101,7 +97,7 @@ class Run(Generic[Result]):
     def listen(self, event: Event) -> None:
         """Record the event; raise `Cancelled`, once, if a person asked for that and it is safe."""
         if isinstance(event, Step):
-            self._is_past_cancelling |= event.name in self.task.steps_to_finish
+            self.can_be_cancelled = self.can_be_cancelled and event.name not in self.task.steps_to_finish
             self.step, self.done, self._step_began = event, 0, time.monotonic()
         elif isinstance(event, Progress):
             self.done = event.done

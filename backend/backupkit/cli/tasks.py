@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -36,7 +35,7 @@ _NOT_CANCELLABLE = frozenset({"Restoring the database", "Restoring the uploads",
 
 def back_up(settings: Settings, name: str, note: str) -> Task[Created]:
     """Return a task that makes a backup, and pushes it if the settings say so; an empty name means an automatic one."""
-    order = BackupRequest(name or None, note=note, git=git_facts(os.environ))
+    order = BackupRequest(name or None, note=note, git=git_facts())
     return Task("Back up now", lambda emit: create_backup(settings, order, emit), render.made)
 
 
@@ -118,27 +117,27 @@ def restoring(settings: Settings, plan: RestorePlan, clock: Clock) -> Task[Resto
     return Task(
         f"Restoring {plan.source.name}",
         lambda emit: restore_backup(settings, plan, emit, clock),
-        lambda done: result_lines(settings, done),
+        lambda done: [*render.restored(settings.deployment, done), *_warnings(done.warnings)],
         steps_to_finish=_NOT_CANCELLABLE,
         choices=("Undo",),
     )
 
 
-def putting_back(settings: Settings, title: str, plan: RestorePlan, clock: Clock) -> Task[Restored]:
+def putting_back(settings: Settings, plan: RestorePlan) -> Task[Restored]:
     """Return a task that puts the planned uploads back."""
     return Task(
-        title,
-        lambda emit: restore_backup(settings, plan, emit, clock),
+        f"Putting back from {plan.source.name}",
+        lambda emit: restore_backup(settings, plan, emit),
         lambda done: [*render.put_back(settings.deployment, done), *_warnings(done.warnings)],
         steps_to_finish=_NOT_CANCELLABLE,
     )
 
 
-def bringing_back(settings: Settings, title: str, plan: RescuePlan, clock: Clock) -> Task[Rescued]:
+def bringing_back(settings: Settings, title: str, plan: RescuePlan) -> Task[Rescued]:
     """Return a task that brings the planned rows back."""
     return Task(
         title,
-        lambda emit: rescue_rows(settings, plan, emit, clock),
+        lambda emit: rescue_rows(settings, plan, emit),
         lambda done: [*row_text.rescued(done), *_warnings(done.warnings)],
         steps_to_finish=_NOT_CANCELLABLE,
     )
@@ -166,7 +165,7 @@ class CopyRequest(Struct, frozen=True):
             return layout
 
 
-def laying_out(settings: Settings, wanted: CopyRequest, shown: Layout, clock: Clock) -> Task[LaidOut]:
+def laying_out(settings: Settings, wanted: CopyRequest, shown: Layout) -> Task[LaidOut]:
     """Return a task that carries out the layout; live data is not touched. Its last line says how to start the app.
 
     The task raises `Refused` if the backup is no longer the one that the plan showed.
@@ -179,18 +178,13 @@ def laying_out(settings: Settings, wanted: CopyRequest, shown: Layout, clock: Cl
                 raise Refused(
                     f"{shown.backup.name} is not what the plan has shown; nothing was written.", "Look again."
                 )
-            return lay_out(settings, layout, emit, clock)
+            return lay_out(settings, layout, emit)
 
     return Task(
         f"Laying {shown.backup.name} out in {shown.target}",
         act,
         lambda done: [*_warnings(done.warnings), *render.laid_out(done)],
     )
-
-
-def result_lines(settings: Settings, done: Restored) -> list[str]:
-    """Return the lines for what was restored, how it was checked, the next commands, and the warnings."""
-    return [*render.restored(settings.deployment, done), *_warnings(done.warnings)]
 
 
 def _warnings(found: Iterable[str]) -> Iterator[str]:

@@ -16,8 +16,6 @@ from zoneinfo import ZoneInfo
 
 from backupkit.config.cron import check_cron, parse_time
 from backupkit.config.places import RESERVED, DatabaseTable, TreeTable, colliding, tables
-from backupkit.config.references import paths_by_column
-from backupkit.config.remotes import Table, remote_tables
 from backupkit.config.secrets import SECRET_KEY, SecretUrl
 from backupkit.config.table import Earlier
 from backupkit.fs import trust
@@ -67,14 +65,6 @@ def command_without_shell(value: object, _: Earlier) -> object:
     if re.search(r"[$`]", bare) or re.search(r"[|&;<>()*?\n]", re.sub(r'"[^"]*"', "", bare)):
         _fail('contains shell syntax, but runs without a shell; to use one: ["sh", "-c", "…"]')
     return tuple(shlex.split(value))
-
-
-def remotes_by_name(value: object, _: Earlier) -> dict[str, Table]:
-    return remote_tables(value, os.environ)
-
-
-def references_by_column(value: object, _: Earlier) -> dict[str, tuple[str, ...]]:
-    return paths_by_column(value)
 
 
 def databases_by_name(value: object, earlier: Earlier) -> dict[str, DatabaseTable]:
@@ -231,9 +221,6 @@ def require_not_above_warning(value: float, earlier: Earlier) -> float:
 def named_after_database(value: str, earlier: Earlier) -> str:
     database: Path = earlier["database"]
     return value or database.stem
-
-
-# Paths
 
 
 def path_of(database: object, folder: Path) -> object:

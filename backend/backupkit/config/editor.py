@@ -1,7 +1,6 @@
 """Changes to `backup.toml`: create it, set a value, remove one. A value that is not allowed is refused.
 
-Comments, order and everything else in the file stay. `contained` means that this is a container, in which a file that
-is not mounted is lost with the container.
+Comments, order and everything else in the file stay.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import tomlkit
 from msgspec import Struct
 
 from backupkit.config import schema
+from backupkit.config.deployment import is_contained
 from backupkit.config.secrets import IN_FILE
 from backupkit.config.settings import (
     SETTINGS_FILE,
@@ -42,7 +42,7 @@ class Changed(Struct, frozen=True):
     is_as_before: bool = False
 
 
-def begin_file(folder: Path, contained: bool) -> Path:
+def begin_file(folder: Path) -> Path:
     """Create a `backup.toml` with every setting, commented out; raise `Refused` if there is one."""
     path = folder / SETTINGS_FILE
     if os.path.lexists(path):
@@ -50,21 +50,21 @@ def begin_file(folder: Path, contained: bool) -> Path:
             f"{path} exists already; it was not changed.",
             hint="`config set KEY VALUE` changes it; `config init --stdout` shows a fresh one.",
         )
-    _write(path, schema.template(folder), contained)
+    _write(path, schema.template(folder))
     return path
 
 
-def set_value(folder: Path, contained: bool, key: str, text: str) -> Changed:
+def set_value(folder: Path, key: str, text: str) -> Changed:
     """Set the setting to the typed value, in the file; raise `Refused`, and change nothing, if it is not allowed."""
     name = _settable(key)
     before = read_text(folder)
-    return _change(folder, contained, name, before, _edited(folder, before, name, text))
+    return _change(folder, name, before, _edited(folder, before, name, text))
 
 
-def set_values(folder: Path, contained: bool, typed: Mapping[str, str]) -> Path:
+def set_values(folder: Path, typed: Mapping[str, str]) -> Path:
     """Do the same for several settings, all of them or none; return the file's path."""
     before = read_text(folder)
-    _write_if_unchanged(folder, contained, before, edited(folder, before, typed))
+    _write_if_unchanged(folder, before, edited(folder, before, typed))
     return folder / SETTINGS_FILE
 
 
@@ -95,7 +95,7 @@ def _edited(folder: Path, before: str, name: str, text: str) -> str:
     return _text_with(before, raw, name, _as_written(name, typed, text))
 
 
-def unset_value(folder: Path, contained: bool, key: str) -> Changed:
+def unset_value(folder: Path, key: str) -> Changed:
     """Remove the setting from the file; a setting that is not in it is not an error."""
     name = known_name(key)
     before = read_text(folder)
@@ -103,7 +103,7 @@ def unset_value(folder: Path, contained: bool, key: str) -> Changed:
         return Changed(name, None, folder / SETTINGS_FILE, overriding_variable(name), is_as_before=True)
     document = tomlkit.parse(before)
     document.remove(name)
-    return _change(folder, contained, name, before, tomlkit.dumps(document))
+    return _change(folder, name, before, tomlkit.dumps(document))
 
 
 def _settable(key: str) -> str:
@@ -115,20 +115,20 @@ def _settable(key: str) -> str:
     return name
 
 
-def _change(folder: Path, contained: bool, name: str, before: str, after: str) -> Changed:
-    _write_if_unchanged(folder, contained, before, after)
+def _change(folder: Path, name: str, before: str, after: str) -> Changed:
+    _write_if_unchanged(folder, before, after)
     value = tomllib.loads(after).get(name)
     return Changed(name, value, folder / SETTINGS_FILE, overriding_variable(name.removesuffix(IN_FILE)))
 
 
-def _write_if_unchanged(folder: Path, contained: bool, before: str, after: str) -> None:
+def _write_if_unchanged(folder: Path, before: str, after: str) -> None:
     check_file(folder, after)
     path = folder / SETTINGS_FILE
     with disk.try_lock_dir(folder) as alone:
         if not alone or read_text(folder) != before:
             raise Locked(f"Another process is changing {path}; nothing was changed.", hint="Type it again.")
         if after != before:
-            _write(path, after, contained)
+            _write(path, after)
 
 
 def _as_written(name: str, typed: Settings, text: str) -> object:
@@ -160,12 +160,12 @@ def _parses_to(text: str, raw: dict[str, object]) -> bool:
         return False
 
 
-def _write(path: Path, text: str, contained: bool) -> None:
+def _write(path: Path, text: str) -> None:
     mount = (
         f"In the compose file, mount the one beside the code: ./backend/{SETTINGS_FILE}:{path}"
         " (where there is none: BACKUP_RUNNER=local ./backup.sh config init)"
     )
-    if contained and disk.mounts().isdisjoint(map(str, (path, *path.parents[:-1]))):
+    if is_contained(os.environ) and disk.mounts().isdisjoint(map(str, (path, *path.parents[:-1]))):
         raise Refused(f"{path} is part of the image: what is written there is lost with the container.", mount)
     try:
         disk.rewrite_file(path, text.encode())

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TypeVar
 
-from backupkit.config.table import CheckedTable, Invalid, setting
+from backupkit.config.table import CheckedTable, Invalid, parsed, setting
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, MAIN_DATABASE, METADATA_FILE, UPLOADS_FOLDER
 from backupkit.model.names import printable
 
@@ -19,25 +18,21 @@ RESERVED = (UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE)
 class DatabaseTable(CheckedTable):
     """Another database of the app, copied at the same moment as the first."""
 
-    path: str = setting(min_length=1, description="The database: a path, or a URL that begins with sqlite:///.")
-    alembic_ini: str = setting(default="", description="Its Alembic configuration. Empty: it has no migrations here.")
-    optional: bool = setting(default=False, description="Whether it may be missing when a backup is made.")
+    path: str = setting("The database: a path, or a URL that begins with sqlite:///.", min_length=1)
+    alembic_ini: str = setting("Its Alembic configuration. Empty: it has no migrations here.", default="")
+    optional: bool = setting("Whether it may be missing when a backup is made.", default=False)
 
 
 class TreeTable(CheckedTable):
     """Another folder of files."""
 
-    path: str = setting(min_length=1, description="The folder.")
-    optional: bool = setting(default=False, description="Whether it may be missing when a backup is made.")
+    path: str = setting("The folder.", min_length=1)
+    optional: bool = setting("Whether it may be missing when a backup is made.", default=False)
 
 
 def tables(value: object, kind: type[AnyTable]) -> dict[str, AnyTable]:
     """Return the tables from the file, or from JSON in the environment; raise `ValueError` for one that is invalid."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value or "{}")
-        except (ValueError, RecursionError):
-            raise ValueError("is not JSON") from None
+    value = parsed(value)
     if not isinstance(value, dict):
         raise ValueError("is not a table of tables")
     for name in value:

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Iterator
 
+from backupkit.config.table import Earlier, parsed
 from backupkit.model.backup import UPLOADS_FOLDER
 from backupkit.model.names import printable
 
 _VALUE = "{value}"
 
 
-def paths_by_column(value: object) -> dict[str, tuple[str, ...]]:
+def paths_by_column(value: object, _: Earlier) -> dict[str, tuple[str, ...]]:
     """Return the paths by `table.column`; a table may be nested, as TOML reads `documents.path = …` without quotes.
 
-    Text is read as JSON. Raise `ValueError`, which says what is wrong with which column.
+    Raise `ValueError`, which says what is wrong with which column.
     """
-    if isinstance(value, str):
-        value = _from_json(value) if value.strip() else {}
+    value = parsed(value)
     if not isinstance(value, dict):
         raise ValueError("is not a table of columns")
     return {column: _paths(column, paths) for column, paths in _flat(value, "")}
-
-
-def _from_json(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError("is not JSON") from None
 
 
 def _flat(value: dict[str, object], above: str) -> Iterator[tuple[str, object]]:

@@ -6,7 +6,6 @@ the file that holds it. That file is read only when the remote is used, so that 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -14,13 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from backupkit.config.secrets import IN_FILE, Secret, scrubbed
-from backupkit.config.table import CheckedTable, Earlier, Invalid, fields, setting
+from backupkit.config.table import MANY, CheckedTable, Earlier, Invalid, count, fields, parsed, setting
 from backupkit.model.durations import parse_span
 from backupkit.model.names import printable
 
 PREFIX = "BACKUP_REMOTE_"
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
-_MANY = 1_000_000
 _BRANCH = re.compile(r"(?!.*(\.\.|//|/\.|\.lock(/|$)|[./]$))[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 _CODE_BRANCHES = {"main", "master", "trunk", "develop"}
 _ACCESS_NEEDS = {
@@ -83,29 +81,19 @@ class RemoteTable(CheckedTable):
     """The keys that every remote has. Without a `keep_…` rule nothing is ever deleted there."""
 
     offsite: bool | None = setting(
-        default=None, description="Whether it is in another place, for 3-2-1. Not set: its type decides."
+        "Whether it is in another place, for 3-2-1. Not set: its type decides.", default=None
     )
-    retry_for: float = setting(default=300, ge=0, le=86400, description="Seconds to keep trying.")
-    keep_last: int = setting(default=0, ge=0, le=_MANY, description="Keep this many of the newest backups there.")
-    keep_daily: int = setting(
-        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many days."
-    )
-    keep_weekly: int = setting(
-        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many weeks."
-    )
-    keep_monthly: int = setting(
-        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many months."
-    )
-    keep_yearly: int = setting(
-        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many years."
-    )
+    retry_for: float = setting("Seconds to keep trying.", default=300, ge=0, le=86400)
+    keep_last: int = count("Keep this many of the newest backups there.", default=0)
+    keep_daily: int = count("Keep the newest backup of each of this many days.", default=0)
+    keep_weekly: int = count("Keep the newest backup of each of this many weeks.", default=0)
+    keep_monthly: int = count("Keep the newest backup of each of this many months.", default=0)
+    keep_yearly: int = count("Keep the newest backup of each of this many years.", default=0)
     keep_within: str = setting(
-        default="", description="Keep all made within this time before the newest: 7d.", check=length_of_time
+        "Keep all made within this time before the newest: 7d.", default="", check=length_of_time
     )
-    keep_pre_migration: int = setting(
-        default=5, ge=0, le=_MANY, description="Keep this many backups made before migrations."
-    )
-    min_keep: int = setting(default=3, ge=1, le=_MANY, description="Keep this many good backups, whatever their age.")
+    keep_pre_migration: int = count("Keep this many backups made before migrations.", default=5)
+    min_keep: int = count("Keep this many good backups, whatever their age.", default=3, least=1)
 
     @property
     def is_elsewhere(self) -> bool:
@@ -154,7 +142,7 @@ class FolderTable(RemoteTable):
     """Another disk, a NAS, a mounted bucket."""
 
     type: Literal["folder"] = setting("")
-    path: str = setting(min_length=1, description="The folder. One app each; a container must mount it.")
+    path: str = setting("The folder. One app each; a container must mount it.", min_length=1)
 
     @property
     def place(self) -> str:
@@ -172,13 +160,11 @@ class ResticTable(RemoteTable):
 
     type: Literal["restic"] = setting("")
     repository: Place = setting(
-        description="As restic writes it: s3:HOST/BUCKET, sftp:USER@HOST:PATH, rest:URL, b2:…, rclone:…, a path."
+        "As restic writes it: s3:HOST/BUCKET, sftp:USER@HOST:PATH, rest:URL, b2:…, rclone:…, a path."
     )
-    password: Secret | None = setting(default=None, description="The password of the repository.")
-    password_file: str | None = setting(
-        default=None, description="The file that holds the password.", check=_only_password
-    )
-    stall: float = setting(default=300, gt=0, le=86400, description="Seconds without progress that end restic.")
+    password: Secret | None = setting("The password of the repository.", default=None)
+    password_file: str | None = setting("The file that holds the password.", default=None, check=_only_password)
+    stall: float = setting("Seconds without progress that end restic.", default=300, gt=0, le=86400)
 
     @property
     def place(self) -> str:
@@ -200,21 +186,19 @@ class GitTable(RemoteTable):
 
     type: Literal["git"] = setting("")
     url: Place = setting(
-        description="An address, a folder, or the name of a remote of the app's repository.", check=_require_address
+        "An address, a folder, or the name of a remote of the app's repository.", check=_require_address
     )
-    user_name: str = setting(description="The author of the commits.", check=_require_name)
-    user_email: str = setting(description="The author's address.", check=_require_name)
+    user_name: str = setting("The author of the commits.", check=_require_name)
+    user_email: str = setting("The author's address.", check=_require_name)
     branch: str = setting(
-        default="backup", description="A branch that nothing else uses, one for each app.", check=_require_own_branch
+        "A branch that nothing else uses, one for each app.", default="backup", check=_require_own_branch
     )
     include: tuple[Part, ...] = setting(
-        default=("dump", "metadata"),
-        description="What is pushed: dump, metadata, database, uploads.",
-        check=_require_restorable,
+        "What is pushed: dump, metadata, database, uploads.", default=("dump", "metadata"), check=_require_restorable
     )
-    file_limit_mb: float = setting(default=100, gt=0, le=_MANY, description="The largest file that the host takes.")
-    keep: int = setting(default=100, ge=0, le=_MANY, description="The fewest backups that stay on the branch. 0: all.")
-    timeout: float = setting(default=600, gt=0, le=86400, description="Seconds that one git command may take.")
+    file_limit_mb: float = setting("The largest file that the host takes.", default=100, gt=0, le=MANY)
+    keep: int = count("The fewest backups that stay on the branch. 0: all.", default=100)
+    timeout: float = setting("Seconds that one git command may take.", default=600, gt=0, le=86400)
 
     @property
     def place(self) -> str:
@@ -243,31 +227,30 @@ Table = FolderTable | ResticTable | GitTable
 TABLE_TYPES: dict[str, type[Table]] = {get_args(fields(kind)["type"].type)[0]: kind for kind in get_args(Table)}
 
 
-def remote_tables(value: object, environment: Mapping[str, str]) -> dict[str, Table]:
-    """Return the tables by name, with the secrets that the environment has; text is read as JSON.
+def remote_tables(value: object, _: Earlier) -> dict[str, Table]:
+    """Return the tables by name, with the secrets that the environment has.
 
     Raise `ValueError`, which names the remote and the key, and shows nothing of the values.
     """
-    if isinstance(value, str):
-        value = _from_json(value)
+    value = parsed(value)
     if not isinstance(value, dict):
         raise ValueError("is not a table of remotes")
-    return {name: _table(name, one, environment) for name, one in value.items()}
+    return {name: _table(name, one) for name, one in value.items()}
 
 
-def unknown_secret(environment: Mapping[str, str], tables: Mapping[str, RemoteTable]) -> str | None:
+def unknown_secret(tables: Mapping[str, RemoteTable]) -> str | None:
     """Return the first variable that begins like a remote's secret and belongs to no remote, or None."""
-    known = {variable for name, table in tables.items() for variable in _variables(name, type(table))}
-    return next((one for one in sorted(environment) if one.startswith(PREFIX) and one not in known), None)
+    secrets = ((name, field) for name, table in tables.items() for field in _secret_fields(type(table)))
+    known = {one for secret in secrets for one in _forms(*secret).values()}
+    return next((one for one in sorted(os.environ) if one.startswith(PREFIX) and one not in known), None)
 
 
-def secret_origins(tables: Mapping[str, RemoteTable], environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def secret_origins(tables: Mapping[str, RemoteTable]) -> Iterator[tuple[str, str]]:
     """Yield the secrets that are set, as `remotes.NAME.password`, each with the variable or the file it comes from."""
     for name, table in tables.items():
         for field in _secret_fields(type(table)):
             if getattr(table, field) or getattr(table, field + IN_FILE):
-                forms = (variable(name, field), variable(name, field) + IN_FILE.upper())
-                raw = next((one for one in forms if environment.get(one)), "")
+                raw = next((one for one in _forms(name, field).values() if os.environ.get(one)), "")
                 yield f"remotes.{name}.{field}", f"environment {raw}" if raw else "backup.toml"
 
 
@@ -276,14 +259,7 @@ def variable(name: str, field: str) -> str:
     return f"{PREFIX}{re.sub('[^A-Z0-9]', '_', name.upper())}_{field.upper()}"
 
 
-def _from_json(text: str) -> object:
-    try:
-        return json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        raise ValueError("is not JSON") from None
-
-
-def _table(name: object, raw: object, environment: Mapping[str, str]) -> Table:
+def _table(name: object, raw: object) -> Table:
     if isinstance(raw, Table):
         return raw
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -294,26 +270,24 @@ def _table(name: object, raw: object, environment: Mapping[str, str]) -> Table:
     if unknown := [printable(str(key)) for key in raw if key not in fields(kind)]:
         raise ValueError(f"{name}.{unknown[0]} is not a setting; there are: {', '.join(fields(kind))}")
     try:
-        return kind(**_with_secrets(name, raw, kind, environment))
+        return kind(**_with_secrets(name, raw, kind))
     except Invalid as error:
         raise ValueError(f"{name}.{error.name} {error.reason}") from None
 
 
-def _with_secrets(
-    name: str, raw: dict[str, Any], kind: type[RemoteTable], environment: Mapping[str, str]
-) -> dict[str, Any]:
+def _with_secrets(name: str, raw: dict[str, Any], kind: type[RemoteTable]) -> dict[str, Any]:
     """Return the table with secrets from the environment: they replace a secret and its file alike."""
     for field in _secret_fields(kind):
-        forms = {field: variable(name, field), field + IN_FILE: variable(name, field) + IN_FILE.upper()}
-        given = {key: environment[one] for key, one in forms.items() if environment.get(one)}
+        forms = _forms(name, field)
+        given = {key: os.environ[one] for key, one in forms.items() if os.environ.get(one)}
         if given:
             raw = {key: one for key, one in raw.items() if key not in forms} | given
     return raw
 
 
-def _variables(name: str, kind: type[RemoteTable]) -> Iterator[str]:
-    for field in _secret_fields(kind):
-        yield from (variable(name, field), variable(name, field) + IN_FILE.upper())
+def _forms(name: str, field: str) -> dict[str, str]:
+    """Return the two keys of a secret, for itself and for the file that holds it, each with its variable."""
+    return {key: variable(name, key) for key in (field, field + IN_FILE)}
 
 
 def _secret_fields(kind: type[RemoteTable]) -> list[str]:

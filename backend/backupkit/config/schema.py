@@ -108,13 +108,10 @@ def allowed(name: str) -> str:
     if kind == "boolean":
         return "true or false"
     if kind in ("integer", "number"):
-        low = f"above {described['exclusiveMinimum']:g}" if "exclusiveMinimum" in described else _from(described)
+        above = described.get("exclusiveMinimum")
+        low = f"from {described['minimum']:g}" if above is None else f"above {above:g}"
         return f"a {'whole ' if kind == 'integer' else ''}number {low} to {described['maximum']:,.15g}"
     return ""
-
-
-def _from(described: dict[str, Any]) -> str:
-    return f"from {described['minimum']:g}"
 
 
 def template(folder: Path) -> str:
@@ -141,14 +138,10 @@ def _setting(name: str, described: dict[str, Any]) -> Iterator[str]:
     elif name in secret_names():
         yield f'# {name}{IN_FILE} = ""'
     else:
-        yield f"# {name} = {_as_toml(described.get('default', ''))}"
+        default = json.dumps(described.get("default", ""), ensure_ascii=False)  # JSON and TOML write it alike
+        yield f"# {name} = {default}"
 
 
 def _comment(text: str) -> list[str]:
     lines = (wrapped for line in text.splitlines() for wrapped in textwrap.wrap(line, _WIDTH - 2))
     return [f"# {line}" for line in lines]
-
-
-def _as_toml(value: object) -> str:
-    """Return a default as text; it has a form that JSON and TOML write alike."""
-    return json.dumps(value, ensure_ascii=False)

@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from datetime import datetime
 from functools import cache, cached_property
@@ -24,9 +24,10 @@ from backupkit.config.alembic_setup import AlembicSetup, find_alembic
 from backupkit.config.checks import absolute_path, path_of
 from backupkit.config.deployment import Deployment, deployment_from
 from backupkit.config.places import DatabaseTable, TreeTable
-from backupkit.config.remotes import Table, length_of_time, unknown_secret
+from backupkit.config.references import paths_by_column
+from backupkit.config.remotes import Table, length_of_time, remote_tables, unknown_secret
 from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, place_of, scrubbed, secrets_from_files
-from backupkit.config.table import CheckedTable, Invalid, fields, setting
+from backupkit.config.table import CheckedTable, Invalid, Step, count, fields, setting
 from backupkit.fs.trust import Untrusted, require_trusted
 from backupkit.model.backup import UPLOADS_FOLDER
 from backupkit.model.errors import Refused
@@ -48,7 +49,6 @@ _NOT_SETTINGS = (
     "REHEARSAL",
     "REMOTE_",  # secrets of remotes, which are checked when the remotes are known
 )
-_MANY = 1_000_000
 HOOKS = ("before_backup", "after_backup", "before_restore", "after_restore", "on_error")
 WITHOUT_HOOKS = dict.fromkeys(HOOKS, ())
 """Settings for a scratch folder: no command of the user's runs for what is done there."""
@@ -59,6 +59,17 @@ _NOWHERE = Path(os.devnull)  # in place of an alembic.ini: no file
 LogFormat = Literal["plain", "json"]
 
 
+def _hours(description: str, check: Step | tuple[Step, ...] = ()) -> Any:
+    """Declare a setting in hours that may be left out."""
+    return setting(f"Hours. {description}", None, prepare=checks.empty_is_none, check=check, gt=0, le=87600)
+
+
+def _hook(description: str) -> Any:
+    """Declare a command of the user's, run without a shell."""
+    text, prepare = f"{description} Not in the environment.", checks.command_without_shell
+    return setting(text, (), prepare=prepare, check=checks.require_program)
+
+
 class Settings(CheckedTable):
     """The settings of one app: where its data and its backups are, how long to wait, and so on. Paths are absolute.
 
@@ -67,349 +78,260 @@ class Settings(CheckedTable):
 
     reads_environment: ClassVar[bool] = True
 
-    app_dir: Path = setting(description="The app folder, to which all other paths are relative. Not in backup.toml.")
+    app_dir: Path = setting("The app folder, to which all other paths are relative. Not in backup.toml.")
     database: Path = setting(
+        "The live database: a path, or a URL that begins with sqlite:///.",
         default=Path("data/pats.db"),
-        description="The live database: a path, or a URL that begins with sqlite:///.",
         prepare=checks.path_in_url,
         check=(checks.absolute, checks.file_itself),
     )
     uploads: Path | None = setting(
+        "The live uploads folder. Empty: the app has none.",
         default=Path("uploads"),
-        description="The live uploads folder. Empty: the app has none.",
         prepare=checks.empty_is_none,
         check=checks.absolute,
     )
     dir: Path = setting(
+        "The backups folder. It cannot be inside the uploads folder, nor contain it.",
         default=Path(),
-        description="The backups folder. It cannot be inside the uploads folder, nor contain it.",
         check=checks.backups_folder,
     )
     separate_disk: bool = setting(
-        default=False,
-        description="The backups folder is on another disk than the database. While it is not, because that disk is "
+        "The backups folder is on another disk than the database. While it is not, because that disk is "
         "not mounted, nothing is written.",
+        default=False,
     )
     exclude: tuple[str, ...] = setting(
-        default=(),
-        description="Uploads that are in no backup, and that no restore touches: patterns as in .gitignore, with a "
+        "Uploads that are in no backup, and that no restore touches: patterns as in .gitignore, with a "
         "semicolon between two.",
+        default=(),
         prepare=checks.expressions,
         check=checks.require_some_uploads,
     )
     exclude_marked: tuple[str, ...] = setting(
-        default=(),
-        description="Names of files: a folder of uploads that holds one of them is in no backup either. For example "
+        "Names of files: a folder of uploads that holds one of them is in no backup either. For example "
         ".nobackup and CACHEDIR.TAG.",
+        default=(),
         prepare=checks.expressions,
         check=checks.require_file_names,
     )
     references: dict[str, tuple[str, ...]] = setting(
-        default={},
-        description='How rows name uploads: a table [references] with lines like "documents.path" = "uploads/{value}", '
+        'How rows name uploads: a table [references] with lines like "documents.path" = "uploads/{value}", '
         "or a list of such paths; in the environment as JSON. backup, verify and status count what is missing.",
+        default={},
         is_converted=True,
-        prepare=checks.references_by_column,
+        prepare=paths_by_column,
     )
     alembic_ini: Path = setting(
-        default=Path("alembic.ini"),
-        description="Alembic's configuration: alembic.ini or pyproject.toml.",
-        check=checks.absolute,
+        "Alembic's configuration: alembic.ini or pyproject.toml.", default=Path("alembic.ini"), check=checks.absolute
     )
     alembic_command: str = setting(
+        "The command that calls Alembic, if it has another name: flask db, uv run alembic.",
         default="",
-        description="The command that calls Alembic, if it has another name: flask db, uv run alembic.",
         check=checks.require_words,
     )
     alembic_x: tuple[str, ...] = setting(
+        "What env.py gets with -x: url={url}. Also {path} and {folder} are replaced.",
         default=(),
-        description="What env.py gets with -x: url={url}. Also {path} and {folder} are replaced.",
         prepare=checks.shell_words,
     )
     python: str = setting(
-        default="", description="The app's Python, if it is another than the toolkit's.", check=checks.require_words
+        "The app's Python, if it is another than the toolkit's.", default="", check=checks.require_words
     )
-    version_table: str = setting(
-        default="", description="The table with Alembic's revisions. Not set: the one that env.py names."
-    )
+    version_table: str = setting("The table with Alembic's revisions. Not set: the one that env.py names.", default="")
     migrate_command: str = setting(
-        default="", description="A shell command that migrates instead of Alembic: python manage.py migrate."
+        "A shell command that migrates instead of Alembic: python manage.py migrate.", default=""
     )
     migrate_environment: tuple[str, ...] = setting(
+        "The variables that name the app's database: NAME, or NAME={url}, NAME={path}, NAME={folder}.",
         default=(),
-        description="The variables that name the app's database: NAME, or NAME={url}, NAME={path}, NAME={folder}.",
         prepare=checks.shell_words,
         check=checks.require_variables,
     )
-    migrate_timeout: float = setting(default=3600, ge=1, le=604800, description="Seconds that a migration may take.")
+    migrate_timeout: float = setting("Seconds that a migration may take.", default=3600, ge=1, le=604800)
     timezone: str = setting(
+        "The IANA time zone of names, days and schedules, such as Europe/Berlin.",
         default="UTC",
-        description="The IANA time zone of names, days and schedules, such as Europe/Berlin.",
         check=checks.require_zone,
     )
     log_file: Path | None = setting(
+        "The backup log, apart from the app's log. Empty: none. Rotated at 1 MB; five old files are kept.",
         default=None,
-        description="The backup log, apart from the app's log. Empty: none. Rotated at 1 MB; five old files are kept.",
         prepare=checks.empty_is_none,
         check=checks.absolute,
     )
-    log_format: LogFormat = setting(default="plain", description="The format of the log's lines: plain or json.")
+    log_format: LogFormat = setting("The format of the log's lines: plain or json.", default="plain")
     app_id: str = setting(
+        "The app these backups belong to; it is written into each backup.",
         default="",
-        description="The app these backups belong to; it is written into each backup.",
         check=checks.named_after_database,
     )
-    busy_timeout: float = setting(default=30, ge=0, le=3600, description="Seconds to wait for a locked database.")
-    lock_timeout: float = setting(
-        default=10, ge=0, le=86400, description="Seconds to wait for another run of this toolkit."
-    )
+    busy_timeout: float = setting("Seconds to wait for a locked database.", default=30, ge=0, le=3600)
+    lock_timeout: float = setting("Seconds to wait for another run of this toolkit.", default=10, ge=0, le=86400)
     compare_timeout: float = setting(
-        default=2, ge=0, le=3600, description="Seconds that the plan of a restore may spend on comparing rows."
+        "Seconds that the plan of a restore may spend on comparing rows.", default=2, ge=0, le=3600
     )
     backup_before_migrations: bool = setting(
-        default=True, description="Whether the guard in env.py makes a backup before a bare alembic upgrade."
+        "Whether the guard in env.py makes a backup before a bare alembic upgrade.", default=True
     )
-    keep_last: int = setting(default=0, ge=0, le=_MANY, description="Keep this many of the newest backups.")
-    keep_daily: int = setting(
-        default=30, ge=0, le=_MANY, description="Keep the newest backup of each of this many days."
-    )
-    keep_weekly: int = setting(
-        default=12, ge=0, le=_MANY, description="Keep the newest backup of each of this many weeks."
-    )
-    keep_monthly: int = setting(
-        default=12, ge=0, le=_MANY, description="Keep the newest backup of each of this many months."
-    )
-    keep_yearly: int = setting(
-        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many years."
-    )
+    keep_last: int = count("Keep this many of the newest backups.", default=0)
+    keep_daily: int = count("Keep the newest backup of each of this many days.", default=30)
+    keep_weekly: int = count("Keep the newest backup of each of this many weeks.", default=12)
+    keep_monthly: int = count("Keep the newest backup of each of this many months.", default=12)
+    keep_yearly: int = count("Keep the newest backup of each of this many years.", default=0)
     keep_within: str = setting(
+        "Keep all backups made within this time before the newest: 36h, 7d, 2y5m7d3h. Empty: no such rule.",
         default="",
-        description="Keep all backups made within this time before the newest: 36h, 7d, 2y5m7d3h. Empty: no such rule.",
         check=length_of_time,
     )
-    keep_pre_restore: int = setting(default=5, ge=0, le=_MANY, description="Keep this many safety copies of restores.")
-    keep_pre_migration: int = setting(
-        default=5, ge=0, le=_MANY, description="Keep this many backups made before migrations."
-    )
+    keep_pre_restore: int = count("Keep this many safety copies of restores.", default=5)
+    keep_pre_migration: int = count("Keep this many backups made before migrations.", default=5)
     keep_safety_within: str = setting(
+        "Keep all backups of those two kinds made within this time before the newest.",
         default="14d",
-        description="Keep all backups of those two kinds made within this time before the newest.",
         check=length_of_time,
     )
-    max_backups: int = setting(
-        default=0,
-        ge=0,
-        le=_MANY,
-        description="Keep at most this many backups of all kinds, manual ones included. 0: any number.",
+    max_backups: int = count(
+        "Keep at most this many backups of all kinds, manual ones included. 0: any number.", default=0
     )
-    min_keep: int = setting(default=3, ge=1, le=_MANY, description="Keep this many good backups, whatever their age.")
-    prune_limit: int = setting(
-        default=25,
-        ge=0,
-        le=_MANY,
-        description="The most backups that prune deletes at once without --force. 0: any number.",
-    )
+    min_keep: int = count("Keep this many good backups, whatever their age.", default=3, least=1)
+    prune_limit: int = count("The most backups that prune deletes at once without --force. 0: any number.", default=25)
     anomaly_drop: int = setting(
-        default=50,
-        ge=1,
-        le=100,
-        description="A backup with this many percent less than the ones before it is unusual. 100: never.",
+        "A backup with this many percent less than the ones before it is unusual. 100: never.", default=50, ge=1, le=100
     )
-    test_command: str = setting(default="", description="A shell command that must succeed on each test restore.")
-    test_timeout: float = setting(default=600, ge=1, le=86400, description="Seconds that the test command may take.")
+    test_command: str = setting("A shell command that must succeed on each test restore.", default="")
+    test_timeout: float = setting("Seconds that the test command may take.", default=600, ge=1, le=86400)
     expected_interval: float = setting(
+        "Hours from one backup to the next. Not set: taken from the schedule. 0: none is expected.",
         default=24,
         ge=0,
         le=87600,
-        description="Hours from one backup to the next. Not set: taken from the schedule. 0: none is expected.",
     )
-    warning_age: float | None = setting(
-        default=None,
-        gt=0,
-        le=87600,
-        description="Hours. When the last backup is older, status warns.",
-        prepare=checks.empty_is_none,
+    warning_age: float | None = _hours("When the last backup is older, status warns.")
+    critical_age: float | None = _hours(
+        "When the last backup is older, status is critical.", check=checks.require_not_below_warning
     )
-    critical_age: float | None = setting(
-        default=None,
-        gt=0,
-        le=87600,
-        description="Hours. When the last backup is older, status is critical.",
-        prepare=checks.empty_is_none,
-        check=checks.require_not_below_warning,
-    )
-    proven_within: float | None = setting(
-        default=None,
-        gt=0,
-        le=87600,
-        description="Hours. When the last successful test restore is longer ago, status warns.",
-        prepare=checks.empty_is_none,
-    )
-    carried_within: float | None = setting(
-        default=None,
-        gt=0,
-        le=87600,
-        description="Hours. When the newest copy on a remote is older and others wait to be pushed, status warns.",
-        prepare=checks.empty_is_none,
+    proven_within: float | None = _hours("When the last successful test restore is longer ago, status warns.")
+    carried_within: float | None = _hours(
+        "When the newest copy on a remote is older and others wait to be pushed, status warns."
     )
     warning_free_days: float = setting(
-        default=14, ge=0, le=3650, description="When the disk of the backups will be full in fewer days, status warns."
+        "When the disk of the backups will be full in fewer days, status warns.", default=14, ge=0, le=3650
     )
     critical_free_days: float = setting(
+        "When the disk of the backups will be full in fewer days, status is critical.",
         default=3,
         ge=0,
         le=3650,
-        description="When the disk of the backups will be full in fewer days, status is critical.",
         check=checks.require_not_above_warning,
     )
-    before_backup: tuple[str, ...] = setting(
-        default=(),
-        description="A command that runs before a backup; if it fails, no backup is made. Not in the environment.",
-        prepare=checks.command_without_shell,
-        check=checks.require_program,
+    before_backup: tuple[str, ...] = _hook("A command that runs before a backup; if it fails, no backup is made.")
+    after_backup: tuple[str, ...] = _hook("A command that runs after a backup.")
+    before_restore: tuple[str, ...] = _hook(
+        "A command that runs before live data is changed: by restore, undo, extract, rescue, restore-dump, "
+        "migrate. If it fails, nothing is changed."
     )
-    after_backup: tuple[str, ...] = setting(
-        default=(),
-        description="A command that runs after a backup. Not in the environment.",
-        prepare=checks.command_without_shell,
-        check=checks.require_program,
-    )
-    before_restore: tuple[str, ...] = setting(
-        default=(),
-        description="A command that runs before live data is changed: by restore, undo, extract, rescue, restore-dump, "
-        "migrate. If it fails, nothing is changed. Not in the environment.",
-        prepare=checks.command_without_shell,
-        check=checks.require_program,
-    )
-    after_restore: tuple[str, ...] = setting(
-        default=(),
-        description="A command that runs after those. Not in the environment.",
-        prepare=checks.command_without_shell,
-        check=checks.require_program,
-    )
-    on_error: tuple[str, ...] = setting(
-        default=(),
-        description="A command that runs when one of these operations failed. Not in the environment.",
-        prepare=checks.command_without_shell,
-        check=checks.require_program,
-    )
-    hook_timeout: float = setting(
-        default=600, gt=0, le=86400, description="Seconds that each of those five commands may take."
-    )
-    service: str = setting(default="backend", description="The Compose service that commands run in.")
-    app_service: str = setting(default="", description="The app's service, if it is another one; `--stop` stops it.")
-    runner: Literal["auto", "docker", "local"] = setting(default="auto", description="How backup.sh runs the commands.")
+    after_restore: tuple[str, ...] = _hook("A command that runs after those.")
+    on_error: tuple[str, ...] = _hook("A command that runs when one of these operations failed.")
+    hook_timeout: float = setting("Seconds that each of those five commands may take.", default=600, gt=0, le=86400)
+    service: str = setting("The Compose service that commands run in.", default="backend")
+    app_service: str = setting("The app's service, if it is another one; `--stop` stops it.", default="")
+    runner: Literal["auto", "docker", "local"] = setting("How backup.sh runs the commands.", default="auto")
     notify_urls: tuple[SecretUrl, ...] = setting(
+        "Where messages about unattended runs go: Apprise URLs.",
         default=(),
-        description="Where messages about unattended runs go: Apprise URLs.",
         prepare=checks.addresses,
         check=checks.require_urls,
     )
     notify_on: tuple[Literal["failure", "warning", "success"], ...] = setting(
-        default=("failure", "warning"),
-        description="The results that are sent as messages. Empty: none.",
-        prepare=checks.words,
+        "The results that are sent as messages. Empty: none.", default=("failure", "warning"), prepare=checks.words
     )
-    notify_timeout: float = setting(default=20, gt=0, le=600, description="Seconds that sending messages may take.")
+    notify_timeout: float = setting("Seconds that sending messages may take.", default=20, gt=0, le=600)
     ping_url: SecretUrl | None = setting(
+        "The address of a dead man's switch, pinged at the start and the end of a backup.",
         default=None,
-        description="The address of a dead man's switch, pinged at the start and the end of a backup.",
         prepare=checks.empty_is_none,
         check=checks.require_web_page,
     )
     export_recipients: str = setting(
+        "Public keys of age (age1…) that exports are encrypted to, with spaces between them.",
         default="",
-        description="Public keys of age (age1…) that exports are encrypted to, with spaces between them.",
         check=checks.require_public_keys,
     )
     web_password: Secret | None = setting(
-        default=None, description="The password of the pages of `web`. Or set one with `web --set-password`."
+        "The password of the pages of `web`. Or set one with `web --set-password`.", default=None
     )
-    web_viewer_password: Secret | None = setting(
-        default=None, description="The password of an account that can only view."
-    )
+    web_viewer_password: Secret | None = setting("The password of an account that can only view.", default=None)
     web_host: str = setting(
-        default="", description="The name by which browsers come to the pages of `web` through a proxy. Empty: none."
+        "The name by which browsers come to the pages of `web` through a proxy. Empty: none.", default=""
     )
     export_passphrase: Secret | None = setting(
-        default=None,
-        description="The passphrase of exports without recipients, and of imports.",
-        prepare=checks.empty_is_none,
+        "The passphrase of exports without recipients, and of imports.", default=None, prepare=checks.empty_is_none
     )
     export_identity: Secret | None = setting(
-        default=None,
-        description="The secret key of age that imports are decrypted with.",
-        prepare=checks.empty_is_none,
+        "The secret key of age that imports are decrypted with.", default=None, prepare=checks.empty_is_none
     )
     remotes: dict[str, Table] = setting(
+        "Where copies are pushed to: a table [remotes.NAME] each; in the environment as JSON.",
         default={},
-        description="Where copies are pushed to: a table [remotes.NAME] each; in the environment as JSON.",
         is_converted=True,
-        prepare=checks.remotes_by_name,
+        prepare=remote_tables,
     )
     databases: dict[str, DatabaseTable] = setting(
+        "Further databases of the app: a table [databases.NAME] each; in the environment as JSON.",
         default={},
-        description="Further databases of the app: a table [databases.NAME] each; in the environment as JSON.",
         is_converted=True,
         prepare=checks.databases_by_name,
     )
     trees: dict[str, TreeTable] = setting(
+        "Further folders of the app: a table [trees.NAME] each; in the environment as JSON.",
         default={},
-        description="Further folders of the app: a table [trees.NAME] each; in the environment as JSON.",
         is_converted=True,
         prepare=checks.trees_by_name,
     )
     push_after_backup: bool = setting(
-        default=False, description="Whether backup and auto-backup push to the remotes. run always does."
+        "Whether backup and auto-backup push to the remotes. run always does.", default=False
     )
-    enabled: bool = setting(default=True, description="Whether the scheduler does anything by itself.")
-    automatic_daily: bool = setting(default=True, description="Whether the scheduler makes a backup every day.")
+    enabled: bool = setting("Whether the scheduler does anything by itself.", default=True)
+    automatic_daily: bool = setting("Whether the scheduler makes a backup every day.", default=True)
     backup_time: str = setting(
-        default="02:00", description="The time of the daily backup, in the time zone.", check=checks.time_of_day
+        "The time of the daily backup, in the time zone.", default="02:00", check=checks.time_of_day
     )
     schedule: tuple[str, ...] = setting(
+        "Cron expressions instead of that time, with a semicolon between two.",
         default=(),
-        description="Cron expressions instead of that time, with a semicolon between two.",
         prepare=checks.expressions,
         check=checks.cron_expressions,
     )
     test_schedule: str = setting(
+        "When the scheduler performs a test restore: a cron expression. Empty: never.",
         default="30 4 * * sun",
-        description="When the scheduler performs a test restore: a cron expression. Empty: never.",
         check=checks.cron_or_empty,
     )
     jitter: float = setting(
+        "The most seconds that a scheduled run is delayed, so that not all machines start at once.",
         default=0,
         ge=0,
         le=21600,
-        description="The most seconds that a scheduled run is delayed, so that not all machines start at once.",
     )
     backup_on_start: bool = setting(
-        default=False,
-        description="Whether the scheduler makes a backup when it starts, unless there is one of the last hour.",
+        "Whether the scheduler makes a backup when it starts, unless there is one of the last hour.", default=False
     )
-    backup_on_shutdown: bool = setting(
-        default=False, description="Whether the scheduler makes a backup when SIGTERM stops it."
-    )
+    backup_on_shutdown: bool = setting("Whether the scheduler makes a backup when SIGTERM stops it.", default=False)
     rewind: str = setting(
+        "How far back every minute can be restored: 7d. The scheduler takes the points. Empty: off.",
         default="",
-        description="How far back every minute can be restored: 7d. The scheduler takes the points. Empty: off.",
         check=length_of_time,
     )
-    rewind_interval: float = setting(
-        default=60, ge=5, le=3600, description="Seconds between two checks for changes, for rewind."
-    )
+    rewind_interval: float = setting("Seconds between two checks for changes, for rewind.", default=60, ge=5, le=3600)
     rewind_max_bytes: int = setting(
+        "The most bytes of all points; beyond it the oldest go first. 0: any number.",
         default=10 << 30,
         ge=0,
         le=1 << 50,
-        description="The most bytes of all points; beyond it the oldest go first. 0: any number.",
     )
     shutdown_timeout: float = setting(
-        default=8,
-        ge=1,
-        le=86400,
-        description="Seconds that the backup at shutdown may take. Docker kills after 10 s by default.",
+        "Seconds that the backup at shutdown may take. Docker kills after 10 s by default.", default=8, ge=1, le=86400
     )
 
     _whole: Settings | None = None
@@ -570,7 +492,7 @@ def load_settings(app_dir: Path, **overrides: object) -> Settings:
         settings = Settings(**{**_values_from_file(folder, read_file(folder)), "app_dir": folder, **overrides})
     except Invalid as error:
         raise _refusal(error, folder) from error
-    if unknown := unknown_secret(os.environ, settings.remotes):
+    if unknown := unknown_secret(settings.remotes):
         known = ", ".join(settings.remotes) or "none"
         raise Refused(f"{unknown} is not a setting of any remote.", hint=f"The remotes: {known}. See `remotes`.")
     return settings
@@ -639,11 +561,7 @@ def check_file(folder: Path, text: str, typed: str = "") -> Settings:
 
     This finds what is wrong in the file even if a variable hides it. `typed` is a setting that is not in it yet.
     """
-    raw = parse_file(folder, text)
-    secrets = secrets_from_files(
-        secret_names(), raw, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}", _name_another_file
-    )
-    values = {name: value for name, value in raw.items() if not _names_a_secret(name)} | secrets
+    values = _with_secrets(folder, parse_file(folder, text), _name_another_file)
     try:
         return _file_alone()(**{**values, "app_dir": folder})
     except Invalid as error:
@@ -721,8 +639,14 @@ def _values_from_file(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
     # A missing file must not stop a user who overrides it in the environment.
     overridden = {one for name in secret_names() if _variables_set(name) for one in (name, name + IN_FILE)}
     here = {name: value for name, value in raw.items() if name not in overridden}
-    secrets = secrets_from_files(secret_names(), here, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}")
-    return {name: value for name, value in here.items() if not _names_a_secret(name)} | secrets
+    return _with_secrets(folder, here)
+
+
+def _with_secrets(folder: Path, raw: dict[str, Any], next_step: Callable[[str], str] | None = None) -> dict[str, Any]:
+    """Return the values of the file, with each secret in place of the name of the file that holds it."""
+    names, where = secret_names(), folder / SETTINGS_FILE
+    secrets = secrets_from_files(names, raw, folder, lambda name: f"{name} in {where}", next_step)
+    return {name: value for name, value in raw.items() if not _names_a_secret(name)} | secrets
 
 
 def _variables_set(name: str) -> list[str]:
@@ -784,7 +708,7 @@ def _refusal(error: Invalid, folder: Path, text: str | None = None, typed: str =
     if error.is_unknown:
         return _unknown(where, name)
     is_hidden = error.value is None or name in (*secret_names(), *_TABLES)
-    given = "" if is_hidden else f" {_without_password(error.value)}"
+    given = "" if is_hidden else " " + scrubbed(re.sub(r"//[^/@]*@", "//***@", repr(error.value)))
     return Refused(f"{where}{given}: {error.reason[0].lower()}{error.reason[1:]}.", hint=_allowed(name))
 
 
@@ -808,7 +732,3 @@ def _location(folder: Path, name: str, text: str | None) -> str:
     found = re.search(rf"""^[ \t]*\[*[ \t]*["']?{names}["']?[ \t]*[\].=]""", text or "", re.M)
     line = f", line {(text or '').count(chr(10), 0, found.start()) + 1}" if found else ""
     return f"{printable(name)} in {folder / SETTINGS_FILE}{line}"
-
-
-def _without_password(value: object) -> str:
-    return scrubbed(re.sub(r"//[^/@]*@", "//***@", repr(value)))

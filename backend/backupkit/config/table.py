@@ -8,6 +8,7 @@ value, and raises `ValueError` for one that is not allowed.
 
 from __future__ import annotations
 
+import json
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from backupkit.model.checked import explained
 Earlier = Mapping[str, Any]
 Step = Callable[[Any, Earlier], object]
 REQUIRED: Any = object()
+MANY = 1_000_000  # the most that a setting may be if nothing else limits it
 _WORDS = {**dict.fromkeys(("yes", "on", "y", "t"), True), **dict.fromkeys(("no", "off", "n", "f"), False)}
 _known: dict[type[CheckedTable], Mapping[str, Field]] = {}
 
@@ -76,6 +78,21 @@ def setting(
     `is_converted` means that `prepare` returns a value of the right type.
     """
     return Field(default, description, limits, _steps(prepare), _steps(check), None, is_converted)
+
+
+def count(description: str, default: int, least: int = 0) -> Any:
+    """Declare a setting that is a number of backups."""
+    return setting(description, default, ge=least, le=MANY)
+
+
+def parsed(value: object) -> object:
+    """Return the value of a setting that is a table; text, as the environment has it, is read as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else {}
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
 
 
 def _steps(given: Step | tuple[Step, ...]) -> tuple[Step, ...]:

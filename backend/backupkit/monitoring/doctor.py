@@ -35,10 +35,10 @@ from backupkit.model.durations import span
 from backupkit.model.errors import BackupError
 from backupkit.model.events import EventListener, Step, silence
 from backupkit.model.names import counted, few, printable, printable_text
-from backupkit.monitoring.likely_databases import likely_databases
+from backupkit.monitoring.likely_databases import DATABASE_SUFFIXES, likely_databases
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import KEEPS_NO_RIGHTS, OnADisk, open_remote
-from backupkit.remotes.probe import old_restic, try_remotes
+from backupkit.remotes.registry import old_restic, try_remotes
 from backupkit.repository import flags, hooks, lock, separate_disk, store
 from backupkit.repository.reliable import CLOCKS_DIFFER
 from backupkit.restore import unfinished
@@ -49,7 +49,6 @@ from backupkit.upload_files import selection, walk
 
 _SQLITE_FIX = "an image or a Python with SQLite 3.51.3 or later: docs/containers.md"
 _SHARED_WAL_FIX = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs/containers.md"
-_DATABASE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
 _MAX_CANDIDATES = 3  # candidates for the database that are shown
 _OWN_NAMES = (lock.LOCK_FILE, flags.STATE_FOLDER, store.JOURNAL_FILE)
 
@@ -236,21 +235,18 @@ def _further_parts(settings: Settings) -> Iterator[Finding]:
             table = "trees" if part.uploads else "databases"
             fix = f"set path of [{table}.{part.part}] in backup.toml, or `restore NAME --only {part.part}`"
             yield Finding(level, f"There is no {part.part} at {live}.", "" if part.is_optional else fix)
-        elif part.uploads:
-            yield from _safely(_folder(part.part, part.uploads))
         else:
-            yield from _safely(_readable(part.part, part))
+            yield from _safely(_readable(part))
 
 
-def _folder(name: str, live: Path) -> Iterator[Finding]:
-    os.listdir(live)
-    yield Finding("fine", f"The folder {name} at {live} is readable.")
-
-
-def _readable(name: str, part: Settings) -> Iterator[Finding]:
+def _readable(part: Settings) -> Iterator[Finding]:
+    if part.uploads:
+        os.listdir(part.uploads)
+        yield Finding("fine", f"The folder {part.part} at {part.uploads} is readable.")
+        return
     with database.snapshot_of(part, timeout=min(part.busy_timeout, 5)) as snapshot:
         size = space.format_bytes(database.live_size(snapshot))
-    yield Finding("fine", f"The database {name} at {part.database} is readable: {size}.")
+    yield Finding("fine", f"The database {part.part} at {part.database} is readable: {size}.")
 
 
 def _inside_trees(settings: Settings) -> Iterator[Finding]:
@@ -272,7 +268,7 @@ def _databases_below(part: Settings, live: Path) -> list[str]:
     skip = selection.of(part).leaves_out
     names = [one.path for one in tree.walk(live, skip=skip, unreadable=lambda *_: None) if one.form == "file"]
     bases = {name.removesuffix(end) for name in names for end in ("-wal", "-journal") if name.endswith(end)}
-    likely = [name for name in names if name in bases or name.endswith(_DATABASE_SUFFIXES)]
+    likely = [name for name in names if name in bases or name.endswith(DATABASE_SUFFIXES)]
     return [name for name in likely if database.is_database(live / name)]
 
 
@@ -358,13 +354,13 @@ def _file_system(settings: Settings) -> Iterator[Finding]:
 
 def _integrity(settings: Settings) -> Iterator[Finding]:
     for part in settings.parts:
-        if (
-            part.part not in settings.trees and part.database.exists()
-        ):  # else `_database` or `_further_parts` reports it
-            yield from _full_check(part, f"database {part.part}".rstrip())
+        # `_database` and `_further_parts` report one that is missing.
+        if part.part not in settings.trees and part.database.exists():
+            yield from _full_check(part)
 
 
-def _full_check(settings: Settings, name: str) -> Iterator[Finding]:
+def _full_check(settings: Settings) -> Iterator[Finding]:
+    name = f"database {settings.part}".rstrip()
     found = database.check_live(settings.database, min(settings.busy_timeout, 5))
     if found is None:
         yield Finding(

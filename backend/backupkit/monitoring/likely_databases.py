@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from backupkit.config.settings import Settings
+from backupkit.sqlite import database
 
-_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
-_FIRST_BYTES = b"SQLite format 3\0"
+DATABASE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
 _DEPTH, _MOST_FILES = 3, 20_000
 _NOT_THE_APPS = ("node_modules", "site-packages", "__pycache__", "venv", "env")
 
@@ -30,7 +30,7 @@ def _files(root: Path, settings: Settings) -> Iterator[Path]:
         here = Path(folder)
         is_deep = len(here.relative_to(root).parts) >= _DEPTH
         folders[:] = [] if is_deep else [one for one in folders if _is_the_apps(one) and here / one not in left_out]
-        yield from (here / name for name in names if name.endswith(_SUFFIXES) and not name.startswith("."))
+        yield from (here / name for name in names if name.endswith(DATABASE_SUFFIXES) and not name.startswith("."))
 
 
 def _is_the_apps(folder: str) -> bool:
@@ -38,14 +38,7 @@ def _is_the_apps(folder: str) -> bool:
 
 
 def _is_database(file: Path) -> bool:
-    try:
-        # Safe only because this process has no SQLite connection to them: closing a file drops its POSIX locks.
-        if not file.is_file():  # opening a fifo would block
-            return False
-        with file.open("rb") as opened:
-            return opened.read(len(_FIRST_BYTES)) == _FIRST_BYTES
-    except OSError:
-        return False
+    return os.path.isfile(file) and database.is_database(file)  # opening a fifo would block
 
 
 def _changed(file: Path) -> float:

@@ -82,9 +82,6 @@ def overview(settings: Settings, facts: Facts, weeks: int = WEEKS) -> Overview:
     return Overview(_calendar(settings, facts, weeks), _sizes(facts.backups), _test_restores(facts))
 
 
-# Calendar
-
-
 @dataclass
 class _DayFacts:
     """The existing backups, removed backups and failures of a day."""
@@ -150,26 +147,16 @@ def _mark_of_empty_day(day: date, began: date | None, today: date) -> Mark:
     return "open" if day == today else "missed"
 
 
-# Sizes
-
-
 def _sizes(backups: Sequence[Backup]) -> tuple[Size, ...]:
     """Return the sizes, oldest first; the last has the sums of all. Backups without a date count as the oldest."""
     undated = [backup for backup in backups if not backup.metadata]
     total, unique = sum(one.size_bytes for one in undated), sum(one.unique_bytes for one in undated)
     found = []
-    for made, backup in _oldest_first(backups):
+    dated = (backup for backup in backups if backup.metadata)
+    for backup in sorted(dated, key=lambda one: (one.made_at, one.name)):
         total, unique = total + backup.size_bytes, unique + backup.unique_bytes
-        found.append(Size(made, backup.name, backup.size_bytes, total, unique))
+        found.append(Size(backup.made_at, backup.name, backup.size_bytes, total, unique))
     return tuple(found)
-
-
-def _oldest_first(backups: Sequence[Backup]) -> list[tuple[datetime, Backup]]:
-    dated = [(backup.metadata.created_at, backup) for backup in backups if backup.metadata]
-    return sorted(dated, key=lambda one: (one[0], one[1].name))
-
-
-# Test restores
 
 
 def _test_restores(facts: Facts) -> tuple[TestRestore, ...]:

@@ -50,10 +50,7 @@ def write(path: Path, content: str) -> None:
 
 
 def _require_replaceable(path: Path) -> None:
-    """Raise `Refused` for a link, a device or a pipe.
-
-    A rename over /dev/stdout, which root may do, takes the stdout of every program on the machine away.
-    """
+    """Raise `Refused` for a link, a device or a pipe: root could replace /dev/stdout for every program."""
     if path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir()):
         hint = "Name a file; `status --prometheus -` prints the metrics."
         raise Refused(f"{path} is a link or a device, and is not replaced.", hint)

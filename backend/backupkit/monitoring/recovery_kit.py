@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from msgspec import Struct
 
-from backupkit.config.remotes import RemoteTable, secret_origins
+from backupkit.config.remotes import secret_origins
 from backupkit.config.settings import Settings, origins, secret_names
 from backupkit.fs import disk
 from backupkit.model.backup import Backup
@@ -17,48 +15,19 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.repository import reliable, store
 
 
-class RemoteAccess(Struct, frozen=True):
-    """A remote: its name, its place, and the command that fetches the newest backup from it.
-
-    `lacks_uploads`: the app has uploads and the remote does not get them, so that none there is `latest`.
-    No field may hold a password.
-    """
-
-    name: str
-    place: str
-    fetch: str
-    lacks_uploads: bool = False
-
-
 class RecoveryKit(Struct, frozen=True):
-    """Everything for the sheet. `secrets` are the names of the secrets that are set, each with its origin.
-
-    `ways_in` are names of remotes, each with what else access to it requires.
-    """
+    """What the sheet has beside the settings. `secrets` are the names of those that are set, each with its origin."""
 
     made_at: datetime
     settings: Settings
     newest: Backup | None
     proven: Backup | None
-    copies: tuple[RemoteAccess, ...]
     recipients: tuple[str, ...]
     secrets: tuple[tuple[str, str], ...]
-    ways_in: tuple[tuple[str, str], ...] = ()
 
 
-def copies_of(settings: Settings) -> tuple[RemoteAccess, ...]:
-    """Return the configured remotes."""
-    return tuple(_access(settings, name, table) for name, table in settings.remotes.items())
-
-
-def _access(settings: Settings, name: str, table: RemoteTable) -> RemoteAccess:
-    lacks_uploads = settings.uploads is not None and not table.holds_uploads
-    wanted = "NAME" if lacks_uploads else store.LATEST
-    return RemoteAccess(name, table.place, f"./backup.sh pull {wanted} --remote {name}", lacks_uploads)
-
-
-def recovery_kit(settings: Settings, copies: Sequence[RemoteAccess] = (), clock: Clock = utc_now) -> RecoveryKit:
-    """Return the kit as of now: the newest reliable backup, the last proven one, the copies, keys and secret names."""
+def recovery_kit(settings: Settings, clock: Clock = utc_now) -> RecoveryKit:
+    """Return the kit as of now: the newest reliable backup, the last proven one, keys and secret names."""
     backups = store.own_backups(settings)
     sound = [one for one in backups if not reliable.why_not_latest(settings, one, clock())]
     proven = [(one.proven_at, one) for one in backups if one.proven_at]
@@ -68,13 +37,11 @@ def recovery_kit(settings: Settings, copies: Sequence[RemoteAccess] = (), clock:
         settings=settings,
         newest=sound[0] if sound else None,
         proven=max(proven, key=lambda pair: pair[0])[1] if proven else None,
-        copies=tuple(copies),
         recipients=tuple(settings.export_recipients.split()),
         secrets=(
             *((name, come_from[name]) for name in secret_names() if getattr(settings, name)),
-            *secret_origins(settings.remotes, os.environ),
+            *secret_origins(settings.remotes),
         ),
-        ways_in=tuple((name, table.way_in) for name, table in settings.remotes.items() if table.way_in),
     )
 
 

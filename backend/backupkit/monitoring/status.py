@@ -293,12 +293,9 @@ def _no_reliable_backup(settings: Settings, facts: Facts) -> str:
 def _expected_seconds(settings: Settings, facts: Facts) -> float:
     """Return `expected_interval` if set; else the longest gap of the schedule, if it is set or a scheduler runs."""
     is_set = "expected_interval" in settings.given
-    gap = None if is_set or not _has_timetable(settings, facts) else planner.longest_gap(settings, facts.now)
+    has_timetable = bool(settings.schedule) or facts.scheduler_seed is not None
+    gap = planner.longest_gap(settings, facts.now) if has_timetable and not is_set else None
     return gap.total_seconds() if gap else settings.expected_interval * 3600
-
-
-def _has_timetable(settings: Settings, facts: Facts) -> bool:
-    return bool(settings.schedule) or facts.scheduler_seed is not None
 
 
 def _level_of_age(settings: Settings, facts: Facts, hours: float) -> Level:

@@ -18,15 +18,13 @@ from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.documents import Document
 from backupkit.model.errors import Damaged, Refused, RemoteAway, RemoteFailed
-from backupkit.model.events import EventListener, Waiting
+from backupkit.model.events import EventListener, Waiting, Warned
 from backupkit.rewind.chain import Point
 from backupkit.rewind.copies import Copied
 
 T = TypeVar("T")
 _FIRST, _LONGEST = 2.0, 60.0  # seconds between two attempts
-NOT_COPIED = "Points of rewind after {backup} were left out of the copy: {why}."
 KEEPS_NO_RIGHTS = "The remote {name} cannot keep {kinds} of uploads: backups pulled from it lack them."
-
 KEEPS_NO_ATTRIBUTES = (
     "The remote {name} cannot keep {lost} ACLs, extended attributes, file capabilities or hard links: backups pulled "
     "from it lack them."
@@ -175,6 +173,12 @@ def open_remote(settings: Settings, name: str) -> Remote:
     assert_never(table)
 
 
+def refuse_without(settings: Settings) -> None:
+    """Raise `Refused` if no remote is set up."""
+    if not settings.remotes:
+        raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")
+
+
 def retry_while_away(
     act: Callable[[], T], seconds: float, emit: EventListener, sleep: Callable[[float], None] = time.sleep
 ) -> T:
@@ -189,3 +193,11 @@ def retry_while_away(
             emit(Waiting(f"{error.message} Trying again in {pause:g} s."))
         sleep(pause)
         pause = min(2 * pause, _LONGEST)
+
+
+def copy_points(copy: Callable[[], Copied], backup: Backup, seconds: float, emit: EventListener) -> int:
+    """Copy the points based on the backup; return how many came, and warn if some were left out."""
+    done = retry_while_away(copy, seconds, emit)
+    if done.left_out:
+        emit(Warned(f"Points of rewind after {backup.name} were left out of the copy: {done.left_out[0]}."))
+    return done.points

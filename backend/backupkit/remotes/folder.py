@@ -147,7 +147,7 @@ class FolderRemote:
         with self._as_remote_failure():
             there = sorted(name for name in os.listdir(self._path) if store.is_backup(self._path / name))
             wanted = [name for name in there if not names or name in names]
-            digests = integrity.Digests(lambda _count: None)
+            digests = integrity.Digests()
             emit(Step(f"Verifying {self.name}", len(wanted), "files"))
             for number, name in enumerate(wanted, 1):
                 found = [*(f"{name}: {text}" for text in self._flaws(name, digests)), *copies.flaws(self._path, name)]
@@ -175,18 +175,9 @@ class FolderRemote:
         """Yield the backup there; nothing if it is damaged, which `verify` reports."""
         backup = store.read_at(self._path / name, self._settings.zone)
         if (metadata := backup.metadata) and backup.state != "damaged":
-            revision, size = ",".join(metadata.revisions), backup.size_bytes
-            owner = metadata.app_id or self._settings.app_id
-            yield RemoteBackup(
-                name,
-                metadata.created_at,
-                metadata.kind,
-                size,
-                owner,
-                revision,
-                metadata.uploads_included,
-                copies.number_in(self._path, name),
-            )
+            size, owner = backup.size_bytes, metadata.app_id or self._settings.app_id
+            about = (metadata.created_at, metadata.kind, size, owner, ",".join(metadata.revisions))
+            yield RemoteBackup(name, *about, metadata.uploads_included, copies.number_in(self._path, name))
 
     def missing_rights(self) -> tuple[str, ...]:
         """Return what the disk does not keep; it is tried once, with a file that is made there."""
@@ -410,8 +401,10 @@ class _Copy:
         with self._to.of(entry.path) as (folder, name):
             with self._making(entry):
                 os.symlink(entry.target, name, dir_fd=folder)
+            facts = entry.facts
+            owner_and_times = (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
             with descriptors.keeping_what_it_can():
-                descriptors.set_link_attributes(name, folder, *_owner_and_times(entry.facts))
+                descriptors.set_link_attributes(name, folder, *owner_and_times)
 
     def _set_attributes(self, entry: tree.Entry, handle: int) -> None:
         disk.set_what_it_keeps(handle, entry.facts)
@@ -444,10 +437,6 @@ class _Copy:
                 same = any(one and one.facts.st_size == entry.facts.st_size for one in there)
                 needed += 0 if same else tree.content_size(entry.facts)
         return needed
-
-
-def _owner_and_times(facts: os.stat_result) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
 
 
 def _attributes(place: tree.Parents, entry: tree.Entry) -> Attributes:

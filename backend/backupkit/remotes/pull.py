@@ -18,21 +18,21 @@ from backupkit.model import times
 from backupkit.model.backup import APART, UPLOADS_FOLDER, Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
-from backupkit.model.events import EventListener, Notice, Step, Warned, silence
+from backupkit.model.events import EventListener, Notice, Step, silence
 from backupkit.model.names import check_name, few, is_name, likely, printable
 from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.base import (
-    NOT_COPIED,
     DamagedThere,
     HoldsPoints,
     OnADisk,
     Remote,
     RemoteBackup,
+    copy_points,
     open_remote,
+    refuse_without,
     retry_while_away,
     was_made_at,
 )
-from backupkit.remotes.listing_cache import CachedListing
 from backupkit.repository import flags, integrity, manifest, store
 from backupkit.repository.operation import locked_operation, recorded
 from backupkit.restore.lay_out import LaidOut, lay_out_fetched, require_place
@@ -51,12 +51,11 @@ class Pulled(Struct, frozen=True):
 
 def the_remote(settings: Settings, name: str | None) -> str:
     """Return the name of the given remote, or of the only one; raise `Refused` if there is none or a choice."""
-    if name is None and len(settings.remotes) == 1:
-        return next(iter(settings.remotes))
-    if name is None and settings.remotes:
-        raise Refused("Which remote is meant?", hint=f"--remote with one of: {', '.join(settings.remotes)}")
     if name is None:
-        raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")
+        refuse_without(settings)
+        name, *others = settings.remotes
+        if others:
+            raise Refused("Which remote is meant?", hint=f"--remote with one of: {', '.join(settings.remotes)}")
     open_remote(settings, name)
     return name
 
@@ -64,22 +63,12 @@ def the_remote(settings: Settings, name: str | None) -> str:
 def list_remote(
     settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now
 ) -> list[RemoteBackup]:
-    """Return the backups on the remote, newest first."""
-    return [*ask_remote(settings, remote, emit, clock).backups]
-
-
-def ask_remote(settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now) -> CachedListing:
-    """List the remote now, and store the listing."""
-    return checks.ask(settings, open_remote(settings, remote), emit, clock)
+    """Return the backups on the remote, newest first, and store the listing."""
+    return [*checks.ask(settings, open_remote(settings, remote), emit, clock).backups]
 
 
 def pull_backup(
-    settings: Settings,
-    name: str,
-    remote: str,
-    emit: EventListener = silence,
-    clock: Clock = utc_now,
-    trust: bool = False,
+    settings: Settings, name: str, remote: str, emit: EventListener = silence, trust: bool = False
 ) -> Pulled:
     """Fetch a backup from the remote: it appears here complete, checked and on disk, or not at all.
 
@@ -91,14 +80,14 @@ def pull_backup(
     """
     opened = open_remote(settings, remote)
     store.require(settings.dir)
-    with locked_operation(settings, f"pull of {name}", emit, clock, [name]) as work:
+    with locked_operation(settings, f"pull of {name}", emit, names=[name]) as work:
         recover_under_lock(settings, work.emit)
-        found = _find(settings, list_remote(settings, remote, work.emit, clock), name, remote, work.emit)
+        found = _find(settings, name, remote, work.emit)
         here = _same_here(settings, found) if found.name in store.taken_names(settings) else None
         if here and here.state != "damaged":
             return Pulled(here, False, _fetch_points(settings, opened, here, trust, work.emit))
         with store.draft_folder(settings, found.name, replaces=here is not None) as draft:
-            _fetch(settings, opened, found, draft, trust, work.emit, clock)
+            _fetch(settings, opened, found, draft, trust, work.emit)
         with contextlib.suppress(OSError):  # the backup itself is complete
             flags.forget(settings.dir, found.name)
         for kind in opened.missing_rights() if isinstance(opened, OnADisk) else ():
@@ -113,17 +102,17 @@ def verify_remote(settings: Settings, remote: str, emit: EventListener = silence
     """Check the remote with its own means; raise `Damaged` or `RemoteFailed` for what is wrong."""
     with recorded(settings, "verify", emit, clock) as work:
         work.concerning(note=f"of {remote}")
-        ask_remote(settings, remote, work.emit, clock)
+        list_remote(settings, remote, work.emit, clock)
         checks.check(settings, open_remote(settings, remote), emit=work.emit, clock=clock)
 
 
 def prove_remote(settings: Settings, name: str, remote: str, emit: EventListener = silence) -> list[Verified]:
     """Fetch the backup, run a test restore of it, and delete the fetched copy."""
     opened = open_remote(settings, remote)
-    found = _find(settings, list_remote(settings, remote, emit), name, remote, emit)
+    found = _find(settings, name, remote, emit)
     store.require(settings.dir)
     with store.work_folder(settings, "fetched", f"test of {found.name} from {remote}") as folder:
-        _fetch(settings, opened, found, folder / found.name, True, emit, utc_now)  # trusted: it stays here
+        _fetch(settings, opened, found, folder / found.name, True, emit)  # trusted: it stays here
         return verify_backups(settings, [backup_at(settings, folder / found.name)], True, emit)
 
 
@@ -144,9 +133,9 @@ def lay_out_from(
     opened = open_remote(settings, remote)
 
     def fetch(folder: Path, listen: EventListener) -> Backup:
-        found = _find(settings, list_remote(settings, remote, listen), name, remote, listen, until)
+        found = _find(settings, name, remote, listen, until)
         folder.mkdir(mode=0o700)
-        _fetch(settings, opened, found, folder / found.name, False, listen, utc_now)
+        _fetch(settings, opened, found, folder / found.name, False, listen)
         return backup_at(settings, folder / found.name)
 
     return lay_out_fetched(settings, name, target, fetch, only, emit)
@@ -162,19 +151,15 @@ def plan_lay_out_from(
 ) -> RemoteBackup:
     """Return the backup that `lay_out_from` would fetch, and raise what that raises before it fetches anything."""
     target = require_place(settings, target)
-    found = _find(settings, list_remote(settings, remote, emit), name, remote, emit, until)
+    found = _find(settings, name, remote, emit, until)
     space.require(found.size_bytes, target.parent, f"The backup {found.name}")
     return found
 
 
 def _find(
-    settings: Settings,
-    there: Sequence[RemoteBackup],
-    name: str,
-    remote: str,
-    emit: EventListener,
-    until: datetime | None = None,
+    settings: Settings, name: str, remote: str, emit: EventListener, until: datetime | None = None
 ) -> RemoteBackup:
+    there = list_remote(settings, remote, emit)
     there = [one for one in there if until is None or times.is_until(one.created_at, until)]
     avoided = _avoided_by_latest(settings, remote) if name == store.LATEST else {}
     if name == store.LATEST:
@@ -247,7 +232,7 @@ def _same_here(settings: Settings, found: RemoteBackup) -> Backup:
 
 
 def _fetch(
-    settings: Settings, remote: Remote, found: RemoteBackup, draft: Path, trust: bool, emit: EventListener, clock: Clock
+    settings: Settings, remote: Remote, found: RemoteBackup, draft: Path, trust: bool, emit: EventListener
 ) -> None:
     """Fetch the backup into the draft, check that every byte is as it was sealed, and remember what was found."""
     try:
@@ -255,7 +240,7 @@ def _fetch(
     except DamagedThere as error:
         checks.remember_damaged(settings, remote.name, error.flaws)
         raise
-    checks.remember_sound(settings, remote.name, [found.name], [found.name], clock)
+    checks.remember_sound(settings, remote.name, [found.name], [found.name])
 
 
 def _fetch_checked(
@@ -293,12 +278,8 @@ def _fetch_points(settings: Settings, remote: Remote, backup: Backup, trust: boo
                 named = change.path if folder == UPLOADS_FOLDER else path
                 raise Damaged(f"In the point {one.name} {printable(named)} {why}.", hint)
 
-    done = retry_while_away(
-        lambda: remote.pull_points(backup, emit, refuse), settings.remotes[remote.name].retry_for, emit
-    )
-    if done.left_out:
-        emit(Warned(NOT_COPIED.format(backup=backup.name, why=done.left_out[0])))
-    return done.points
+    seconds = settings.remotes[remote.name].retry_for
+    return copy_points(lambda: remote.pull_points(backup, emit, refuse), backup, seconds, emit)
 
 
 def _refuse_untrusted_entries(draft: Path, found: RemoteBackup, remote: str, trust: bool) -> None:
@@ -323,13 +304,9 @@ def _refuse_damaged(settings: Settings, draft: Path, found: RemoteBackup, remote
         what = f"What came from {remote} is not a backup: {error.message}"
         raise DamagedThere(what, hint, {found.name: error.message}) from error
     sealed = manifest.has_checksums(draft)
-    flaws = list(islice(integrity.file_flaws(draft, metadata, integrity.Digests(_ignore)), 1)) if sealed else []
+    flaws = list(islice(integrity.file_flaws(draft, metadata, integrity.Digests()), 1)) if sealed else []
     what = flaws[0].text if flaws else ""
     if metadata.tool_version and not sealed:
         what = "it has lost its checksums"
     if what := what or ("" if was_made_at(metadata, found.created_at) else "it is another backup than the list says"):
         raise DamagedThere(f"{found.name} arrived damaged from {remote}: {what}.", hint, {found.name: what})
-
-
-def _ignore(_count: int) -> None:
-    """Ignore the progress."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from backupkit.config.remotes import RemoteTable
 from backupkit.config.settings import Settings
 from backupkit.fs import trust
 from backupkit.model.backup import Backup, Metadata
@@ -21,11 +20,19 @@ from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, 
 from backupkit.model.events import EventListener, Warned, collecting, silence
 from backupkit.model.names import few
 from backupkit.remotes import checks, listing_cache
-from backupkit.remotes.base import NOT_COPIED, HoldsPoints, Remote, RemoteBackup, open_remote, retry_while_away
+from backupkit.remotes.base import (
+    HoldsPoints,
+    Remote,
+    RemoteBackup,
+    copy_points,
+    open_remote,
+    refuse_without,
+    retry_while_away,
+)
 from backupkit.repository import order, reliable, store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules
-from backupkit.retention.rules import RetentionContext, Verdict
+from backupkit.retention.rules import RetentionContext
 from backupkit.rewind import chain
 
 _APART = "Give each app its own BACKUP_APP_ID, and each machine its own place on the remote."
@@ -59,10 +66,9 @@ def push_backups(
     result.
     """
     trust.require_roots(settings.dir)
-    names = [remote] if remote is not None else list(settings.remotes)
-    if not names:
-        raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")
-    opened = [open_remote(settings, one) for one in names]
+    if remote is None:
+        refuse_without(settings)
+    opened = [open_remote(settings, one) for one in (settings.remotes if remote is None else [remote])]
     wanted = store.find(settings, name, emit) if name is not None else None
     if wanted:
         store.require_metadata(wanted)
@@ -104,10 +110,11 @@ def missing(
     absent = [one for one in here if one.metadata and (one.name, one.metadata.created_at) not in held]
     table = settings.remotes[remote]
     absent = _new_enough(absent, there, table.newest_only)
-    if not rules.policy_of_remote(table).of_routine:
+    policy = rules.policy_of_remote(table)
+    if not policy.of_routine:
         return absent
-    by_name = {one.name: one for one in found}
-    verdicts = judged(settings, table, remote, there, absent, by_name)
+    every = [*as_backups(settings, remote, there, {one.name: one for one in found}), *absent]
+    verdicts = rules.decide(policy, every, context_of(settings, remote, every)).verdicts
     kept = {one.backup.path for one in verdicts if one.keep}
     return [one for one in absent if one.path in kept]
 
@@ -119,20 +126,6 @@ def _new_enough(absent: list[Backup], there: Sequence[RemoteBackup], limit: int)
     if not limit or len(moments) <= limit:
         return absent
     return [one for one in absent if one.metadata and one.metadata.created_at >= moments[limit - 1]]
-
-
-def judged(
-    settings: Settings,
-    table: RemoteTable,
-    remote: str,
-    there: Sequence[RemoteBackup],
-    more: Sequence[Backup],
-    here: Mapping[str, Backup],
-    clock: Clock = utc_now,
-) -> tuple[Verdict, ...]:
-    """Return a verdict by the remote's own rules for each backup there, and for `more` that may be pushed."""
-    found = [*as_backups(settings, remote, there, here), *more]
-    return rules.decide(rules.policy_of_remote(table), found, context_of(settings, remote, found, clock)).verdicts
 
 
 def context_of(
@@ -214,10 +207,7 @@ def _push_missing(
     emit: EventListener,
     clock: Clock,
 ) -> list[RemoteBackup]:
-    """Push, and return the listing at the end; append each complete backup to `names`, its new points to `points`.
-
-    A backup that cannot be pushed stops no other; the first such error is raised when the others are there.
-    """
+    """Push, and return the listing at the end; append each complete backup to `names`, its new points to `points`."""
     seconds = settings.remotes[remote.name].retry_for
 
     def ask() -> list[RemoteBackup]:
@@ -226,8 +216,10 @@ def _push_missing(
     there = ask()
     _warn_of_arrivals(settings, remote.name, emit)
     held = {(one.name, one.created_at) for one in there}
-    failures: list[BackupError] = []
-    for backup in [wanted] if wanted else _in_order(remote, missing(settings, remote.name, there)):
+    failures: list[BackupError] = []  # of one backup each; they stop no other, and the first is raised at the end
+    coming = [wanted] if wanted else missing(settings, remote.name, there)
+    # The newest is safe first. A branch shows the order of pushes: there it comes last, so that it is the head.
+    for backup in reversed(coming) if remote.is_history else coming:
         metadata = store.require_metadata(backup)
         if (backup.name, metadata.created_at) in held:
             continue
@@ -240,21 +232,12 @@ def _push_missing(
         there = ask()
     if isinstance(remote, HoldsPoints):
         for one in _with_points(settings, wanted, there):
-            points.append(_push_points(remote, one, seconds, emit))
+            points.append(copy_points(lambda: remote.push_points(one, emit), one, seconds, emit))  # noqa: B023
         if any(points):
             there = ask()
     if failures:
         raise failures[0]
     return there
-
-
-def _in_order(remote: Remote, newest_first: list[Backup]) -> list[Backup]:
-    """Return the backups in the order in which to push them.
-
-    The newest first, so that it is safe first if the push is interrupted. But a branch shows its backups in the order
-    in which they came: there the oldest first, so that its head is the newest, and its log runs forwards.
-    """
-    return newest_first[::-1] if remote.is_history else newest_first
 
 
 def _warn_of_arrivals(settings: Settings, remote: str, emit: EventListener) -> None:
@@ -277,13 +260,6 @@ def _with_points(settings: Settings, wanted: Backup | None, there: Sequence[Remo
         backup = listing_cache.local_original(settings, one) if one.name in names else None
         if backup and backup.is_usable:
             yield backup
-
-
-def _push_points(remote: HoldsPoints, backup: Backup, seconds: float, emit: EventListener) -> int:
-    done = retry_while_away(lambda: remote.push_points(backup, emit), seconds, emit)
-    if done.left_out:
-        emit(Warned(NOT_COPIED.format(backup=backup.name, why=done.left_out[0])))
-    return done.points
 
 
 def _push_one(remote: Remote, backup: Backup, metadata: Metadata, emit: EventListener) -> None:

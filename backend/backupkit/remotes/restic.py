@@ -194,7 +194,6 @@ class ResticRemote:
         return [one for part in done.printed if isinstance(part, list) for one in part]
 
     def _snapshot(self, name: str) -> str:
-        """Return the id of the backup's snapshot."""
         for one in self._snapshots():
             if (found := _backup_of(one)) and found.name == name:
                 return str(one["id"])
@@ -293,10 +292,7 @@ class ResticRemote:
         stall: float | None = None,
         about: str = WHOLE,
     ) -> Done:
-        """Run restic and return its result; remove a stale lock once and retry. `stall`: seconds without progress.
-
-        `about` is the copy that it reads, and that `DamagedThere` names.
-        """
+        """Run restic; remove a stale lock once and retry. `stall`: seconds without progress; `about`: what it reads."""
         wait = stall or self._table.stall
         with self._environment() as environment:
             done = run(words, environment, folder, emit, wait, self.name)

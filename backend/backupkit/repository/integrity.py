@@ -58,7 +58,7 @@ class Shared(Generic[T]):
 class Digests:
     """SHA-256 of the files of one run, each inode read once; `advance` is called for every byte, read or reused."""
 
-    def __init__(self, advance: Callable[[int], None]) -> None:
+    def __init__(self, advance: Callable[[int], None] = lambda _count: None) -> None:
         self._advance = advance
         self._shared: Shared[bytes] = Shared(1 << 17)
 

@@ -171,7 +171,6 @@ def _safeguards(policy: Policy, ours: list[Backup], context: RetentionContext) -
 
 
 def _policy_reasons(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
-    """Yield the reasons that come from the policy."""
     allowed = list(_numbered("newest", policy.newest, ours))
     if not policy.newest:
         yield from _by_kind(policy, ours, zone)
@@ -239,11 +238,8 @@ def _recent(span: Span, group: list[Backup], ours: list[Backup], zone: ZoneInfo)
 
 
 def _span_start(span: Span, times: list[datetime], zone: ZoneInfo) -> datetime:
-    """Return the time from which a span is measured: the newest, or the one before a gap that is not a week old.
-
-    Such a gap is at least two days, and makes everything before it older than the span at once. Either no backup was
-    made for that long, or the clock is wrong now, and every backup would go.
-    """
+    """Return the time from which a span is measured: the newest, or the one before a gap that is not a week old."""
+    # Such a gap makes all before it older than the span at once. Perhaps the clock is wrong now; then all would go.
     for later, earlier in pairwise(times):
         if times[0] - later >= _SETTLED:
             break

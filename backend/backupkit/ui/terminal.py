@@ -28,10 +28,7 @@ def _printable(segment: Segment) -> Segment:
 
 
 class _FailsafeFile:
-    """A terminal file that ignores write errors.
-
-    Textual writes in a thread, from a bounded queue. If an error ended that thread, drawing would block forever.
-    """
+    """A terminal file that ignores write errors: one would end Textual's writing thread, and drawing would block."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file, self.fileno = file, file.fileno

@@ -90,9 +90,6 @@ def days_without(found: Overview) -> str:
     return f"{counted(len(missing), 'day')} without a backup: {', '.join(missing[:-6:-1])}{more}."
 
 
-# Sizes over time
-
-
 class Curve(Struct, frozen=True):
     """A size over time: its points, the grid lines with their labels, and the first and last day."""
 

@@ -16,12 +16,11 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from backupkit.cli import tasks
+from backupkit.cli import row_text, tasks
 from backupkit.cli.session import of_database
 from backupkit.cli.task import Task
 from backupkit.config.settings import Settings
 from backupkit.model.backup import MAIN_DATABASE
-from backupkit.model.clock import utc_now
 from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener
 from backupkit.model.names import printable
@@ -160,9 +159,6 @@ def _part(value: object) -> Value:
     raise ValueError(value)
 
 
-# Rows to bring back
-
-
 class Wanted(Struct, frozen=True):
     """Which rows of which table of a backup to bring back, and how."""
 
@@ -217,9 +213,8 @@ def _show_plan(number: int, planned: Planned) -> Answer:
 
 def _groups(found: Found) -> Iterator[tuple[str, str, list[Values], int]]:
     """Yield the rows of one table that come back for one reason: table, reason, the first rows, how many there are."""
-    for table, why in dict.fromkeys((row.table, row.why) for row in found.inserts):
-        rows = [row.backup for row in found.inserts if (row.table, row.why) == (table, why)]
-        yield table, why, rows[:_EXAMPLES], len(rows)
+    for (table, why), rows in row_text.grouped(found).items():
+        yield table, why, [row.backup for row in rows[:_EXAMPLES]], len(rows)
 
 
 def _bringing_back(visit: Visit, planned: Planned) -> Task[Rescued]:
@@ -229,7 +224,7 @@ def _bringing_back(visit: Visit, planned: Planned) -> Task[Rescued]:
     if not plan.found.writes:
         raise Refused("There is no row to bring back; nothing was changed.", hint="Choose others.")
     title = f"Bringing rows of {printable(wanted.table)} back from {plan.source}"
-    return tasks.bringing_back(of_database(visit.settings, wanted.database), title, plan, utc_now)
+    return tasks.bringing_back(of_database(visit.settings, wanted.database), title, plan)
 
 
 GET: Mapping[str, Handler] = {

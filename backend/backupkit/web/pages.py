@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -13,18 +12,18 @@ from msgspec import Struct
 
 from backupkit.cli import render, tasks
 from backupkit.cli.filters import FILTERS, has_words
-from backupkit.cli.host import git_facts, host
+from backupkit.cli.host import git_facts, host, scheduled_backup
 from backupkit.cli.task import Task
 from backupkit.config.settings import Settings, origins
 from backupkit.fs.space import format_bytes
 from backupkit.migrations import schema
-from backupkit.model.backup import Backup, BackupRequest, Metadata
-from backupkit.model.errors import BackupError, NoSuchBackup
+from backupkit.model.backup import Backup, Metadata
+from backupkit.model.errors import NoSuchBackup
 from backupkit.model.events import EventListener, silence
 from backupkit.monitoring import log
 from backupkit.monitoring.notify import messages
 from backupkit.monitoring.notify.sender import Delivery
-from backupkit.monitoring.recovery_kit import copies_of, recovery_kit
+from backupkit.monitoring.recovery_kit import recovery_kit
 from backupkit.monitoring.report_facts import report
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import RemoteBackup
@@ -85,9 +84,6 @@ def _remote_backups(settings: Settings) -> list[tuple[str, RemoteBackup]]:
     return sorted(found, key=lambda one: one[1].created_at, reverse=True)[:_REMOTE_BACKUPS]
 
 
-# Buttons and links for the commands that fix a problem
-
-
 class Fix(Struct, frozen=True):
     """A button: its caption, and the path it posts a form to, or links to if `is_link`."""
 
@@ -130,16 +126,13 @@ def fix_of(settings: Settings, command: str) -> Fix | None:
     return None
 
 
-# Backups
-
-
 def show_backups(visit: Visit) -> Answer:
     """List all backups, or those that match the words and the filter, sorted."""
     words, wanted = visit.query.get("find", ""), visit.query.get("filter", "all")
     order = visit.query.get("sort", "made")
-    chosen = next((one for one in FILTERS if one.name == wanted), FILTERS[0])
+    chosen = wanted if wanted in FILTERS else "all"
     every = sizes.with_unique_bytes(visit.settings, store.all_backups(visit.settings))
-    found = [one for one in every if chosen.lets(one) and has_words(one, words.lower().split())]
+    found = [one for one in every if FILTERS[chosen](one) and has_words(one, words.lower().split())]
     is_ascending = visit.query.get("up") == "1"
     found.sort(key=attrgetter(_SORTS.get(order, "made_at")), reverse=not is_ascending)
     return Page(
@@ -150,8 +143,8 @@ def show_backups(visit: Visit) -> Answer:
         relations=schema.classify_each(visit.settings, found),
         more=dict(visit.query) | {"all": "1"},
         find=words,
-        chosen=chosen.name,
-        filters=[one.name for one in FILTERS],
+        chosen=chosen,
+        filters=list(FILTERS),
         sorts=list(_SORTS),
         sort=order,
         is_ascending=is_ascending,
@@ -203,9 +196,6 @@ def _backup(visit: Visit) -> Backup:
     return store.find(visit.settings, visit.place["name"])
 
 
-# Actions
-
-
 def pin(visit: Visit) -> Answer:
     with operation.acting_as(visit.actor):
         tasks.pin(visit.settings, _backup(visit)).act(silence)
@@ -254,8 +244,7 @@ def run(visit: Visit) -> Task[list[StepResult]]:
     settings = visit.settings
 
     def act(emit: EventListener) -> list[StepResult]:
-        order = BackupRequest(kind="scheduled", git=git_facts(os.environ))
-        done = list(run_steps(regular_steps(settings, order), emit))
+        done = list(run_steps(regular_steps(settings, scheduled_backup()), emit))
         if error := next((one.error for one in done if one.error), None):
             raise error
         return done
@@ -276,18 +265,7 @@ def prepare(visit: Visit) -> Task[Any]:
 
 
 def test_notification(visit: Visit) -> Task[tuple[Delivery, ...]]:
-    settings = visit.settings
-
-    def act(_emit: EventListener) -> tuple[Delivery, ...]:
-        to = messages.everyone(settings)
-        if not to:
-            raise BackupError("No notification address is set.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
-        return messages.send(settings, messages.test_message(settings), to)
-
-    return Task("Send a test notification", act, render.deliveries)
-
-
-# Jobs
+    return Task("Send a test notification", lambda _: messages.send_test(visit.settings), render.deliveries)
 
 
 def show_job(visit: Visit) -> Answer:
@@ -306,9 +284,6 @@ def cancel(visit: Visit) -> Answer:
     if job := job_of(visit):
         job.run.cancel()
     return Goto(f"job/{visit.place['number']}")
-
-
-# History and settings
 
 
 def show_history(visit: Visit) -> Answer:
@@ -336,8 +311,7 @@ def show_settings(visit: Visit) -> Answer:
 def recovery_sheet(visit: Visit) -> Answer:
     """Send the recovery sheet to save and print."""
     settings = visit.settings
-    lines = sheet(recovery_kit(settings, copies_of(settings)), host(os.environ), git_facts(os.environ))
-    text = "".join(f"{line}\n" for line in lines)
+    text = "".join(f"{line}\n" for line in sheet(recovery_kit(settings), host(), git_facts()))
     return Content(f"recovery-{settings.app_id}.md", "text/plain; charset=utf-8", text.encode())
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 
-from backupkit.config.deployment import is_contained
 from backupkit.config.editor import as_typed, set_values
 from backupkit.config.settings import Settings, overriding_variable
 from backupkit.model.errors import Refused
@@ -62,15 +60,13 @@ def save(visit: Visit) -> Answer:
     if found.troubles or (found.prune.removals and not visit.form.get("agreed")):
         return _form(settings, edits, asks=not found.troubles)
     if edits:
-        set_values(settings.app_dir, is_contained(os.environ), edits)
+        set_values(settings.app_dir, edits)
     return _form(visit.site.settings(), {}, was_saved=bool(edits))
 
 
 def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
-    """Return the typed values that differ from the settings; browsers do not send unticked checkboxes.
-
-    Raise `Refused` if the settings have changed since the form was shown: saving would revert the other change.
-    """
+    """Return the typed values that differ from the settings; browsers do not send unticked checkboxes."""
+    # If the settings have changed since the form was shown, saving would revert that.
     if form.get("was", _values_hash(settings)) != _values_hash(settings):
         raise Refused("The settings were changed since this form was shown; nothing was saved.", hint="Open it again.")
     edits = {}
@@ -85,7 +81,6 @@ def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
 
 
 def _values_hash(settings: Settings) -> str:
-    """Return a hash of the values that the form shows."""
     values = [as_typed(getattr(settings, name)) for name, _ in (*SCHEDULE_FIELDS, *RETENTION_FIELDS)]
     return hashlib.sha256(repr(values).encode()).hexdigest()
 

@@ -116,11 +116,7 @@ def _start_plan(visit: Visit, request: RestoreRequest, what: str) -> Answer:
 
 
 def _point_task(settings: Settings, request: RestoreRequest, shown: RestorePlan, wanted: Moment) -> Task[Restored]:
-    """Return a task that builds the point anew and restores it.
-
-    It raises `Refused` if rows or revisions after the restore would not be those that the plan showed.
-    """
-
+    """Return a task that builds the point anew and restores it, if that leads to what the plan showed."""
     how = (request.only, request.force, request.migrate)
 
     def act(emit: EventListener) -> Restored:
@@ -174,14 +170,11 @@ def _restoring(visit: Visit, planned: Planned) -> Task[Restored]:
     if isinstance(found, SchemaMismatch):
         raise found
     if found.source.chosen is not None:
-        return tasks.putting_back(settings, f"Putting back from {found.source.name}", found, utc_now)
+        return tasks.putting_back(settings, found)
     require_typed(visit, found.source.name)
     if request.moment:
         return _point_task(settings, request, found, request.moment)
     return tasks.restoring(settings, found, utc_now)
-
-
-# Beside the live data
 
 
 def plan_beside(visit: Visit) -> Answer:
@@ -216,7 +209,6 @@ def _typed(planned: Planned) -> str:
 
 
 def _show_plan_beside(number: int, planned: Planned) -> Answer:
-    """Show which part will be written where."""
     layout, wanted = planned.found, planned.wanted
     back = {"name": wanted.name, "to": wanted.target, "only": wanted.only or "", "at": _typed(planned)}
     return Page("beside.html", layout=layout, number=number, parts=list(_laid(layout)), back=back)
@@ -246,6 +238,6 @@ POST: Mapping[str, Handler] = {
     "restore/plan/{number}": _PLANS.carried_out(_restoring),
     "restore/beside": plan_beside,
     "restore/beside/{number}": _PLANS_BESIDE.carried_out(
-        lambda visit, planned: tasks.laying_out(visit.settings, planned.wanted, planned.found, utc_now), kind=""
+        lambda visit, planned: tasks.laying_out(visit.settings, planned.wanted, planned.found), kind=""
     ),
 }

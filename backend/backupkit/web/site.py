@@ -193,9 +193,6 @@ def starting(task_of: Callable[[Visit], Task[Any]]) -> Handler:
     return lambda visit: visit.start(task_of(visit))
 
 
-# Jobs
-
-
 @dataclass
 class Job:
     """One task, running or ended. `kind` decides which page follows once it is done."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backupkit.cli.console import listening, say_notice
+from backupkit.cli.console import listening, require_yes, say_notice
 from backupkit.cli.errors import end_with_warnings, say_error
 from backupkit.cli.options import Database, DryRun, Json, Name, OldForce, Quiet, RemoteName, Wide, Yes
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
-from backupkit.cli.questions import require_yes
-from backupkit.cli.session import load, load_again, of_database, open_for, open_to_read, open_to_write
+from backupkit.cli.session import listening_for_warnings, load, of_database, open_for, open_to_read, open_to_write
 from backupkit.model.errors import Refused
-from backupkit.model.events import collecting
 from backupkit.monitoring.notify import run_report
 
 if TYPE_CHECKING:
@@ -47,7 +44,7 @@ def backup(
     from backupkit.cli.host import git_facts
     from backupkit.model.backup import BackupRequest
 
-    request = BackupRequest(name, note=note, pin=pin, uploads=not no_uploads, git=git_facts(os.environ))
+    request = BackupRequest(name, note=note, pin=pin, uploads=not no_uploads, git=git_facts())
     _back_up("backup", request, if_needed)
 
 
@@ -59,9 +56,9 @@ def auto_backup(
     from backupkit.cli.host import git_facts, why_no_git
     from backupkit.model.backup import BackupRequest
 
-    git = git_facts(os.environ)
+    git = git_facts()
     if git is None:
-        say_notice(why_no_git(os.environ))
+        say_notice(why_no_git())
     _back_up("auto-backup", BackupRequest(kind="auto", note=note, pin=pin, uploads=not no_uploads, git=git), False)
 
 
@@ -73,12 +70,11 @@ def run(
 ) -> None:
     """Back up, verify, prune, push. Put this in cron."""
     from backupkit.cli import json_, render
-    from backupkit.cli.host import git_facts
-    from backupkit.model.backup import BackupRequest
+    from backupkit.cli.host import scheduled_backup
     from backupkit.scheduling.run import regular_steps, run_steps, worst
 
     settings = open_to_write(work="run")
-    steps = regular_steps(settings, BackupRequest(kind="scheduled", git=git_facts(os.environ)), if_needed)
+    steps = regular_steps(settings, scheduled_backup(), if_needed)
     results = []
     with listening() as emit:
         for result in run_steps(steps, emit):
@@ -105,7 +101,7 @@ def schedule(
     from backupkit.cli.daemon import Daemon
 
     settings = load()
-    if code := Daemon(settings, lambda: load_again(settings)).serve():
+    if code := Daemon(settings, lambda: load(settings)).serve():
         raise SystemExit(code)
 
 
@@ -122,19 +118,16 @@ def dump(
     from backupkit.cli import json_, render
 
     settings = of_database(open_to_write(work="dump"), database)
-    warnings: list[str] = []
     if file == "-":
         if json:
             raise Refused("With - the SQL text itself goes to stdout.", hint="Leave out --json, or name a file.")
-        with listening() as emit:
-            dump_to(settings, sys.stdout.buffer, collecting(emit, warnings))
-    else:
-        target = dump_path(settings, file)
-        with listening() as emit:
-            facts = write(settings, target, collecting(emit, warnings))
-        document = json_.dumped(target, facts.tables, facts.rows)
-        out.result(render.dumped(facts.tables, facts.rows, target), document)
-    end_with_warnings(warnings)
+        with listening_for_warnings() as emit:
+            dump_to(settings, sys.stdout.buffer, emit)
+        return
+    target = dump_path(settings, file)
+    with listening_for_warnings() as emit:
+        facts = write(settings, target, emit)
+    out.result(render.dumped(facts.tables, facts.rows, target), json_.dumped(target, facts.tables, facts.rows))
 
 
 @commands.command("pin", examples=["pin pre_migration"])
@@ -192,11 +185,9 @@ def delete(
     found = deletable(settings, name)
     question = f"{lost_without(settings, name)} Delete {found.path} for ever?".lstrip()
     require_yes(question, yes or force, "Add --yes to delete it.")
-    warnings: list[str] = []
-    with listening() as emit:
-        found = delete_backup(settings, name, collecting(emit, warnings))
+    with listening_for_warnings() as emit:
+        found = delete_backup(settings, name, emit)
     out.result(render.deleted(found), json_.backup(found))
-    end_with_warnings(warnings)
 
 
 def _back_up(command: str, request: BackupRequest, if_needed: bool) -> None:

@@ -400,10 +400,7 @@ def _verify_file(settings: Settings, path: Path, too_much: bool) -> None:
 
 
 def _check_points(settings: Settings, only: str) -> str:
-    """Check the points of rewind of one backup, or of all if `only` is empty, and print each that cannot be restored.
-
-    Return a sentence that counts them, empty if there are none.
-    """
+    """Check the points of rewind of this backup, or of all; print each that is lost, and return how many, in words."""
     from backupkit.rewind import moments
 
     with listening() as emit:
@@ -435,6 +432,5 @@ def _set_password(known: Access, role: Role) -> None:
 
 
 def _require_terminal() -> None:
-    """Raise `Refused` if there is no terminal on which the interface can be drawn."""
     if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Refused("The terminal interface needs a terminal.", hint="`status` and `list` do without.")

@@ -14,9 +14,8 @@ from backupkit.cli.errors import end_with_warnings
 from backupkit.cli.options import Json, Name, OldForce, Quiet, RemoteName, Trust, Wide, Yes
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
-from backupkit.cli.session import open_to_read, open_to_write
+from backupkit.cli.session import listening_for_warnings, open_to_read, open_to_write
 from backupkit.model.errors import Declined, Refused
-from backupkit.model.events import collecting
 
 if TYPE_CHECKING:
     from backupkit.config.settings import Settings
@@ -42,12 +41,10 @@ def push(
     settings = open_to_write(work="push")
     if not yes and not force:
         _require_agreement_to_git(settings, remote)
-    warnings: list[str] = []
-    with listening() as emit:
-        done = push_backups(settings, name, remote, collecting(emit, warnings))
+    with listening_for_warnings() as emit:
+        done = push_backups(settings, name, remote, emit)
     out.result(render.pushed(done), (json_.pushed(one) for one in done))
     refuse_failed(done)
-    end_with_warnings(warnings)
 
 
 @commands.command("pull", examples=["pull latest --remote offsite"])
@@ -57,11 +54,9 @@ def pull(name: Name, remote: RemoteName = None, trust: Trust = False, quiet: Qui
     from backupkit.remotes.pull import pull_backup, the_remote
 
     settings = open_to_write(work="pull")
-    warnings: list[str] = []
-    with listening() as emit:
-        done = pull_backup(settings, name, the_remote(settings, remote), collecting(emit, warnings), trust=trust)
+    with listening_for_warnings() as emit:
+        done = pull_backup(settings, name, the_remote(settings, remote), emit, trust=trust)
     out.result(render.pulled(settings.deployment, done), json_.backup(done.backup))
-    end_with_warnings(warnings)
 
 
 @commands.command("remotes", examples=["remotes", "remotes --init offsite"])
@@ -75,7 +70,8 @@ def remotes(
 ) -> None:
     """Ask every remote: can it be used, what is missing there, and is it 3-2-1?"""
     from backupkit.cli import json_, render
-    from backupkit.remotes.registry import look_at_remotes, prepare_remote, refuse_unreachable, refuse_without
+    from backupkit.remotes.base import refuse_without
+    from backupkit.remotes.registry import look_at_remotes, prepare_remote, refuse_unreachable
 
     settings = open_to_read()
     with listening() as emit:
@@ -118,17 +114,13 @@ def export_one(
     closing = export.recipients_for(
         settings, told, recipient or (), recipients_file or (), lambda: ask_secret("Passphrase for the export", True)
     )
-    warnings: list[str] = []
-    with listening() as emit:
+    with listening_for_warnings() as emit:
         if file == "-":
             form = told or (".tar.zst.age" if closing else ".tar.zst")
-            export.export_to(settings, name, sys.stdout.buffer, form, closing, collecting(emit, warnings))
-        else:
-            target = export.export_path(settings, file)
-            done = export.export_backup(settings, name, target, closing, collecting(emit, warnings))
-    if file != "-":
-        out.result(render.exported(done), json_.exported(done))
-    end_with_warnings(warnings)
+            export.export_to(settings, name, sys.stdout.buffer, form, closing, emit)
+            return
+        done = export.export_backup(settings, name, export.export_path(settings, file), closing, emit)
+    out.result(render.exported(done), json_.exported(done))
 
 
 @commands.command("import", examples=["import today.tar.zst --name from_export"])
@@ -159,7 +151,7 @@ def import_one(
     source = sys.stdin.buffer if file == "-" else export.export_path(settings, file)
     with listening() as emit:
         done = export.import_backup(settings, source, keys, name, trust, emit)
-    out.result(render.imported(settings.deployment, done), json_.imported(done))
+    out.result(render.imported(settings.deployment, done), json_.created(done))
     end_with_warnings(done.warnings)
 
 
@@ -172,13 +164,13 @@ def recovery_kit(
     """Write a sheet to print: how to start again on a new machine. It holds no secret."""
     from backupkit.cli.host import git_facts, host
     from backupkit.model.names import printable_text
-    from backupkit.monitoring.recovery_kit import copies_of, sheet_path, write_sheet
     from backupkit.monitoring.recovery_kit import recovery_kit as gather
+    from backupkit.monitoring.recovery_kit import sheet_path, write_sheet
     from backupkit.web.report import sheet
 
     settings = open_to_read()
     path = sheet_path(settings, file) if file and file != "-" else None
-    lines = sheet(gather(settings, copies_of(settings)), host(os.environ), git_facts(os.environ))
+    lines = sheet(gather(settings), host(), git_facts())
     if path is None:
         out.text("".join(f"{printable_text(line)}\n" for line in lines))  # the same text as in a file
         return
@@ -187,10 +179,7 @@ def recovery_kit(
 
 
 def _require_agreement_to_git(settings: Settings, remote: str | None) -> None:
-    """Ask before data is pushed to a git remote, which many people may be able to read; raise `Declined` for a no.
-
-    Raise `Refused` if there is no terminal to ask on.
-    """
+    """Ask before a push to git, which many people may be able to read; raise `Declined` or `Refused` without a yes."""
     tables = {name: table for name, table in settings.remotes.items() if remote in (None, name) and table.type == "git"}
     if tables and not at_terminal():
         raise Refused(

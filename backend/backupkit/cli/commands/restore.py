@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backupkit.cli.console import at_terminal, listening, say, say_notice
+from backupkit.cli.console import at_terminal, listening, require_person, require_yes, say, say_notice
 from backupkit.cli.errors import end_with_warnings
 from backupkit.cli.options import Database, DryRun, ExpectLoss, Json, Name, Quiet, Tree, Yes, listed
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
-from backupkit.cli.questions import require_person, require_yes
 from backupkit.cli.session import finish_interrupted, load, of_database, of_tree, open_for, open_to_read
 from backupkit.model.errors import Refused
 from backupkit.model.names import printable
@@ -126,20 +125,13 @@ def extract(
         return _write_out(name, pattern, tree, json)
     if to is not None:
         return _take_out(name, pattern, Path(to), tree, dry_run)
-    from backupkit.cli import json_, render
+    from backupkit.cli import render
     from backupkit.restore.extract import plan_extract
-    from backupkit.restore.restore import restore_backup
 
     settings = of_tree(open_for("extract", dry_run), tree)
     with listening() as emit:
         plan = plan_extract(settings, name, pattern, force, emit, _is_unasked(yes or force, dry_run))
-    if dry_run:
-        return _show_plan(plan)
-    _require_agreement(plan, yes or force)
-    with listening() as emit:
-        done = restore_backup(settings, plan, emit)
-    out.result(render.put_back(settings.deployment, done), json_.restored(done))
-    end_with_warnings(done.warnings)
+    _carry_out(settings, plan, yes or force, dry_run, render.put_back)
 
 
 @commands.command("clone", examples=["clone /srv/staging", "clone /srv/staging --mask mask.sql"])
@@ -337,10 +329,7 @@ def recover(quiet: Quiet = False, json: Json = False) -> None:
 
 
 def _named(name: str | None, at: str | None) -> str:
-    """Return the name of the backup to restore: with a time it is `latest`, which may be left out.
-
-    Raise `Refused` if neither is given, or a name other than `latest` with a time.
-    """
+    """Return the name of the backup to restore; with a time it is `latest`, and may be left out."""
     if name is None and at is None:
         raise Refused("Which backup? Neither a name nor --at was given.", hint="`restore latest`, or `list`.")
     if name not in (None, "latest") and at is not None:
@@ -352,10 +341,7 @@ def _named(name: str | None, at: str | None) -> str:
 
 @contextlib.contextmanager
 def _at_moment(settings: Settings, at: str | None) -> Iterator[tuple[Backup | None, tuple[str, ...]]]:
-    """Yield the backup of that time, or the point of rewind built as one for the block, and notes to show.
-
-    Yield None if no time is given.
-    """
+    """Yield the backup of that time, or its point of rewind built as one, and notes to show; None without a time."""
     if at is None:
         yield None, ()
         return
@@ -392,10 +378,7 @@ def _lay_out(name: str, to: Path, only: str | None, at: str | None, dry_run: boo
 
 
 def _clear_draft(to: Path, dry_run: bool) -> None:
-    """Remove the draft of a killed run, unless this is a dry run.
-
-    A run killed once its target existed may have left an empty draft, and its target is refused afterwards.
-    """
+    """Remove the draft of a killed run before the plan, which refuses a target that exists; nothing in a dry run."""
     from backupkit.restore.lay_out import clear_draft
 
     if not dry_run:
@@ -456,7 +439,14 @@ def _is_unasked(answered: bool, dry_run: bool) -> bool:
     return answered and not dry_run
 
 
-def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: bool) -> None:
+def _carry_out(
+    settings: Settings,
+    plan: RestorePlan,
+    answered: bool,
+    dry_run: bool,
+    lines_of: Callable[..., Iterable[str]] | None = None,
+) -> None:
+    """Show the plan, and carry it out if the answer is yes; `lines_of`: in place of `render.restored`."""
     from backupkit.restore.restore import restore_backup
 
     if dry_run:
@@ -464,7 +454,7 @@ def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: b
     _require_agreement(plan, answered)
     with listening() as emit:
         done = restore_backup(settings, plan, emit)
-    _show_restored(settings, done)
+    _show_restored(settings, done, lines_of)
 
 
 def _show_plan(plan: RestorePlan) -> None:
@@ -492,8 +482,8 @@ def _require_agreement_to(lines: Iterable[str], answered: bool) -> None:
     require_yes("Go ahead?", answered)
 
 
-def _show_restored(settings: Settings, done: Restored) -> None:
+def _show_restored(settings: Settings, done: Restored, lines_of: Callable[..., Iterable[str]] | None = None) -> None:
     from backupkit.cli import json_, render
 
-    out.result(render.restored(settings.deployment, done), json_.restored(done))
+    out.result((lines_of or render.restored)(settings.deployment, done), json_.restored(done))
     end_with_warnings(done.warnings)

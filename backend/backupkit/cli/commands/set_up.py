@@ -72,7 +72,7 @@ def config_init(
         raise Refused("With --stdout the file itself goes to stdout.", hint="Leave out --json.")
     if stdout:
         return out.text(template(settings_folder()))
-    path = begin_file(settings_folder(), _contained())
+    path = begin_file(settings_folder())
     out.result([f"{path} is there, with every setting commented out."], json_.settings_file(path))
 
 
@@ -85,7 +85,7 @@ def config_set(
     """Set a value in backup.toml. The rest of the file stays as it is."""
     from backupkit.config.editor import set_value
 
-    _show_changed(set_value(settings_folder(), _contained(), key, value))
+    _show_changed(set_value(settings_folder(), key, value))
 
 
 @_config.command("unset", examples=["config unset timezone"])
@@ -96,7 +96,7 @@ def config_unset(
     """Remove a value from backup.toml, so that the default applies."""
     from backupkit.config.editor import unset_value
 
-    _show_changed(unset_value(settings_folder(), _contained(), key))
+    _show_changed(unset_value(settings_folder(), key))
 
 
 @_config.command("schema", examples=["config schema"])
@@ -114,11 +114,7 @@ def notify_test(json: Json = False) -> None:
     from backupkit.cli import json_, render
     from backupkit.monitoring.notify import messages
 
-    settings = load()
-    to = messages.everyone(settings)
-    if not to:
-        raise Refused("No notification address is set.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
-    deliveries = messages.send(settings, messages.test_message(settings), to)
+    deliveries = messages.send_test(load())
     out.result(render.deliveries(deliveries), (json_.delivery(one) for one in deliveries))
     if any(one.error for one in deliveries):
         raise SystemExit(ExitCode.FAILED)
@@ -155,12 +151,6 @@ def update(
         "update builds images and starts services, so it works on the host, beside the compose file.",
         hint="Type there: ./backup.sh update",
     )
-
-
-def _contained() -> bool:
-    from backupkit.config.deployment import is_contained
-
-    return is_contained(os.environ)
 
 
 def _show_changed(done: Changed) -> None:

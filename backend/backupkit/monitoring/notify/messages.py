@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from msgspec import Struct
-
-from backupkit.config.deployment import in_full
 from backupkit.config.secrets import scrubbed
 from backupkit.config.settings import Settings
+from backupkit.model.errors import Refused
 from backupkit.monitoring.notify.sender import Address, Delivery, Message, PendingMessage
 
 ReportOutcome = Literal["success", "warning", "failure", "nothing"]
@@ -23,29 +21,11 @@ _OUTCOME_WORDS: Mapping[ReportOutcome, str] = {
 }
 
 
-class Report(Struct, frozen=True):
-    """How a command ended. `lines` are its result as shown to a person; `log` are the last lines of the log."""
-
-    command: str
-    outcome: ReportOutcome
-    seconds: float
-    error: str = ""
-    hint: str = ""
-    warnings: tuple[str, ...] = ()
-    lines: tuple[str, ...] = ()
-    log: tuple[str, ...] = ()
-
-
-def addresses(settings: Settings, report: Report, pinged: bool) -> tuple[Address, ...]:
-    """Return where to send this report: to people by `notify_on`, and to the dead man's switch always, if `pinged`."""
-    people = [Address(url) for url in settings.notify_urls if report.outcome in settings.notify_on]
-    signal = "fail" if report.outcome == "failure" else ""
+def addresses(settings: Settings, outcome: ReportOutcome, pinged: bool) -> tuple[Address, ...]:
+    """Return where to send a report: to people by `notify_on`, and to the dead man's switch always, if `pinged`."""
+    people = [Address(url) for url in settings.notify_urls if outcome in settings.notify_on]
+    signal = "fail" if outcome == "failure" else ""
     return (*people, *_ping(settings, signal, pinged))
-
-
-def everyone(settings: Settings) -> tuple[Address, ...]:
-    """Return all addresses, for a test. The ping has the signal `log`, which does not count as a sign of life."""
-    return (*map(Address, settings.notify_urls), *_ping(settings, "log"))
 
 
 def _ping(settings: Settings, signal: str, wanted: bool = True) -> Iterator[Address]:
@@ -69,11 +49,22 @@ def send(settings: Settings, message: Message, to: Sequence[Address]) -> tuple[D
         return tuple(Delivery(one, error.strerror or type(error).__name__) for one in to)
 
 
-def message_of(settings: Settings, report: Report) -> Message:
-    """Return the message for a report, with all secrets removed."""
-    subject = f"{_app_and_host(settings)}: {report.command} {_OUTCOME_WORDS[report.outcome]}"
-    body = scrubbed("\n".join(_body(report)), settings.secrets)
-    return Message(subject, body, "info" if report.outcome == "nothing" else report.outcome)
+def send_test(settings: Settings) -> tuple[Delivery, ...]:
+    """Send a test message to all addresses; raise `Refused` if there is none.
+
+    The ping has the signal `log`, which does not count as a sign of life.
+    """
+    to = (*map(Address, settings.notify_urls), *_ping(settings, "log"))
+    if not to:
+        raise Refused("No notification address is set.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
+    return send(settings, test_message(settings), to)
+
+
+def message_of(settings: Settings, command: str, outcome: ReportOutcome, lines: Iterable[str]) -> Message:
+    """Return the message on how a command ended, with all secrets removed."""
+    subject = f"{_app_and_host(settings)}: {command} {_OUTCOME_WORDS[outcome]}"
+    body = scrubbed("\n".join(lines), settings.secrets)
+    return Message(subject, body, "info" if outcome == "nothing" else outcome)
 
 
 def test_message(settings: Settings) -> Message:
@@ -85,15 +76,3 @@ def test_message(settings: Settings) -> Message:
 def _app_and_host(settings: Settings) -> str:
     """Return app and host; the wrapper passes the host's name to a container, which knows only its own id."""
     return f"{settings.app_id} on {os.environ.get('BACKUP_HOST_NAME') or socket.gethostname()}"
-
-
-def _body(report: Report) -> Iterator[str]:
-    if report.error:
-        yield f"Error: {report.error}"
-    if report.hint:
-        yield in_full(f"Next: {report.hint}")
-    yield from (in_full(f"Warning: {warning}") for warning in report.warnings)
-    yield from map(in_full, report.lines)
-    yield f"It took {report.seconds:.1f} seconds."
-    if report.log:
-        yield from ("", "The last lines of the log:", *(f"  {line[:500]}" for line in report.log))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from backupkit.config.deployment import in_full
 from backupkit.model.errors import ExitCode, explained, left_by_interrupt
 from backupkit.model.events import Event, EventListener, Warned, silence
 from backupkit.model.names import printable_text
@@ -52,20 +53,23 @@ class RunReport:
         """Send the notifications; wait for the start ping first, so that it cannot arrive after the end ping."""
         from backupkit.monitoring.notify import messages
 
-        error, hint = _error_and_hint(cause)
-        report = messages.Report(
-            command=self._command,
-            outcome=_outcome(code, self.is_idle),
-            seconds=time.monotonic() - self._began,
-            error=error,
-            hint=hint,
-            warnings=tuple(self.warnings),
-            lines=tuple(self.lines),
-            log=log.last_lines(),
-        )
-        to = messages.addresses(self._settings, report, self._command in _PINGED)
+        outcome = _outcome(code, self.is_idle)
+        message = messages.message_of(self._settings, self._command, outcome, self._body(cause))
+        to = messages.addresses(self._settings, outcome, self._command in _PINGED)
         began = self._ping.deliveries() if self._ping else ()
-        return (*began, *messages.send(self._settings, messages.message_of(self._settings, report), to))
+        return (*began, *messages.send(self._settings, message, to))
+
+    def _body(self, cause: BaseException | None) -> Iterator[str]:
+        error, hint = _error_and_hint(cause)
+        if error:
+            yield f"Error: {error}"
+        if hint:
+            yield in_full(f"Next: {hint}")
+        yield from (in_full(f"Warning: {warning}") for warning in self.warnings)
+        yield from map(in_full, self.lines)
+        yield f"It took {time.monotonic() - self._began:.1f} seconds."
+        if lines := log.last_lines():
+            yield from ("", "The last lines of the log:", *(f"  {line[:500]}" for line in lines))
 
 
 _current: RunReport | None = None

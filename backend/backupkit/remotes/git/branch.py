@@ -71,14 +71,15 @@ class Contents:
         """Yield the blob's content; read it to its end before asking for the next."""
         self._into.write(f"{blob.id}\n".encode())
         self._into.flush()
+        lost = RemoteFailed(f"{printable(blob.path)} did not come from the git remote.", hint="Try again.")
         head = self._out.readline().split()
         if len(head) != 3:
-            raise RemoteFailed(f"{printable(blob.path)} did not come from the git remote.", hint="Try again.")
+            raise lost
         left = int(head[2])
         while left:
             chunk = self._out.read(min(left, _CHUNK))
             if not chunk:
-                raise RemoteFailed(f"{printable(blob.path)} did not come from the git remote.", hint="Try again.")
+                raise lost
             left -= len(chunk)
             yield chunk
         self._out.read(1)

@@ -160,13 +160,11 @@ class GitRemote:
         return frozenset(part for wanted in include for part in held[wanted])
 
     def _commit_draft(self, branch: Branch, backup: Path, metadata: Metadata, emit: EventListener) -> Draft:
-        """Write the backup's tree into our own repository, comparing every file with its checksum on the way.
-
-        A database that a pull could not make from its SQL text is included as a file too.
-        """
+        """Write the backup's tree into our own repository, comparing every file with its checksum on the way."""
         include, own = self._table.include, branch.git.folder
         files = self._stored(backup, metadata, include, own)
         dumps = self._dumps(backup, metadata, own, emit, _size(files))
+        # A database that a pull could not make from its SQL text is included as a file too.
         if "database" not in include and (reason := _unusable_dumps(backup.name, dumps, emit)):
             include = (*include, "database")
             files = self._stored(backup, metadata, include, own, reason)
@@ -202,14 +200,11 @@ class GitRemote:
         return dumps
 
     def _history_with(self, branch: Branch, draft: Draft, name: str, metadata: Metadata) -> Sequence[Commit | Draft]:
-        """Return the branch with the new commit; once it has twice the backups to keep, with only the newest of them.
-
-        Not at each push, because everything that stays is then sent to the host again.
-        """
+        """Return the branch with the new commit; once it has twice the backups to keep, only with the newest."""
         self._has_backup(branch, name, metadata)  # others may have pushed this name meanwhile
         others = [one for one in branch.commits if one.backup.name != name]
         keep = self._table.keep
-        if keep and len(others) >= 2 * keep:
+        if keep and len(others) >= 2 * keep:  # not at each push: all that stays is then sent again
             others = sorted(others, key=lambda one: one.backup.created_at)[len(others) + 1 - keep :]
         return [*others, draft]
 
@@ -366,7 +361,8 @@ class _Pull:
         if rebuilt:
             files = "database files differ" if len(rebuilt) > 1 else "database file differs"
             self._tell(Notice(f"{self._name} was rebuilt from its SQL text: it has all rows, but its {files}."))
-            metadata = replace(metadata, note=_rebuilt_note(metadata.note))
+            said = "made from its SQL text"
+            metadata = replace(metadata, note=f"{metadata.note} ({said})" if metadata.note else said)
         manifest.write_metadata(made, metadata)
         yield self._file(METADATA_FILE, made / METADATA_FILE)
         if GUIDE_FILE in self._blobs:
@@ -434,11 +430,6 @@ class _Pull:
         if path not in self._blobs:
             raise _damaged(self._name, f"{path} is missing")
         return self._blobs[path]
-
-
-def _rebuilt_note(note: str) -> str:
-    said = "made from its SQL text"
-    return f"{note} ({said})" if note else said
 
 
 def _seal(folder: Path) -> None:
