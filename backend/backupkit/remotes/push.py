@@ -7,6 +7,7 @@ A remote that fails harms no backup here, and does not stop the push to other re
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
@@ -232,7 +233,7 @@ def _push_missing(
         there = ask()
     if isinstance(remote, HoldsPoints):
         for one in _with_points(settings, wanted, there):
-            points.append(copy_points(lambda: remote.push_points(one, emit), one, seconds, emit))  # noqa: B023
+            points.append(copy_points(partial(remote.push_points, one, emit), one, seconds, emit))
         if any(points):
             there = ask()
     if failures:
