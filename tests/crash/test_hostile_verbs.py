@@ -182,7 +182,7 @@ VERBS: dict[str, tuple[int, Callable[[Settings], object]]] = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", chance.cases(list(VERBS), "commands of root over hostile uploads"))
 def test_root_who_stays_root_gives_nothing_away(app: SmallApp, secret: Path, settings: Settings, verb: str) -> None:
     tries, act = VERBS[verb]
     tries, nas = max(3, chance.share(tries)), app.folder.parent / "nas"
@@ -204,7 +204,9 @@ def test_root_who_stays_root_gives_nothing_away(app: SmallApp, secret: Path, set
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("list", "status")])
-@pytest.mark.parametrize("owned", ["backups", "a folder above", "for all to write"])
+@pytest.mark.parametrize(
+    "owned", chance.cases(("backups", "a folder above", "for all to write"), "backups that others can change")
+)
 def test_root_does_nothing_in_backups_that_another_user_can_change(
     app: SmallApp, settings: Settings, verb: str, owned: str
 ) -> None:

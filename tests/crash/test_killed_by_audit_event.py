@@ -21,11 +21,17 @@ from crash.points import Points
 # A third of all their events is visited; the other commands make their changes with the same code.
 WHOLE = ("backup", "restore", "restore-several", "prune")
 MOST = 20
+CHOSEN = [
+    *(one for one in scenarios.SCENARIOS if one.name in WHOLE),
+    *chance.cases(
+        [one for one in scenarios.SCENARIOS if one.name not in WHOLE], "commands killed at a change of a file"
+    ),
+]
 STRIDE = 2  # visits beyond the last event of the clean run: some runs make a few more
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", scenarios.SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", CHOSEN, ids=lambda scenario: scenario.name)
 def test_killed_at_any_change_of_a_file_the_state_is_the_old_or_the_new(
     scenario: lab.Scenario,
     known: Callable[[lab.Scenario], lab.Known],

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import chance
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from engine import BASE, IMAGE, KIT, RECIPE, REPOSITORY, Engine, debian, made_once, started
@@ -99,7 +101,7 @@ def project(new_project: Callable[..., Project]) -> Project:
     return new_project()
 
 
-@pytest.fixture(params=["v1", "v2"])
+@pytest.fixture(params=chance.cases(("v1", "v2"), "generations of Compose"))
 def generation(request: pytest.FixtureRequest) -> dict[str, str]:
     """The environment that selects this generation of Compose; the default is v2."""
     return {"BACKUP_COMPOSE": "docker-compose"} if request.param == "v1" else {}

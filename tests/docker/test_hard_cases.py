@@ -19,6 +19,7 @@ import pytest
 from engine import Engine, run, wait_until
 from project import Project
 
+import chance
 from backupkit.fs.disk import DRAFT_PREFIX
 from backupkit.model.backup import STAGING
 from backupkit.repository.lock import LOCK_FILE
@@ -251,7 +252,10 @@ def test_an_app_started_during_a_restore_is_up_when_that_is_over(project: Projec
     assert litter(project) == []
 
 
-@pytest.mark.parametrize("moment", ["staging", "waiting for the database", "putting the uploads in place"])
+MOMENTS = ("staging", "waiting for the database", "putting the uploads in place")
+
+
+@pytest.mark.parametrize("moment", chance.cases(MOMENTS, "moments of a restore in a container, killed"))
 def test_a_restore_killed_in_its_container_is_settled_before_the_app_is_up(
     project: Project, prepare: Prepare, moment: str
 ) -> None:

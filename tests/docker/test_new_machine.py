@@ -15,6 +15,7 @@ import pytest
 from engine import Engine, run
 from project import Project
 
+import chance
 import servers
 from small_app import entry
 
@@ -118,7 +119,7 @@ def uploads(project: Project) -> dict[str, Any]:
     return {str(name): (*entry(path), path.lstat().st_uid, path.lstat().st_gid) for name, path in found.items()}
 
 
-@pytest.mark.parametrize("remote", KINDS)
+@pytest.mark.parametrize("remote", chance.cases(KINDS, "remotes that a new machine starts from"))
 def test_a_fresh_container_rebuilds_the_app_from_each_remote(
     lost: Lost, new_project: Callable[..., Project], remote: str
 ) -> None:

@@ -17,17 +17,16 @@ from podman import ComposeProject, Podman, PodmanProject
 from project import Project
 from test_service import KILLED_RESTORE, back_up_and_restore_while_it_writes, drop_table, give, owners
 
-from chance import is_thorough
+import chance
 
 pytestmark = pytest.mark.needs(
     "podman", "podman-compose", "crun", "catatonit", "newuidmap", "unshare", "ip", "mmdebstrap"
 )
 COMBINATIONS = (PODMAN, PODMAN_ROOTLESS)
-ROOTFUL = pytest.mark.parametrize("podman", ["rootful"], indirect=True)  # a rootless engine behaves the same here
 APP = 1000  # the image's own user
 
 
-@pytest.fixture(scope="module", params=["rootful", "rootless"])
+@pytest.fixture(scope="module", params=chance.cases(("rootful", "rootless"), "engines of Podman"))
 def podman(image: Path, request: pytest.FixtureRequest) -> Iterator[Podman]:
     engine = Podman(Path(tempfile.mkdtemp(prefix="backup-podman-")), rootless=request.param == "rootless")
     with started(engine):
@@ -82,7 +81,6 @@ def test_a_backup_and_a_restore_while_the_app_is_writing(project: PodmanProject,
         project.inside("touch", "/app/x")
 
 
-@ROOTFUL
 def test_results_and_codes_are_the_toolkits_own(project: PodmanProject) -> None:
     """podman-compose adds its own lines to stdout, and loses the exit code."""
     project.up()
@@ -102,7 +100,6 @@ def test_results_and_codes_are_the_toolkits_own(project: PodmanProject) -> None:
     assert json.loads(project.backup_sh("show", "good", "--json").stdout)["note"] == note
 
 
-@ROOTFUL
 def test_a_setting_that_is_set_lasts(stack: PodmanProject) -> None:
     file = stack.folder / "backend" / "backup.toml"
     before = file.read_text()
@@ -114,7 +111,6 @@ def test_a_setting_that_is_set_lasts(stack: PodmanProject) -> None:
     assert file.read_text() == before
 
 
-@ROOTFUL
 def test_auto_backup_knows_gits_facts_from_the_host(stack: PodmanProject) -> None:
     stack.backup_sh("auto-backup")
     (name,) = stack.names()
@@ -122,13 +118,11 @@ def test_auto_backup_knows_gits_facts_from_the_host(stack: PodmanProject) -> Non
     stack.backup_sh("verify", name, "--test-restore")
 
 
-@ROOTFUL
 def test_an_update_is_refused_where_it_cannot_be_taken_back(stack: PodmanProject) -> None:
     done = stack.backup_sh("update", code=2)
     assert b"update needs Docker Compose: podman-compose cannot change the image" in done.stderr
 
 
-@ROOTFUL
 def test_a_restore_leaves_the_service_running_or_stopped_as_it_was(project: PodmanProject) -> None:
     project.up()
     project.add_application("Before")
@@ -150,7 +144,6 @@ def test_a_restore_leaves_the_service_running_or_stopped_as_it_was(project: Podm
     assert project.containers("True") == []
 
 
-@ROOTFUL
 def test_a_crash_looping_service_is_restored_beside_not_inside_it(project: PodmanProject) -> None:
     project.up()
     project.add_application("Before")
@@ -242,8 +235,7 @@ def test_the_main_path_with_docker_compose(composed: ComposeProject, podman: Pod
     assert owners(composed.database.parent) == owners(composed.uploads) == {owner(podman)}
 
 
-@pytest.mark.skipif(not is_thorough(), reason="takes minutes, and Docker builds it in each run: --thorough")
-@ROOTFUL
+@pytest.mark.skipif(not chance.is_thorough(), reason="takes minutes, and Docker builds it in each run: --thorough")
 def test_podman_builds_the_image(podman: Podman) -> None:
     podman.docker("rmi", "--force", IMAGE, KIT, BASE)
     podman.build(debian(RECIPE, "base"))

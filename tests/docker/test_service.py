@@ -17,6 +17,8 @@ import pytest
 from engine import run, wait_until
 from project import QUICK, Project
 
+import chance
+
 USERS = """
 import json, os, pathlib
 own = {os.getpid(), os.getppid()}
@@ -191,7 +193,7 @@ def test_a_stopped_service_is_backed_up_and_restored_and_stays_stopped(project: 
     assert project.call("GET", "/applications")[0]["company"] == "Before"
 
 
-@pytest.mark.parametrize("lives", ["0", "3"])
+@pytest.mark.parametrize("lives", chance.cases(("0", "3"), "services that crash"))
 def test_a_crash_looping_service_is_restored_beside_not_inside_it(project: Project, lives: str) -> None:
     project.up()
     project.add_application("Before")
@@ -223,7 +225,9 @@ def test_everything_survives_compose_down_in_between(project: Project) -> None:
     assert project.call("GET", "/applications")[0]["documents"] == ["letter.txt"]
 
 
-@pytest.mark.parametrize("up", [True, False], ids=["running", "stopped"])
+@pytest.mark.parametrize(
+    "up", chance.cases((True, False), "services under cron"), ids=lambda up: "running" if up else "stopped"
+)
 def test_cron_without_a_terminal_or_an_environment(project: Project, up: bool) -> None:
     project.up()
     if not up:
@@ -406,7 +410,7 @@ def test_restore_stop_leaves_a_stopped_service_stopped(project: Project) -> None
     assert project.state() == "exited"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", chance.cases((signal.SIGINT, signal.SIGTERM), "signals to restore --stop"))
 def test_an_interrupted_restore_stop_starts_the_service_again(project: Project, number: signal.Signals) -> None:
     project.up()
     project.backup_sh("backup", "good")

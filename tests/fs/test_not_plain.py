@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
 
+import chance
 from backupkit.backup.create import create_backup
 from backupkit.fs import disk
 from backupkit.model.backup import BackupRequest
@@ -79,8 +81,9 @@ def test_no_file_is_waited_for_nor_swallowed_and_the_other_backups_are_judged(
     assert run_here(backed_up, "backup", "next").code in (0, 3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", STATE_FILES)
+@pytest.mark.parametrize(
+    ("name", "kind"), chance.cases(list(product(STATE_FILES, KINDS)), "what is no file beside the backups")
+)
 def test_what_is_kept_beside_the_backups_is_passed_over(
     backed_up: SmallApp, name: str, kind: Callable[[Path], None]
 ) -> None:

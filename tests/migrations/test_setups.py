@@ -134,14 +134,17 @@ def test_a_backups_own_page_says_heads_where_the_code_has_several(forked: OtherA
 
 @pytest.mark.parametrize(
     ("target", "reached"),
-    [
-        ("left@head", {"left2"}),
-        ("left@+1", {"left1"}),
-        ("left", {"left1"}),
-        ("c0ff", {"c0ffee5afe"}),
-        ("left1+1", {"left2"}),
-        ("heads", {"c0ffee5afe", "left2"}),
-    ],
+    chance.cases(
+        [
+            ("left@head", {"left2"}),
+            ("left@+1", {"left1"}),
+            ("left", {"left1"}),
+            ("c0ff", {"c0ffee5afe"}),
+            ("left1+1", {"left2"}),
+            ("heads", {"c0ffee5afe", "left2"}),
+        ],
+        "names that Alembic takes",
+    ),
 )
 def test_migrate_takes_every_name_that_alembic_takes(forked: OtherApp, target: str, reached: set[str]) -> None:
     migrate(forked.settings(), target)
@@ -158,7 +161,7 @@ def test_one_step_at_a_time(other: OtherApp) -> None:
         migrate(other.settings(), "+1")
 
 
-@pytest.mark.parametrize("target", ["a1", "-1", "base"])
+@pytest.mark.parametrize("target", chance.cases(("a1", "-1", "base"), "downgrades"))
 def test_a_downgrade_is_refused_with_a_reason(other: OtherApp, target: str) -> None:
     migrate(other.settings())
     count = len(store.all_backups(other.settings()))
@@ -247,7 +250,7 @@ LAYOUTS = (
 )
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("layout", chance.cases(LAYOUTS, "layouts of Alembic"), ids=lambda one: one.__name__)
 def test_paths_are_those_that_alembic_would_take(other: OtherApp, layout: Callable[[OtherApp], dict[str, str]]) -> None:
     environment = {**layout(other), "DATABASE_URL": f"sqlite:///{other.database}"}
     other.write(
@@ -444,7 +447,7 @@ def test_the_document_has_every_way_with_its_setting(other: OtherApp) -> None:
     assert told == {name: {f"BACKUP_{one.upper()}" for one in write(other)} for name, write in WAYS.items()}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", chance.cases(list(WAYS), "ways to the copy"))
 def test_every_way_leads_env_py_to_the_copy(other: OtherApp, way: str) -> None:
     goes_all_the_way(other, **WAYS[way](other))
 
@@ -465,7 +468,7 @@ def test_the_printed_commands_say_what_env_py_takes_with_x(other: OtherApp) -> N
     type_what_is_printed(other, BACKUP_ALEMBIC_X="db={url}")
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", chance.cases(list(WAYS), "ways to the live database"))
 def test_whatever_way_is_set_an_env_py_that_insists_on_the_live_database_is_refused(other: OtherApp, way: str) -> None:
     settings = other.settings(**WAYS[way](other))
     insisting = f'__import__("sqlite3").connect({str(other.database)!r}).execute("CREATE TABLE touched (id)")\n'

@@ -46,7 +46,7 @@ def test_the_table_has_every_set_up_and_no_other() -> None:
     assert list(TABLE) == list(APPS)
 
 
-@pytest.mark.parametrize("name", chance.cases(list(TABLE), "real apps"))
+@pytest.mark.parametrize("name", chance.cases(list(TABLE), "real apps", 6))
 def test_what_the_table_says_is_all_that_is_needed(name: str, tmp_path: Path) -> None:
     """This is one test, because each step begins where the last one ended."""
     kind = APPS[name]()

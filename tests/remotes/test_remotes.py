@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 import backupkit
+import chance
 import servers
 from backupkit import AppFolder, protected
 from backupkit.archive.export import export_backup, import_backup
@@ -146,7 +147,8 @@ PLACES: dict[str, tuple[Callable[[Path], Iterator[Place]], tuple[str, ...]]] = {
     "git": (git_place, ("git",)),
 }
 # Tests of failures that only a network has, and of round trips, run on these too.
-everywhere = pytest.mark.parametrize("place", PLACES, indirect=True)
+NETWORKS = chance.cases(("rest", "s3", "sftp"), "ways to restic over a network")
+everywhere = pytest.mark.parametrize("place", ["folder", "git", "restic", *NETWORKS], indirect=True)
 
 
 @pytest.fixture(params=["folder", "restic", "git"])
@@ -429,15 +431,18 @@ def test_a_lost_remote_harms_no_backup_and_is_caught_up_when_it_is_back(app: Sma
 
 @pytest.mark.parametrize(
     ("place", "moment"),
-    [
-        ("folder", Step),
-        ("folder", Progress),
-        ("git", Step),
-        ("git", Progress),
-        ("restic", Step),
-        pytest.param("rest", Progress, marks=pytest.mark.slow),
-        ("sftp", Progress),
-    ],
+    chance.cases(
+        [
+            ("folder", Step),
+            ("folder", Progress),
+            ("git", Step),
+            ("git", Progress),
+            ("restic", Step),
+            pytest.param("rest", Progress, marks=pytest.mark.slow),
+            ("sftp", Progress),
+        ],
+        "remotes lost in a push",
+    ),
     indirect=["place"],
 )
 def test_a_remote_lost_during_a_push_is_readable_when_it_is_back_and_the_next_push_completes_it(
@@ -512,7 +517,10 @@ def kill_all(leader: subprocess.Popen[bytes]) -> None:
 @pytest.mark.usefixtures("orphans_come_here")
 @pytest.mark.parametrize(
     ("place", "after"),
-    [("folder", 0.05), ("folder", 0.4), ("git", 0.4), ("git", 0.9), ("restic", 0.4), ("restic", 0.9)],
+    chance.cases(
+        [("folder", 0.05), ("folder", 0.4), ("git", 0.4), ("git", 0.9), ("restic", 0.4), ("restic", 0.9)],
+        "pushes that are killed",
+    ),
     indirect=["place"],
 )
 def test_a_push_that_is_killed_leaves_the_remote_readable_and_the_next_completes_it(

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+import chance
 from demo.stage import Narrator
 from refusals import without_privileges
 from small_app import BACKEND, Result, clean_environment, tree
@@ -254,12 +255,15 @@ def test_what_is_kept_can_be_looked_at_with_the_toolkit_even_after_ctrl_c(toolki
 
 @pytest.mark.parametrize(
     ("moment", "number", "group"),
-    [
-        ("1. An app", signal.SIGINT, False),
-        ("backup before_disaster", signal.SIGINT, True),  # as a terminal sends it: to every process of the group
-        ("restore before_disaster --force", signal.SIGTERM, False),
-        ("alembic upgrade head", signal.SIGHUP, False),
-    ],
+    chance.cases(
+        [
+            ("1. An app", signal.SIGINT, False),
+            ("backup before_disaster", signal.SIGINT, True),  # as a terminal sends it: to every process of the group
+            ("restore before_disaster --force", signal.SIGTERM, False),
+            ("alembic upgrade head", signal.SIGHUP, False),
+        ],
+        "moments of the demo, interrupted",
+    ),
 )
 def test_interrupted_it_leaves_nothing_behind(
     toolkit: Toolkit, moment: str, number: signal.Signals, group: bool
@@ -320,60 +324,52 @@ def test_without_its_files_it_says_where_it_is(toolkit: Toolkit) -> None:
 # Faults in the product that the demo finds
 
 
+FAULTS = {
+    "uploads are not put back": (
+        "upload_files/apply.py",
+        "def apply(*_args, **_options): pass",
+        "all 457 rows and 38 files are as at the time of the backup: uploads/",
+    ),
+    "the database is not put back": (
+        "sqlite/database.py",
+        "def write_through(*_args, **_options): pass",
+        "all 457 rows and 38 files are as at the time of the backup: the schema is another one",
+    ),
+    "modes and times are not kept": (
+        "upload_files/archiver.py",
+        "disk.set_what_it_keeps = lambda *_args: None",
+        "every row and every file of the app is in it: uploads/",
+    ),
+    "the database is renamed over": (
+        "sqlite/database.py",
+        "import shutil\ndef write_through(staged, live, *_args, **_options):\n"
+        "    os.replace(shutil.copy(staged, f'{live}.new'), live)",
+        # Which of the two happens depends on the old WAL, which does not belong to the new file.
+        "the writer goes on in the restored data, after the rows they had|the command .* 0: it ended with 13",
+    ),
+    "half a transaction is backed up": (
+        "sqlite/database.py",
+        TORN_COPY,
+        "it is of one moment: no transaction of the writer is half in it: ",
+    ),
+    "any revision is restored": (
+        "migrations/schema.py",
+        "def refuse_unless_restorable(*_args, **_options): pass",
+        "the command ends with exit code 14: it ended with 2",
+    ),
+    "undo restores something else": (
+        "restore/undo.py",
+        "def plan_undo(settings, *_args, **_options):\n    from backupkit.restore.restore import plan_restore\n"
+        "    return plan_restore(settings, 'before_disaster')",
+        "the state before the restore is there again, damage and all: the schema is another one",
+    ),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("module", "code", "claim"),
-    [
-        (
-            "upload_files/apply.py",
-            "def apply(*_args, **_options): pass",
-            "all 457 rows and 38 files are as at the time of the backup: uploads/",
-        ),
-        (
-            "sqlite/database.py",
-            "def write_through(*_args, **_options): pass",
-            "all 457 rows and 38 files are as at the time of the backup: the schema is another one",
-        ),
-        (
-            "upload_files/archiver.py",
-            "disk.set_what_it_keeps = lambda *_args: None",
-            "every row and every file of the app is in it: uploads/",
-        ),
-        (
-            "sqlite/database.py",
-            "import shutil\ndef write_through(staged, live, *_args, **_options):\n"
-            "    os.replace(shutil.copy(staged, f'{live}.new'), live)",
-            # Which of the two happens depends on the old WAL, which does not belong to the new file.
-            "the writer goes on in the restored data, after the rows they had|the command .* 0: it ended with 13",
-        ),
-        (
-            "sqlite/database.py",
-            TORN_COPY,
-            "it is of one moment: no transaction of the writer is half in it: ",
-        ),
-        (
-            "migrations/schema.py",
-            "def refuse_unless_restorable(*_args, **_options): pass",
-            "the command ends with exit code 14: it ended with 2",
-        ),
-        (
-            "restore/undo.py",
-            "def plan_undo(settings, *_args, **_options):\n    from backupkit.restore.restore import plan_restore\n"
-            "    return plan_restore(settings, 'before_disaster')",
-            "the state before the restore is there again, damage and all: the schema is another one",
-        ),
-    ],
-    ids=[
-        "uploads are not put back",
-        "the database is not put back",
-        "modes and times are not kept",
-        "the database is renamed over",
-        "half a transaction is backed up",
-        "any revision is restored",
-        "undo restores something else",
-    ],
-)
-def test_a_broken_product_fails_the_demo(toolkit: Toolkit, module: str, code: str, claim: str) -> None:
+@pytest.mark.parametrize("fault", chance.cases(list(FAULTS), "faults that the demo finds"))
+def test_a_broken_product_fails_the_demo(toolkit: Toolkit, fault: str) -> None:
+    module, code, claim = FAULTS[fault]
     toolkit.sabotage(module, code)
     result = toolkit.demo()
     assert result.code == 1, result.out + result.err

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import chance
 from backupkit.rewind.state import entry_of
 from others import USER, as_other, as_root, give
 from small_app import SmallApp
@@ -22,7 +23,7 @@ RUNS_AS = {"owner": 0o4755, "group": 0o2755, "both": 0o6755}
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")
 
 
-@pytest.fixture(params=RUNS_AS)
+@pytest.fixture(params=chance.cases(list(RUNS_AS), "programs of others"))
 def mode(request: pytest.FixtureRequest) -> int:
     return RUNS_AS[request.param]
 
