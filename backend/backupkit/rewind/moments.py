@@ -100,10 +100,7 @@ def check(settings: Settings, emit: EventListener = silence, only: str = "") -> 
 
 
 def _check_until_stable(settings: Settings, backup: Backup) -> list[chain.Lost]:
-    """Check one chain again until none of its points is merged or removed meanwhile; return the lost points.
-
-    If that never happens, store no damage: good points would stay marked as damaged.
-    """
+    """Check one chain again until none of its points is merged or removed meanwhile; return the lost points."""
     lost = list[chain.Lost]()
     for _ in range(_CHECK_ATTEMPTS):
         points, broken = chain.read(settings.dir, backup.name)
@@ -112,16 +109,13 @@ def _check_until_stable(settings: Settings, backup: Backup) -> list[chain.Lost]:
         if not bad or chain.are_there(settings.dir, points):
             chain.remember_damaged(settings.dir, backup.name, bad)
             return lost
-    return lost
+    return lost  # no damage is stored: good points would stay marked as damaged
 
 
 def _check_chain(
     settings: Settings, backup: Backup, points: list[chain.Point], bad: dict[str, str]
 ) -> Iterator[chain.Lost]:
-    """Apply the points of one chain in order, from the base backup on; yield the lost ones.
-
-    Add the damaged ones to `bad`, with the reason.
-    """
+    """Apply the points of one chain in order; yield the lost ones, and add the damaged ones and why to `bad`."""
     try:
         state = of_backup(backup)
     except OSError:  # `verify` names the missing files of the backup
@@ -216,10 +210,7 @@ def _chosen_point(settings: Settings, found: Timeline, moment: Moment, at: datet
 
 
 def _newest_unusual(settings: Settings, found: Timeline, at: datetime, now: datetime) -> Backup | None:
-    """Return the newest backup that `latest` skips only because it is unusual, if there are points; else None.
-
-    A person who asks for a time wants the data as it was then, unusual or not.
-    """
+    """Return the newest backup that `latest` skips as unusual: a person who asks for a time wants it all the same."""
     for one in store.own_backups(settings) if found.moments else ():
         if (
             one.unusual

@@ -20,13 +20,13 @@ import json
 import os
 import re
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, cast
+from typing import Annotated, BinaryIO, Literal, NamedTuple, cast
 
 import msgspec
+import zstandard
 from msgspec import Meta, Struct, to_builtins
 from msgspec.structs import replace
 
@@ -87,7 +87,7 @@ class DatabaseChange(Struct, frozen=True):
     root: Digest
     changed: Count
     length: Count
-    compression: Literal["zstd", "zlib"]
+    compression: Literal["zstd"]
     journal_mode: str
 
 
@@ -287,7 +287,7 @@ def pages(
     record, last = 4 + database.page_size, 0
     with disk.open_plain(path, _MAX_BYTES) as file:
         file.seek(offset)
-        left, chunks, buffer = database.changed, _unpacked(path, file, database), b""
+        left, chunks, buffer = database.changed, _unpacked(path, file, database.length), b""
         while left:
             while len(buffer) < record:
                 if not (more := next(chunks, b"")):
@@ -304,31 +304,10 @@ def pages(
             buffer = buffer[len(buffer) // record * record :]
 
 
-def _unpacked(path: Path, file: BinaryIO, database: DatabaseChange) -> Iterator[bytes]:
+def _unpacked(path: Path, file: BinaryIO, length: int) -> Iterator[bytes]:
     """Decompress the pages in pieces of at most 1 MiB, so that a crafted stream cannot fill the memory."""
-    if database.compression == "zlib":
-        return _zlib_pieces(path, file, database.length)
-    return _zstd_pieces(path, file, database.length)
-
-
-def _zlib_pieces(path: Path, file: BinaryIO, left: int) -> Iterator[bytes]:
-    decoder = zlib.decompressobj()
-    try:
-        while left and (data := file.read(min(left, _CHUNK))):
-            left -= len(data)
-            while found := decoder.decompress(data, _CHUNK):
-                yield found
-                data = decoder.unconsumed_tail
-    except zlib.error as error:
-        raise _damaged(path, "its pages cannot be decompressed") from error
-
-
-def _zstd_pieces(path: Path, file: BinaryIO, left: int) -> Iterator[bytes]:
-    try:
-        import zstandard
-    except ImportError as error:
-        raise Damaged(f"{path} needs the package zstandard.", hint="pip install zstandard") from error
-    with zstandard.ZstdDecompressor().stream_reader(cast(BinaryIO, _FileSlice(file, left)), closefd=False) as reader:
+    packed = cast(BinaryIO, _FileSlice(file, length))
+    with zstandard.ZstdDecompressor().stream_reader(packed, closefd=False) as reader:
         try:
             while found := reader.read(_CHUNK):
                 yield found
@@ -382,13 +361,12 @@ def _damaged(path: Path, why: str) -> Damaged:
 
 
 class Packed(NamedTuple):
-    """The changed pages of one database in a point: number, compressed bytes, offset, checksum and compression."""
+    """The changed pages of one database in a point: number, compressed bytes, offset and checksum."""
 
     changed: int
     length: int
     offset: int
     sha256: str
-    compression: Literal["zstd", "zlib"]
 
 
 class Writer:
@@ -403,7 +381,7 @@ class Writer:
         self._begin_pages()
 
     def _begin_pages(self) -> None:
-        self._compression, self._packer = _packer()
+        self._packer = zstandard.ZstdCompressor(level=3).compressobj()
         self._changed, self._offset, self._packed = 0, max(self._size, len(_MAGIC)), hashlib.sha256()
 
     @property
@@ -421,7 +399,7 @@ class Writer:
         if self._changed:
             self._pack(self._packer.flush())
         length = self._size - self._offset if self._changed else 0
-        found = Packed(self._changed, length, self._offset, self._packed.hexdigest(), self._compression)
+        found = Packed(self._changed, length, self._offset, self._packed.hexdigest())
         self._begin_pages()
         return found
 
@@ -513,11 +491,3 @@ def _part_to_json(one: PartChange) -> dict[str, object]:
 
 def _without_defaults(change: Change) -> dict[str, object]:
     return {key: value for key, value in to_builtins(change).items() if value not in ("", 0, None)}
-
-
-def _packer() -> tuple[Literal["zstd", "zlib"], Any]:
-    try:
-        import zstandard
-    except ImportError:
-        return "zlib", zlib.compressobj(1)
-    return "zstd", zstandard.ZstdCompressor(level=3).compressobj()

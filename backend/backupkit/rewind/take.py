@@ -69,10 +69,7 @@ class _Chain:
 
 @dataclass
 class _Part:
-    """One database and tree as last seen: change stamps of database and folders, and the base's files by checksum.
-
-    The main database and the uploads are one part, which has no name in `settings`.
-    """
+    """One database and tree as last seen: change stamps of database and folders, and the base's files by checksum."""
 
     settings: Settings
     in_base: dict[str, str]
@@ -422,7 +419,7 @@ def _part_change(part: str, new: State, found: _DatabaseRead | None, scan: uploa
         return made
     packed = found.packed
     change = DatabaseChange(
-        new.page_size, new.pages, new.root, packed.changed, packed.length, packed.compression, found.journal_mode
+        new.page_size, new.pages, new.root, packed.changed, packed.length, "zstd", found.journal_mode
     )
     return replace(made, database=change, offset=packed.offset, packed=packed.sha256)
 

@@ -62,7 +62,7 @@ def thin(settings: Settings, now: datetime, current: str = "") -> int:
         if not points and lost:
             continue  # kept, so that a person can look at the damage first
         if name != current and (not points or is_over(points[-1].at, now, settings.rewind, settings.zone)):
-            remove_chain(settings, name)
+            copies.remove(settings.dir, name)
             continue
         kept_names = kept([(one.name, one.at) for one in points], now, settings.zone)
         points = _merge_points(settings, name, points, kept_names)
@@ -80,7 +80,7 @@ def _make_room(settings: Settings, sizes: dict[str, int], newest: dict[str, date
     for name in sorted(sizes.keys() - {current}, key=lambda one: newest[one]):
         if not most or sum(sizes.values()) <= most:
             return
-        remove_chain(settings, name)
+        copies.remove(settings.dir, name)
         del sizes[name]
     while most and current in sizes and sizes[current] > most:
         points, _ = chain.read(settings.dir, current)
@@ -89,13 +89,6 @@ def _make_room(settings: Settings, sizes: dict[str, int], newest: dict[str, date
         if len(left) >= len(points):
             return
         sizes[current] = sum(one.size for one in left)
-
-
-def remove_chain(settings: Settings, name: str) -> None:
-    """Delete all points that build on that backup; the caller holds the lock."""
-    with chain.opened(settings.dir) as folder:
-        if folder and (folder / name).is_dir():
-            disk.remove_atomically(folder / f"{disk.DRAFT_PREFIX}{name}", folder / name)
 
 
 def _clear_drafts(settings: Settings) -> None:
@@ -165,11 +158,12 @@ def merge(folder: Path, group: Sequence[Point], target: Path) -> Header:
         packed = {name: _merge_pages(folder, group, name, writer) for name in names}
         first, *others = (_merged_part(folder, group, name, packed[name], writer) for name in names)
         assert first.database
-        first_gap = next((one.header.since for one in group if _is_after_gap(one.header)), last.since)
+        headers = [one.header for one in group]
+        first_gap = next((one.since for one in headers if one.at - one.since > chain.tolerance(one)), last.since)
         header = replace(
             last,
-            parent=group[0].header.parent,
-            before=group[0].header.before,
+            parent=headers[0].parent,
+            before=headers[0].before,
             since=first_gap,
             database=first.database,
             changes=first.changes,
@@ -193,7 +187,7 @@ def _merged_part(folder: Path, group: Sequence[Point], name: str, packed: Packed
     changes = tuple(_copy_change(folder, one, writer) for one in _merged_changes(group, name).values())
     if last.database is None:
         return replace(last, changes=changes)
-    database = replace(last.database, changed=packed.changed, length=packed.length, compression=packed.compression)
+    database = replace(last.database, changed=packed.changed, length=packed.length)
     return replace(last, database=database, offset=packed.offset, packed=packed.sha256, changes=changes)
 
 
@@ -203,10 +197,6 @@ def _part(one: Point, name: str) -> PartChange:
     if found is None:
         raise Damaged(f"The point {one.name} has no {name}.")
     return found
-
-
-def _is_after_gap(header: Header) -> bool:
-    return (header.at - header.since).total_seconds() > 3 * header.interval
 
 
 def _merged_pages(folder: Path, group: Sequence[tuple[str, PartChange]]) -> Iterator[tuple[int, bytes | memoryview]]:
