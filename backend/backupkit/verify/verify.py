@@ -45,8 +45,7 @@ from backupkit.repository import integrity, manifest, store, verification
 from backupkit.repository.operation import recorded
 from backupkit.sqlite import database
 from backupkit.upload_files.walk import Survey
-from backupkit.verify.test_command import NotProven
-from backupkit.verify.test_restore import prove_backup
+from backupkit.verify.test_restore import NotProven, prove_backup
 
 MOST_FLAWS = 100  # flaws that are listed; the rest are counted
 _KEPT_FLAWS = 20  # flaws that the record stores
