@@ -375,15 +375,13 @@ def _verify_sealed_again(settings: Settings, whole: Journal, name: str, emit: Ev
 def _resume_database(
     settings: Settings, found: Journal, name: str, emit: EventListener, clock: Clock
 ) -> tuple[Journal, database.Comparison | None]:
-    """Replace the live database unless it is the wanted one already; first back up what no backup holds.
-
-    A rollback always writes it: the WAL may hold a failed commit that the next connection would replay.
-    """
+    """Replace the live database unless it is the wanted one already; first back up what no backup holds."""
     place = _place_of(settings, found.at(name))
 
     def keep() -> None:
         nonlocal found
         state = keeping.live_state(place, found.at(name))
+        # A rollback always writes it: the WAL may hold a failed commit that the next connection would replay.
         if state == "wanted" and found.at(name).safety:
             raise _AlreadyLive
         if state == "unknown":

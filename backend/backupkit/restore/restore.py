@@ -686,10 +686,7 @@ def _look_at_uploads(
 def _needs(
     settings: Settings, source: Source, live: Live, summary: diff.Summary | None, is_staged: bool
 ) -> list[tuple[Path, int]]:
-    """Return the bytes needed by folder: for the safety copy, the database's WAL or journal, and staged uploads.
-
-    A staged database also needs its copy, and another one with the live page size.
-    """
+    """Return the bytes needed by folder: for safety copy, WAL or journal, staged uploads and staged databases."""
     needs = [(settings.dir, live.unsaved)]
     if source.facts and not live.is_wanted:
         size = source.facts.size
@@ -817,15 +814,13 @@ def _apply(
     settings: Settings, found: Journal, commits: Mapping[str, _Commits], emit: EventListener, clock: Clock
 ) -> tuple[recovery.Proofs, Journal]:
     compared: dict[str, database.Comparison | None] = {}
-    done, first = found, next((part.name for part in found.parts if part.database), None)
-    maybe_written, is_all_done = list[str](), False
+    done, maybe_written, is_all_done = found, list[str](), False
     try:
         for name in [part.name for part in found.parts if part.facts]:
-            is_first = name == first
             if found.at(name).database:
                 maybe_written.append(name)  # before it is written to: an interrupt may come at any line
             try:
-                done, compared[name] = _replace_database(settings, done, name, is_first, commits[name], emit, clock)
+                done, compared[name] = _replace_database(settings, done, name, commits[name], emit, clock)
             except BaseException as error:
                 if name in maybe_written and _is_untouched(error, commits[name]):
                     maybe_written.remove(name)
@@ -833,9 +828,6 @@ def _apply(
             done = recovery.database_is_done(settings, done, name)
         is_all_done = True
         return recovery.finish_uploads(settings, done, emit, compared), done
-    except _LiveUntouched as untouched:
-        _discard_restore(settings, found.id)
-        raise untouched.reason from None
     except BaseException as error:
         failed = _with_written_names(settings, found)
         if is_all_done:
@@ -848,10 +840,7 @@ def _apply(
 
 
 def _only_changed(found: Journal, changed: Collection[str]) -> Journal:
-    """Return the journal reduced to the changed databases, so that a rollback spares what the app wrote elsewhere.
-
-    Trees come after all databases, so when one of these fails no tree was touched.
-    """
+    """Return the journal of the changed databases alone: a rollback spares the others, and no tree was touched yet."""
     for part in found.parts:
         facts = part.facts if part.name in changed else None
         found = found.with_part(replace(part, facts=facts, database=part.database and bool(facts), uploads=False))
@@ -868,22 +857,8 @@ def _with_written_names(settings: Settings, found: Journal) -> Journal:
     return found
 
 
-class _LiveUntouched(Exception):
-    """An error that left the live data as it was before; `reason` is that error."""
-
-    def __init__(self, reason: BaseException) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-
-
 def _replace_database(
-    settings: Settings,
-    found: Journal,
-    name: str,
-    is_first: bool,
-    commits: _Commits,
-    emit: EventListener,
-    clock: Clock,
+    settings: Settings, found: Journal, name: str, commits: _Commits, emit: EventListener, clock: Clock
 ) -> tuple[Journal, database.Comparison | None]:
     place = settings.at(name)
     assert place is not None
@@ -895,12 +870,7 @@ def _replace_database(
         if commits.lock() and keeping.live_state(place, found.at(name)) == "unknown":
             found = keeping.keep(settings, found, False, emit, clock)
 
-    try:
-        compared = recovery.replace_database(place, found.at(name), keep, emit)
-    except BaseException as error:
-        if is_first and _is_untouched(error, commits):
-            raise _LiveUntouched(error) from error
-        raise
+    compared = recovery.replace_database(place, found.at(name), keep, emit)
     return found, compared
 
 

@@ -246,10 +246,7 @@ def is_restored_from_its_place(settings: Settings, source: Source, migrate: bool
 def _traits_by_tree(
     backup: Backup, only: str | None, checksums: dict[str, str], emit: EventListener, verify_while_staging: bool
 ) -> dict[str, diff.Traits]:
-    """Verify the backup and return what to restore of each tree, by its folder; the empty key is for unknown trees.
-
-    `checksums` receives those of the database files, by path.
-    """
+    """Verify the backup; return the traits of each tree by folder (empty: of any other), and fill `checksums`."""
     metadata = store.require_metadata(backup)
     if not manifest.has_checksums(backup.path):
         emit(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
@@ -417,10 +414,7 @@ def as_live(settings: Settings, source: Source) -> Source:
 
 
 def _is_live_database(settings: Settings, source: Source, one: Source) -> bool:
-    """Return whether a live database at that path, without links on the way, is part of the restore.
-
-    Raise `Refused` if a chosen file would replace a broken database beside its WAL.
-    """
+    """Return whether a live database at that path, without links on the way, is part of the restore."""
     folder, _, path = one.part.partition("/")
     holder = next((tree for tree in source.each if tree.uploads and (tree.part or UPLOADS_FOLDER) == folder), None)
     root = settings.tree(folder)
@@ -489,10 +483,7 @@ def stage_database(settings: Settings, source: Source, identity: Identity) -> So
 
 
 def _make_missing_folder(live: Path, wanted: Path, traits: diff.Traits) -> None:
-    """Make the folder of a tree, if it is missing, with the mode and owner that the backup has of it.
-
-    Its owner can always write to it: the restore has to.
-    """
+    """Make the folder of a tree with mode and owner as in the backup; the owner can write to it: the restore has to."""
     if live.is_dir():
         return
     disk.make_folder(live.parent)
