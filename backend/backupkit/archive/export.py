@@ -231,10 +231,7 @@ def _plain(raw: _ProgressReader, keys: Identities) -> BinaryIO:
 
 
 class _ProgressReader(io.RawIOBase):
-    """A stream that emits how far it was read.
-
-    It reads the first bytes, which identify the format, together: a single read of a pipe may return fewer.
-    """
+    """A stream that emits how far it was read; its first read is long enough to identify the format, even of a pipe."""
 
     def __init__(self, raw: BinaryIO, name: str, emit: EventListener) -> None:
         self._raw, self.name, self._tell, self._done = raw, name, emit, 0

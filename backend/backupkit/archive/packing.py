@@ -207,12 +207,10 @@ def why_untrusted(path: str, form: str, mode: int, target: str, extra: Collectio
 
 
 def _stays_inside(path: str, target: str) -> bool:
-    """Return whether a link in the uploads can lead only into the uploads, whatever other such links there are.
-
-    `..` may only be at the front, where it applies to real folders; after another link it could lead out.
-    """
+    """Return whether a link in the uploads can lead only into the uploads, whatever other such links there are."""
     steps = [step for step in target.split("/") if step not in ("", ".")]
     up = next((number for number, step in enumerate(steps) if step != ".."), len(steps))
+    # After another link `..` could lead out, so it may only be at the front, where it applies to real folders.
     depth = len(path.split("/")) - 2  # folders between uploads and the link
     return not target.startswith("/") and up <= depth and ".." not in steps[up:]
 

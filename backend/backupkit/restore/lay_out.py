@@ -198,10 +198,7 @@ def _lay_out_in(
 ) -> LaidOut:
     """Lay out in a draft beside the target, which `layout_of` is called with, and publish what is complete."""
     warnings: list[str] = []
-    with (
-        recorded(settings, "restore", emit, clock, [name]) as work,
-        _draft_of(target, f"restore of {name}") as draft,
-    ):
+    with recorded(settings, "restore", emit, clock, [name]) as work, _draft_of(target, f"restore of {name}") as draft:
         work.concerning(name, note=on_host(f"laid out in {target}"))
         listen = collecting(work.emit, warnings)
         layout = layout_of(draft, listen)

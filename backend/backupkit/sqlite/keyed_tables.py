@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec import Struct
 
@@ -161,6 +161,17 @@ def triggers_of(connection: sqlite3.Connection, table: str) -> list[str]:
     """Return the triggers of a table in the order in which SQLite reads, and so runs, them."""
     found = "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY rowid"
     return [name for (name,) in connection.execute(found, (table,))]
+
+
+def drop_triggers(connection: sqlite3.Connection, tables: Collection[str] | None = None) -> list[str]:
+    """Drop the triggers of these tables, or all; return their SQL, to be run again in the same transaction."""
+    query = "SELECT name, tbl_name, sql FROM main.sqlite_master WHERE type = 'trigger' ORDER BY rowid"
+    wanted = None if tables is None else set(map(folded, tables))
+    found = connection.execute(query).fetchall()
+    dropped = [(name, sql) for name, table, sql in found if wanted is None or folded(table) in wanted]
+    for name, _ in dropped:
+        connection.execute(f"DROP TRIGGER main.{quoted(name)}")
+    return [sql for _, sql in dropped]
 
 
 def search_tables_of(connection: sqlite3.Connection, table: str) -> list[str]:

@@ -15,15 +15,7 @@ from itertools import islice
 
 from msgspec import Struct
 
-from backupkit.sqlite.cells import (
-    INDEX_INTERIOR,
-    INDEX_LEAF,
-    LEAST_CELL,
-    TABLE_INTERIOR,
-    TABLE_LEAF,
-    cell_at,
-    varint,
-)
+from backupkit.sqlite.cells import INDEX_INTERIOR, INDEX_LEAF, LEAST_CELL, TABLE_INTERIOR, TABLE_LEAF, cell_at, varint
 from backupkit.sqlite.page_file import HEADER, PageFile
 
 Value = None | int | float | str | bytes

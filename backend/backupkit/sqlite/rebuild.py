@@ -236,10 +236,7 @@ class _Column(Struct, frozen=True):
 
 @dataclass
 class _Index:
-    """An index, and how its entries are stored: with the row number at the end, if its table has row numbers.
-
-    `is_open`: not all of its pages were found; the others may be anywhere.
-    """
+    """An index, and how its entries are stored; `is_open`: not all of its pages were found."""
 
     entry: Entry
     columns: tuple[_Column, ...]
@@ -368,10 +365,7 @@ class _Rebuild:
         return False
 
     def _define(self, entry: Entry) -> None:
-        """Run a definition from the file, with stand-ins for functions and collations that only the app has.
-
-        The text is untrusted: it creates this one object or fails.
-        """
+        """Run an untrusted definition, with stand-ins for functions and collations that only the app has."""
         for attempt in range(_MOST_STAND_INS + 1):
             try:
                 with self._guard.defining(entry.kind, entry.name, entry.sql):
@@ -520,11 +514,8 @@ class _Rebuild:
                 self._insert_alike(table, odd, list(alike), origin)
 
     def _odd_texts(self, row: StoredRow) -> tuple[str, ...]:
-        """Return for each value its SQL expression if it is an `UndecodedText`, else an empty text: it is bound as is.
-
-        SQLite takes the bytes of a bound blob for UTF-8, whatever the encoding of the database.
-        """
-        is_bound = self._file.encoding == "utf-8"
+        """Return for each value its SQL expression if it is an `UndecodedText`; empty if it is bound as it is."""
+        is_bound = self._file.encoding == "utf-8"  # SQLite takes the bytes of a bound blob for UTF-8
         return tuple(
             (f"CAST({'?' if is_bound else _literal(one)} AS TEXT)") if type(one) is UndecodedText else ""
             for one in row.values
@@ -620,11 +611,7 @@ class _Rebuild:
                 yield StoredRow(next(numbers), values[:width])
 
     def _is_all_reached(self) -> bool:
-        """Return whether a tree or the free list leads to each page: then no row can be anywhere else.
-
-        Pages behind the end that page 1 records are left out, unless no table is known from the backup: then page 1
-        may be another database's, and these pages count as not reached.
-        """
+        """Return whether a tree or the free list leads to each page: then no row can be anywhere else."""
         if not self._is_free_known or self._file.lost_frames:
             return False
         tables = [one for one in self._tables if not one.entry.is_guess]
@@ -637,7 +624,7 @@ class _Rebuild:
             for page in range(self._file.recorded_pages + 1, self._file.count + 1)
         )
         if behind and self._past and not any(one.is_known for one in tables):
-            return False
+            return False  # page 1 may be another database's
         if behind:
             self._note(f"{behind} pages lie behind the end that the first page tells: they are left out.")
         return True

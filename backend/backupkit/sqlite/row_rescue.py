@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.names import few, printable
 from backupkit.sqlite import database, query, rows
-from backupkit.sqlite.engine import folded, quoted
+from backupkit.sqlite.engine import folded, is_text, quoted
 from backupkit.sqlite.keyed_tables import (
     LOOK_AT_ROWS,
     ForeignKey,
@@ -247,7 +247,7 @@ class _Search:
         if place in self._rows or place in self._same:
             return
         self._refuse_too_many(len(self._rows) + len(self._same) + 1)
-        if None in key or any(isinstance(one, str) and _is_no_text(one) for one in key):
+        if None in key or not _is_all_text(key):
             raise Refused(f"A row of {printable(table.name)} has a key that is NULL or no text.", hint="See `rows`.")
         backup, live = (self._values(table, side, key) for side in (rows.OTHER, "main"))
         assert backup is not None
@@ -390,7 +390,7 @@ class _Search:
         values = dict(zip(map(folded, table.columns), row.backup, strict=True))
         for columns in table.unique:
             wanted = tuple(values.get(one) for one in columns)
-            if None in wanted or any(isinstance(one, str) and _is_no_text(one) for one in wanted):
+            if None in wanted or not _is_all_text(wanted):
                 continue
             keys = ", ".join(map(quoted, table.keys))
             if conflict := self._connection.execute(
@@ -417,15 +417,15 @@ class _Search:
             self._notes[text] = None
 
 
+def _is_all_text(values: Values) -> bool:
+    return all(is_text(one) for one in values if isinstance(one, str))
+
+
 def _possible_values(text: str) -> Iterator[Value]:
     """Yield the values that a typed key may mean: the column's type decides, or the row that exists if it has none."""
-    if _is_no_text(text):
+    if not is_text(text):
         return
     yield text
     for kind in (int, float):
         with suppress(ValueError, OverflowError):
             yield kind(text)
-
-
-def _is_no_text(value: str) -> bool:
-    return any("\udc80" <= letter <= "\udcff" for letter in value)

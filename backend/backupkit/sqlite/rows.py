@@ -84,11 +84,7 @@ class Comparison(Struct, frozen=True):
 
 
 def page(
-    connection: sqlite3.Connection,
-    table: str,
-    size: int,
-    after: Key | None = None,
-    before: Key | None = None,
+    connection: sqlite3.Connection, table: str, size: int, after: Key | None = None, before: Key | None = None
 ) -> RowPage:
     """Return at most `size` rows after, or before, the row of that key; the first ones if no key is given.
 
@@ -394,10 +390,7 @@ def _marks(keys: Sequence[str]) -> str:
 
 
 def _shown(name: str, width: int | None) -> str:
-    """Return the SQL that fetches the value: a blob as the digits of its size, a text up to one letter beyond `width`.
-
-    Without a width it is fetched as it is.
-    """
+    """Return the SQL that fetches the value, for a `width` only the size of a blob and the beginning of a text."""
     if width is None:
         return name
     return (

@@ -76,10 +76,7 @@ class _Entry(Struct, frozen=True):
 
 
 class _Rows(Struct, frozen=True):
-    """The rows of a table: the start of their INSERT, their source, and the columns to read.
-
-    `alone`: each row needs an INSERT of its own, because SQLite limits the columns of an INSERT of several rows.
-    """
+    """The start of the INSERT, the source and the columns of a table's rows; `alone`: one INSERT for each row."""
 
     target: bytes
     source: str
@@ -145,13 +142,7 @@ def _hold_snapshot(live: sqlite3.Connection) -> Iterator[None]:
 class _Dump:
     """One dump being written."""
 
-    def __init__(
-        self,
-        live: sqlite3.Connection,
-        out: BinaryIO,
-        emit: EventListener = silence,
-        limit: str = "",
-    ) -> None:
+    def __init__(self, live: sqlite3.Connection, out: BinaryIO, emit: EventListener = silence, limit: str = "") -> None:
         self._live = live
         self._limit = limit
         self._collations: list[str] = []

@@ -301,8 +301,7 @@ class _Run:
         now = self._now()
         verified = replace(verified, warnings=tuple(warnings), took=took)
         return self._update_record(
-            verified,
-            lambda record: replace(record, tried_at=now, proven_at=now, recovery_seconds=took, not_proven=""),
+            verified, lambda record: replace(record, tried_at=now, proven_at=now, recovery_seconds=took, not_proven="")
         )
 
     def _with_failure(self, record: verification.Record, failure: BackupError) -> verification.Record:
