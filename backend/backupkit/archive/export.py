@@ -165,11 +165,11 @@ def import_backup(
         listener = collecting(work.emit, warnings)
         recover_under_lock(settings, listener)
         with _opened(source, keys or Identities(), listener) as plain:
-            incoming = packing.incoming(plain)
-            final = _free_name(settings, name, incoming.name)
+            archived, members = packing.read_name(plain)
+            final = _free_name(settings, name, archived)
             with store.draft_folder(settings, final) as draft:
-                incoming.unpack(draft, settings.zone, trust, listener)
-                _refuse_untrusted(settings, draft, incoming.name, listener)
+                packing.unpack(archived, members, draft, settings.zone, trust, listener)
+                _refuse_untrusted(settings, draft, archived, listener)
         flags.forget(settings.dir, final)
         imported = store.read(settings, final)
         work.about(imported)

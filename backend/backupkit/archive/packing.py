@@ -218,34 +218,33 @@ def _stays_inside(path: str, target: str) -> bool:
 # Unpacking
 
 
-@dataclass
-class Incoming:
-    """An archive that is read up to its first entry, the folder with the backup's name."""
-
-    name: str
-    members: Iterator[tuple[Member, Iterator[bytes]]]
-
-    def unpack(self, draft: Path, zone: ZoneInfo, trust: bool, emit: EventListener) -> None:
-        """Unpack the archive into the new folder `draft`, without syncing; raise `Damaged` unless it is as sealed.
-
-        `trust` accepts what a person must vouch for. Raises `NoSpace` before writing a file that would not fit.
-        """
-        with (
-            closing(tree.Parents.in_ours(draft)) as parents,
-            closing(_Unpacking(draft, parents, self.name, zone, trust, emit)) as unpacking,
-        ):
-            for member, content in self.members:
-                unpacking.put(member, content)
-            unpacking.finish()
+Members = Iterator[tuple[Member, Iterator[bytes]]]
 
 
-def incoming(stream: BinaryIO) -> Incoming:
-    """Read the first entry of the archive in the stream; raise `Damaged` if that is not one folder."""
+def read_name(stream: BinaryIO) -> tuple[str, Members]:
+    """Return the backup's name, which is that of the archive's one folder, and the entries in that folder.
+
+    Raises `Damaged` if the archive does not begin with such a folder.
+    """
     members = tar.members(stream)
     first = next(members, None)
     if first is None or first[0].form != "folder" or "/" in first[0].path:
         raise Damaged("The archive is refused: it does not begin with one folder, named as the backup.", hint=_OTHER)
-    return Incoming(first[0].path, members)
+    return first[0].path, members
+
+
+def unpack(name: str, members: Members, draft: Path, zone: ZoneInfo, trust: bool, emit: EventListener) -> None:
+    """Unpack the entries into the new folder `draft`, without syncing; raise `Damaged` unless they are as sealed.
+
+    `trust` accepts what a person must vouch for. Raises `NoSpace` before writing a file that would not fit.
+    """
+    with (
+        closing(tree.Parents.in_ours(draft)) as parents,
+        closing(_Unpacking(draft, parents, name, zone, trust, emit)) as unpacking,
+    ):
+        for member, content in members:
+            unpacking.put(member, content)
+        unpacking.finish()
 
 
 @dataclass
