@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -259,11 +259,10 @@ def _was_unchanged(found: Timeline, at: datetime, moment: Moment) -> bool:
     """Return whether the next point, itself lost, records that the data was still as in `moment` at that time."""
     headers = (one.header for one in found.lost if one.chain == moment.chain and one.header)
     after = min((one for one in headers if one.at > moment.at), key=lambda one: one.at, default=None)
-    return after is not None and moment.at <= at <= after.since and _state_of(moment, after) == after.parent
-
-
-def _state_of(moment: Moment, after: point.Header) -> str:
-    return moment.point.header.state if moment.point else after.base_state
+    if after is None:
+        return False
+    state = moment.point.header.state if moment.point else after.base_state
+    return moment.at <= at <= after.since and state == after.parent
 
 
 def _require_watched(settings: Settings, at: datetime, moment: Moment, now: datetime, backup: Backup | None) -> None:
@@ -620,9 +619,7 @@ class _TreeBuilder:
     base: Backup
     root: Path
     in_base: dict[str, KnownUpload]
-
-    def __post_init__(self) -> None:
-        self._keeper = Keeper()
+    keeper: Keeper = field(default_factory=Keeper)
 
     def create(self, known: KnownUpload, path: str, name: str, within: int, sealed: tree.Parents) -> None:
         """Create one entry."""
@@ -658,5 +655,5 @@ class _TreeBuilder:
         entry, owner = known.entry, known.owner_to_restore
         times = (entry.changed, entry.changed)
         descriptors.set_what_it_keeps(handle, owner, entry.mode, times)
-        self._keeper.set(handle, {name: bytes.fromhex(value) for name, value in entry.attributes}, path)
+        self.keeper.set(handle, {name: bytes.fromhex(value) for name, value in entry.attributes}, path)
         descriptors.set_what_it_keeps(handle, owner, entry.mode, times)

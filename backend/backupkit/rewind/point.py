@@ -226,29 +226,31 @@ def read_header(path: Path) -> Header:
 def _require_sane(path: Path, header: Header, end: int) -> None:
     """Raise `Damaged` for offsets outside the file, paths outside the uploads, invalid parts, or times without zone."""
     names = [one.name for one in header.parts]
-    if len(set(names)) < len(names) or (header.format == 2) != bool(header.others):
+    is_sane = len(set(names)) == len(names) and (header.format == 2) == bool(header.others)
+    is_sane &= header.at.tzinfo is not None and header.since.tzinfo is not None
+    if not is_sane or not all(_is_sane(one, end) for one in header.parts):
         raise _damaged(path, "its header cannot be trusted")
-    if header.at.tzinfo is None or header.since.tzinfo is None:
-        raise _damaged(path, "its header cannot be trusted")
-    for one in header.parts:
-        if one.name and bool(one.database) == bool(one.uploads):
-            raise _damaged(path, "its header cannot be trusted")
-        if one.database and not len(_MAGIC) <= one.offset <= end - one.database.length:
-            raise _damaged(path, "its header cannot be trusted")
-        for change in one.changes:
-            _require_sane_change(path, change, end)
+    if any(_leads_out(change) for change in header.changed_files):
+        raise _damaged(path, "a path in it leads out of the uploads")
 
 
-def _require_sane_change(path: Path, change: Change, end: int) -> None:
-    entry = change.entry
+def _is_sane(one: PartChange, end: int) -> bool:
+    if one.name and bool(one.database) == bool(one.uploads):
+        return False
+    if one.database and not len(_MAGIC) <= one.offset <= end - one.database.length:
+        return False
+    return all(_is_sane_content(change, change.entry, end) for change in one.changes if change.entry)
+
+
+def _is_sane_content(change: Change, entry: Entry, end: int) -> bool:
+    is_there = change.content != "here" or len(_MAGIC) <= change.offset <= end - entry.size
+    return is_there and (entry.form == "file") == (change.content != "none")
+
+
+def _leads_out(change: Change) -> bool:
     names = change.path.split("/") if change.path else []
     is_plain = not any(name in ("", ".", "..") or "\0" in name for name in names)
-    if not is_plain or (change.source and not is_inside(change.source)):
-        raise _damaged(path, "a path in it leads out of the uploads")
-    if entry and (entry.form == "file") != (change.content != "none"):
-        raise _damaged(path, "its header cannot be trusted")
-    if entry and change.content == "here" and not len(_MAGIC) <= change.offset <= end - entry.size:
-        raise _damaged(path, "its header cannot be trusted")
+    return not is_plain or bool(change.source and not is_inside(change.source))
 
 
 def verify(path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from msgspec import Struct, field
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from backupkit.config.settings import Settings
 from backupkit.fs import attributes, disk, tree
@@ -85,7 +85,7 @@ class State(Struct):
         """Return the SHA-256 of all paths and entries of the uploads."""
         digest = hashlib.sha256()
         for path in sorted(self.uploads):
-            digest.update(repr((path, _entry_values(self.uploads[path].entry))).encode("ascii", "backslashreplace"))
+            digest.update(repr((path, astuple(self.uploads[path].entry))).encode("ascii", "backslashreplace"))
         return digest.hexdigest()
 
     @property
@@ -167,20 +167,6 @@ def _digest(parts: Iterable[Signature]) -> str:
     """Return one digest of all signatures; the name of the first part does not count."""
     first, *others = parts
     return hashlib.sha256(json.dumps([*first[1:], *([others] if others else ())]).encode()).hexdigest()
-
-
-def _entry_values(entry: Entry) -> tuple[object, ...]:
-    owner = entry.owner and tuple(entry.owner)
-    return (
-        entry.form,
-        entry.mode,
-        entry.changed,
-        owner,
-        entry.size,
-        entry.sha256,
-        entry.target,
-        tuple(tuple(one) for one in entry.attributes),
-    )
 
 
 # State of a backup

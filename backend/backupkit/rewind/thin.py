@@ -24,7 +24,7 @@ from backupkit.model.durations import parse_span
 from backupkit.model.errors import Damaged
 from backupkit.rewind import chain, copies, point
 from backupkit.rewind.chain import Moment, Point
-from backupkit.rewind.point import Change, Content, DatabaseChange, Header, Packed, PartChange, Writer
+from backupkit.rewind.point import Change, DatabaseChange, Header, Packed, PartChange, Writer
 from backupkit.rewind.state import base_backup, of_backup, seal_of
 
 _A_DAY, _A_WEEK = timedelta(days=1), timedelta(days=7)
@@ -235,14 +235,9 @@ def _copy_change(folder: Path, one: _ChangeSource, writer: Writer) -> Change:
     if entry is None or one.change.content != "here":
         return one.change
     with writer.content() as content:
-        _add_content(folder / one.file, one.change, content)
+        for chunk in point.content(folder / one.file, one.change.offset, entry.size):
+            content.add(chunk)
         content.is_kept = True
         if content.sha256 != entry.sha256:
             raise Damaged(f"An upload in the point {one.file} is not as it was written.")
         return replace(one.change, offset=content.offset)
-
-
-def _add_content(path: Path, change: Change, content: Content) -> None:
-    assert change.entry is not None
-    for chunk in point.content(path, change.offset, change.entry.size):
-        content.add(chunk)
