@@ -195,7 +195,7 @@ def roll_back(settings: Settings, found: Journal, error: BaseException, emit: Ev
 
     Raise the error again, with a hint to `recover`, if a safety copy cannot be restored because the data was broken.
     """
-    if not _can_roll_back(settings, found):
+    if not all(_is_kept(settings, part) for part in found.parts):
         cause = from_os_error(error) if isinstance(error, OSError) else error
         kind = type(cause) if isinstance(cause, BackupError) else BackupError
         reason = f"The restore of {found.source} failed halfway: {str(cause).rstrip('.')}."
@@ -313,10 +313,6 @@ def _part_of(settings: Settings, staged: Source, identity: Identity, started: st
         sealed=staged.sealed,
         name=staged.part,
     )
-
-
-def _can_roll_back(settings: Settings, found: Journal) -> bool:
-    return all(_is_kept(settings, part) for part in found.parts)
 
 
 def _is_kept(settings: Settings, part: Journal) -> bool:
@@ -444,24 +440,23 @@ def finish_uploads(settings: Settings, found: Journal, emit: EventListener, comp
     journal.write(settings.dir, found.all_done())
     staging.unstage(settings, found.id)
     if found.safety:
-        flags.remember_restore(settings.dir, found.safety, found.part, _later_safety_copies(found))
+        # A part that the app wrote to after the first part was restored has a later safety copy.
+        later = {part.name: part.safety for part in found.parts if part.safety and part.safety != found.safety}
+        flags.remember_restore(settings.dir, found.safety, found.part, later)
     journal.remove(settings.dir)
     return proofs
 
 
-def _later_safety_copies(found: Journal) -> Mapping[str, str]:
-    """Return the later safety copy of each part that the app wrote to after the first part was restored."""
-    return {part.name: part.safety for part in found.parts if part.safety and part.safety != found.safety}
-
-
 def _prove(settings: Settings, found: Journal, compared: database.Comparison | None) -> database.Inspection:
-    table = version_table.known(settings)
-    rows = found.facts.rows if found.facts else None
-
-    def restored() -> Path:
-        return staging.wanted_database(settings, found)
-
-    return database.prove(settings.database, settings.busy_timeout, found.revisions, table, compared, rows, restored)
+    return database.prove(
+        settings.database,
+        settings.busy_timeout,
+        found.revisions,
+        version_table.known(settings),
+        compared,
+        found.facts.rows if found.facts else None,
+        lambda: staging.wanted_database(settings, found),
+    )
 
 
 def _proof(

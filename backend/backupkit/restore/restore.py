@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -343,11 +343,16 @@ def _plan_part(
 
 
 def restore_backup(
-    settings: Settings, plan: RestorePlan, emit: EventListener = silence, clock: Clock = utc_now
+    settings: Settings,
+    plan: RestorePlan,
+    emit: EventListener = silence,
+    clock: Clock = utc_now,
+    before: Callable[[EventListener], None] = lambda _emit: None,
 ) -> Restored:
     """Restore the planned backup and prove the result; a safety copy holds the earlier state.
 
-    An error is raised before live data was touched, or after an automatic rollback; the message says which.
+    An error is raised before live data was touched, or after an automatic rollback; the message says which. `before` is
+    called under the lock.
     """
     with (
         hooks.of(settings, "restore", emit) as hook,
@@ -357,6 +362,7 @@ def restore_backup(
             work.concerning(plan.source.name, note=f"{len(plan.source.chosen.leaves)} uploads put back")
         recovery.recover_under_lock(settings, work.emit)
         with hook.around(work):
+            before(work.emit)
             done = restore_source(settings, plan, work.emit, clock)
         return replace(done, warnings=(*done.warnings, *hook.warnings))
 
