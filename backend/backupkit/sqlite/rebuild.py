@@ -274,7 +274,7 @@ class _Rebuild:
         self._include_free = include_free
         self._reader = RowReader(file)
         self._free, self._is_free_known = file.free_pages()
-        self._notes: list[str] = []
+        self._notes: dict[str, None] = {}
         self._tables: list[_Table] = []
         self._indexes: list[_Index] = []
         self._lost_sequences: set[str] = set()
@@ -348,7 +348,7 @@ class _Rebuild:
         for chosen in (entry, replace(entry, sql=entry.other_sql, from_backup=True)):
             if chosen.sql and self._is_made(chosen):
                 return self._add_table(chosen)
-        self._note(f"The table {printable_text(entry.name)} is left out: its definition cannot be read.")
+        self._leave_out("table", entry, "its definition cannot be read")
 
     def _is_made(self, entry: Entry) -> bool:
         """Create the table; roll back and return False if the statement does not create just that table."""
@@ -831,17 +831,15 @@ class _Rebuild:
                 return self._define(replace(entry, sql=sql))
             except sqlite3.Error as error:
                 _require_room(error)
-                reason = reason or printable_text(str(error))
-        self._note(f"The {entry.kind} {printable_text(entry.name)} is left out: {reason}.")
+                reason = reason or str(error)
+        self._leave_out(entry.kind, entry, reason)
 
     def _add_virtual(self, entry: Entry) -> None:
         """Add only the row of the schema: the content came with the table's shadow tables."""
         try:
             self._require_virtual(entry)
         except sqlite3.Error as error:
-            return self._note(
-                f"The virtual table {printable_text(entry.name)} is left out: {printable_text(str(error))}."
-            )
+            return self._leave_out("virtual table", entry, str(error))
         self._execute("PRAGMA writable_schema=ON")
         self._execute("BEGIN")
         try:
@@ -855,7 +853,7 @@ class _Rebuild:
             self._execute("PRAGMA writable_schema=ON")
             self._execute("ROLLBACK")
             self._execute("PRAGMA writable_schema=RESET")
-            self._note(f"The virtual table {printable_text(entry.name)} is left out: {printable_text(str(error))}.")
+            self._leave_out("virtual table", entry, str(error))
         else:
             if _SEARCH_TABLE.search(entry.sql):
                 self._check_search(entry.name)
@@ -883,9 +881,11 @@ class _Rebuild:
                 _require_room(again)
                 self._note(f"The search index {printable_text(name)} does not match its text, and cannot be rebuilt.")
 
+    def _leave_out(self, what: str, entry: Entry, reason: str) -> None:
+        self._note(f"The {what} {printable_text(entry.name)} is left out: {printable_text(reason)}.")
+
     def _note(self, text: str) -> None:
-        if text not in self._notes:
-            self._notes.append(text)
+        self._notes[text] = None
 
 
 def _batches(rows: Iterator[StoredRow]) -> Iterator[list[StoredRow]]:
