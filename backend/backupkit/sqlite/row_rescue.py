@@ -159,7 +159,7 @@ class _Search:
             query.check_condition(alone, table.name, choice.where)
             wanted = ", ".join(map(quoted, table.keys))
             found = alone.execute(f"SELECT {wanted} FROM main.{quoted(table.name)} WHERE ({choice.where}\n)")
-            return self._limited([tuple(one) for one in found.fetchmany(MOST + 1)])
+            return self._limited(found.fetchmany(MOST + 1))
 
     def take(self, name: str, keys: Sequence[Values]) -> None:
         """Take the rows of these keys, then their parents and children."""
@@ -203,7 +203,8 @@ class _Search:
                 self._note(
                     f"Rows of {printable(table.name)} whose key is NULL are left out: nothing tells which they are."
                 )
-            return self._keys(f"SELECT {wanted} FROM {past} AS past WHERE NOT ({is_null}) AND NOT EXISTS ({live})")
+            sql = f"SELECT {wanted} FROM {past} AS past WHERE NOT ({is_null}) AND NOT EXISTS ({live})"
+            return self._limited(self._connection.execute(sql).fetchmany(MOST + 1))
 
     def _of_key(self, table: KeyedTable, text: str) -> Values:
         if len(table.keys) > 1:
@@ -230,9 +231,6 @@ class _Search:
                 f"The backup does not have each of these rows of {printable(table.name)}.", "See `rows`."
             )
         return self._limited(found)
-
-    def _keys(self, sql: str, values: Values = ()) -> list[Values]:
-        return self._limited([tuple(one) for one in self._connection.execute(sql, values).fetchmany(MOST + 1)])
 
     def _limited(self, found: list[Values]) -> list[Values]:
         self._refuse_too_many(len(found))
