@@ -19,7 +19,6 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -373,7 +372,8 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
     listen = collecting(emit, warnings)
     with staging.claimed(settings, emit), _report_interrupt(settings, emit), contextlib.ExitStack() as watched:
         _refuse_staged(settings)
-        commits = {one.source.part: _watch(settings, one, watched) for one in plan.each}
+        live = {one.source.part: staging.place_of(settings, one.source).database for one in plan.each}
+        commits = {part: watched.enter_context(database.watching(file)) for part, file in live.items()}
         safety = _make_safety_copy(settings, plan.source, listen, clock)
         staged, found = _stage_with_journal(settings, plan, safety, listen, clock)
         proofs, found = _apply(settings, found, commits, listen, clock)
@@ -413,12 +413,6 @@ def _report_interrupt(settings: Settings, emit: EventListener) -> Iterator[None]
         elif recovery.NOT_ALL_BACK not in getattr(interrupt, "__notes__", ()):
             emit(Notice("Nothing was restored: everything is as it was before."))
         raise
-
-
-def _watch(settings: Settings, plan: RestorePlan, watched: contextlib.ExitStack) -> _Commits:
-    place = staging.place_of(settings, plan.source)
-    watch = watched.enter_context(database.watching(place.database))
-    return _Commits(watch, watch.version())
 
 
 def _warn_of_indexes(settings: Settings, found: Journal, emit: EventListener) -> None:
@@ -793,31 +787,8 @@ def _refuse_to_migrate(settings: Settings, verdict: SchemaVerdict | None) -> Non
     raise Refused(f"--migrate cannot be used: {verdict.reason}", hint="Restore without --migrate.")
 
 
-@dataclass
-class _Commits:
-    """Commits of others to the live database, since the safety copy and since they were locked out."""
-
-    watch: database.Watch
-    before: int | None
-    locked_at: int | None = None
-    was_locked: bool = False
-
-    def lock(self) -> bool:
-        """Note that others are locked out now; return whether any of them has committed, or that is not known."""
-        self.locked_at, self.was_locked = self.watch.version(), True
-        return self.locked_at is None or self.locked_at != self.before
-
-    def is_as_before(self) -> bool:
-        """Return whether the database certainly is as the safety copy has it."""
-        return self.before is not None and self.watch.version() == self.before
-
-    def is_untouched(self) -> bool:
-        """Return whether the database certainly is as it was when others were locked out."""
-        return not self.was_locked or (self.locked_at is not None and self.watch.version() == self.locked_at)
-
-
 def _apply(
-    settings: Settings, found: Journal, commits: Mapping[str, _Commits], emit: EventListener, clock: Clock
+    settings: Settings, found: Journal, commits: Mapping[str, database.Watch], emit: EventListener, clock: Clock
 ) -> tuple[recovery.Proofs, Journal]:
     compared: dict[str, database.Comparison | None] = {}
     done, maybe_written, is_all_done = found, list[str](), False
@@ -864,12 +835,12 @@ def _with_written_names(settings: Settings, found: Journal) -> Journal:
 
 
 def _replace_database(
-    settings: Settings, found: Journal, name: str, commits: _Commits, emit: EventListener, clock: Clock
+    settings: Settings, found: Journal, name: str, commits: database.Watch, emit: EventListener, clock: Clock
 ) -> tuple[Journal, database.Comparison | None]:
     place = settings.at(name)
     assert place is not None
     if not found.at(name).database:  # the safety copy has just been checked, and has the same bytes
-        return found, database.Comparison(commits.is_as_before() or None, commits.watch.file)
+        return found, database.Comparison(commits.is_as_before() or None, commits.file)
 
     def keep() -> None:
         nonlocal found
@@ -880,7 +851,7 @@ def _replace_database(
     return found, compared
 
 
-def _is_untouched(error: BaseException, commits: _Commits) -> bool:
+def _is_untouched(error: BaseException, commits: database.Watch) -> bool:
     """Return whether the live database certainly is as it was, after this error."""
     if _is_of_the_disk(error):
         return False  # the commit may be in the WAL all the same, and the next connection would replay it

@@ -123,9 +123,7 @@ def verified(
                 _require_one_checksum(one, checksums)
             return replace(found[0], others=tuple(found[1:]))
         except BaseException:
-            with contextlib.suppress(sqlite3.ProgrammingError):  # the connection is already closed
-                for connection in opened:
-                    connection.interrupt()
+            database.interrupt(opened)
             raise
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
@@ -142,13 +141,6 @@ def _merge_groups(folder: Path, backup: Backup, newest: Moment, kept_names: set[
 # Merging points
 
 
-class _ChangeSource(Struct, frozen=True):
-    """A change, and the file name of the point that holds its content."""
-
-    change: Change
-    file: str
-
-
 def merge(folder: Path, group: Sequence[Point], target: Path) -> Header:
     """Write one point to `target`, from the parent of the first point to the state of the last; return its header."""
     last = group[-1].header
@@ -184,7 +176,7 @@ def _merge_pages(folder: Path, group: Sequence[Point], part: str, writer: Writer
 
 def _merged_part(folder: Path, group: Sequence[Point], name: str, packed: Packed, writer: Writer) -> PartChange:
     last = _part(group[-1], name)
-    changes = tuple(_copy_change(folder, one, writer) for one in _merged_changes(group, name).values())
+    changes = tuple(_copy_change(folder, *one, writer) for one in _merged_changes(group, name))
     if last.database is None:
         return replace(last, changes=changes)
     database = replace(last.database, changed=packed.changed, length=packed.length)
@@ -217,27 +209,28 @@ def _ranked_pages(path: Path, one: DatabaseChange, offset: int, rank: int) -> It
     return ((number, rank, content) for number, content in point.pages(path, one, offset=offset))
 
 
-def _merged_changes(group: Sequence[Point], part: str) -> dict[str, _ChangeSource]:
-    merged: dict[str, _ChangeSource] = {}
+def _merged_changes(group: Sequence[Point], part: str) -> Iterable[tuple[Change, str]]:
+    """Return the last change of each path, and the file name of the point that holds its content."""
+    merged: dict[str, tuple[Change, str]] = {}
     for one in group:
         for change in _part(one, part).changes:
-            earlier, found = merged.get(change.path), _ChangeSource(change, one.name)
-            if change.content == "before" and earlier and earlier.change.content in ("here", "base"):
-                place = earlier.change
+            place, file = merged.get(change.path, (None, one.name))
+            if change.content == "before" and place and place.content in ("here", "base"):
                 change = replace(change, content=place.content, offset=place.offset, source=place.source)
-                found = _ChangeSource(change, earlier.file)
-            merged[change.path] = found
-    return merged
+            else:
+                file = one.name
+            merged[change.path] = change, file
+    return merged.values()
 
 
-def _copy_change(folder: Path, one: _ChangeSource, writer: Writer) -> Change:
-    entry = one.change.entry
-    if entry is None or one.change.content != "here":
-        return one.change
+def _copy_change(folder: Path, change: Change, file: str, writer: Writer) -> Change:
+    entry = change.entry
+    if entry is None or change.content != "here":
+        return change
     with writer.content() as content:
-        for chunk in point.content(folder / one.file, one.change.offset, entry.size):
+        for chunk in point.content(folder / file, change.offset, entry.size):
             content.add(chunk)
         content.is_kept = True
         if content.sha256 != entry.sha256:
-            raise Damaged(f"An upload in the point {one.file} is not as it was written.")
-        return replace(one.change, offset=content.offset)
+            raise Damaged(f"An upload in the point {file} is not as it was written.")
+        return replace(change, offset=content.offset)

@@ -14,7 +14,7 @@ import sqlite3
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -190,6 +190,13 @@ def require_usable(copied: Path, source: Path) -> None:
             _read_schema(connection)
     except sqlite3.DatabaseError as error:
         raise Damaged(f"{source} is damaged: {error}.", hint="Try an older backup: `list`.") from error
+
+
+def interrupt(connections: Iterable[sqlite3.Connection]) -> None:
+    """End what these connections do in other threads; one that is closed by then is passed over."""
+    for connection in connections:
+        with contextlib.suppress(sqlite3.ProgrammingError):
+            connection.interrupt()
 
 
 def seal(copied: Path) -> None:
@@ -512,12 +519,27 @@ def replace_live(
 
 
 class Watch:
-    """A watch for commits to the live database: each changes its `version`, which is None if it cannot be known."""
+    """A watch for commits of others to the live database, since it began and since they were locked out."""
 
     def __init__(self, connection: sqlite3.Connection | None, live: Path, file: tuple[int, int] | None) -> None:
         self._connection, self._live, self.file = connection, live, file
+        self._before = self._version()
+        self._locked_at, self._was_locked = self._before, False
 
-    def version(self) -> int | None:
+    def lock(self) -> bool:
+        """Note that others are locked out now; return whether any of them has committed, or that is not known."""
+        self._locked_at, self._was_locked = self._version(), True
+        return self._locked_at is None or self._locked_at != self._before
+
+    def is_as_before(self) -> bool:
+        """Return whether the database certainly is as it was when the watch began."""
+        return self._before is not None and self._version() == self._before
+
+    def is_untouched(self) -> bool:
+        """Return whether the database certainly is as it was when others were locked out."""
+        return not self._was_locked or (self._locked_at is not None and self._version() == self._locked_at)
+
+    def _version(self) -> int | None:
         """Return a number that differs from the previous one if anyone committed in between; None if unknown."""
         if file_of(self._live) != self.file:
             return None  # the path names another file than the one watched
