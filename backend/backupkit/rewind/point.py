@@ -20,6 +20,7 @@ import json
 import os
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +46,9 @@ _HINT = "`rewind` shows what can be restored; `verify --all` names all that is d
 
 Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Form = Literal["file", "folder", "link"]
+Compression = Literal["zstd", "zlib"]
+COMPRESSION: Compression = "zstd"
+"""How pages are compressed now; zlib is what an earlier version used where zstandard was missing."""
 ContentPlace = Literal["none", "here", "before", "base"]
 
 
@@ -87,7 +91,7 @@ class DatabaseChange(Struct, frozen=True):
     root: Digest
     changed: Count
     length: Count
-    compression: Literal["zstd"]
+    compression: Compression
     journal_mode: str
 
 
@@ -289,7 +293,7 @@ def pages(
     record, last = 4 + database.page_size, 0
     with disk.open_plain(path, _MAX_BYTES) as file:
         file.seek(offset)
-        left, chunks, buffer = database.changed, _unpacked(path, file, database.length), b""
+        left, chunks, buffer = database.changed, _unpacked(path, file, database), b""
         while left:
             while len(buffer) < record:
                 if not (more := next(chunks, b"")):
@@ -306,8 +310,26 @@ def pages(
             buffer = buffer[len(buffer) // record * record :]
 
 
-def _unpacked(path: Path, file: BinaryIO, length: int) -> Iterator[bytes]:
+def _unpacked(path: Path, file: BinaryIO, database: DatabaseChange) -> Iterator[bytes]:
     """Decompress the pages in pieces of at most 1 MiB, so that a crafted stream cannot fill the memory."""
+    if database.compression == "zlib":
+        return _zlib_pieces(path, file, database.length)
+    return _zstd_pieces(path, file, database.length)
+
+
+def _zlib_pieces(path: Path, file: BinaryIO, left: int) -> Iterator[bytes]:
+    decoder = zlib.decompressobj()
+    try:
+        while left and (data := file.read(min(left, _CHUNK))):
+            left -= len(data)
+            while found := decoder.decompress(data, _CHUNK):
+                yield found
+                data = decoder.unconsumed_tail
+    except zlib.error as error:
+        raise _damaged(path, "its pages cannot be decompressed") from error
+
+
+def _zstd_pieces(path: Path, file: BinaryIO, length: int) -> Iterator[bytes]:
     packed = cast(BinaryIO, _FileSlice(file, length))
     with zstandard.ZstdDecompressor().stream_reader(packed, closefd=False) as reader:
         try:

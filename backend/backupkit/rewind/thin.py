@@ -23,7 +23,7 @@ from backupkit.model.durations import parse_span
 from backupkit.model.errors import Damaged
 from backupkit.rewind import chain, copies, point
 from backupkit.rewind.chain import Moment, Point
-from backupkit.rewind.point import Change, DatabaseChange, Header, Packed, PartChange, Writer
+from backupkit.rewind.point import COMPRESSION, Change, DatabaseChange, Header, Packed, PartChange, Writer
 from backupkit.rewind.state import base_backup, of_backup, seal_of
 
 _A_DAY, _A_WEEK = timedelta(days=1), timedelta(days=7)
@@ -179,7 +179,7 @@ def _merged_part(folder: Path, group: Sequence[Point], name: str, packed: Packed
     changes = tuple(_copy_change(folder, *one, writer) for one in _merged_changes(group, name))
     if last.database is None:
         return replace(last, changes=changes)
-    database = replace(last.database, changed=packed.changed, length=packed.length)
+    database = replace(last.database, changed=packed.changed, length=packed.length, compression=COMPRESSION)
     return replace(last, database=database, offset=packed.offset, packed=packed.sha256, changes=changes)
 
 
