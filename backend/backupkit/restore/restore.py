@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -162,16 +163,9 @@ def plan_restore(
     locked, `NoSpace`.
     """
     found = store.resolve(settings, name)
+    backup, notes = found.backup, (*notes, *found.sentences)
     return plan_backup(
-        settings,
-        found.backup,
-        only,
-        force,
-        migrate,
-        emit,
-        expect_loss,
-        (*notes, *found.sentences),
-        verify_while_staging=verify_while_staging,
+        settings, backup, only, force, migrate, emit, expect_loss, notes, verify_while_staging=verify_while_staging
     )
 
 
@@ -297,9 +291,9 @@ def plan_source(
         plans.append(plan)
         needs += needed
     _require_space(needs)
-    by_folder: dict[str, int] = {}
+    by_folder = Counter[str]()
     for folder, size in needs:
-        by_folder[str(folder)] = by_folder.get(str(folder), 0) + size
+        by_folder[str(folder)] += size
     first = plans[0]
     return replace(
         first,
@@ -589,17 +583,8 @@ def _look_at_live(settings: Settings, source: Source, emit: EventListener) -> Li
     except SourceBroken as error:
         return Live(unsaved=unsaved, error=error.message)
     unsaved += 0 if is_saved else found.facts.size
-    facts = found.facts
-    return Live(
-        _revisions(settings, found, emit),
-        facts.rows,
-        facts.size,
-        facts.encoding,
-        facts.page_size,
-        unsaved,
-        is_wanted,
-        changes=changes,
-    )
+    at, facts = _revisions(settings, found, emit), found.facts
+    return Live(at, facts.rows, facts.size, facts.encoding, facts.page_size, unsaved, is_wanted, changes=changes)
 
 
 @contextlib.contextmanager
@@ -778,13 +763,10 @@ def _make_safety_copy(settings: Settings, source: Source, emit: EventListener, c
 
 
 def _refuse_to_migrate(settings: Settings, verdict: SchemaVerdict | None) -> None:
-    if (
-        verdict is None
-        or verdict.relation in ("same", "behind")
-        or verdict.migrates_by_itself(settings.migrate_command)
-    ):
+    if verdict is None or verdict.relation in ("same", "behind"):
         return
-    raise Refused(f"--migrate cannot be used: {verdict.reason}", hint="Restore without --migrate.")
+    if not verdict.migrates_by_itself(settings.migrate_command):
+        raise Refused(f"--migrate cannot be used: {verdict.reason}", hint="Restore without --migrate.")
 
 
 def _apply(
