@@ -222,10 +222,7 @@ Members = Iterator[tuple[Member, Iterator[bytes]]]
 
 
 def read_name(stream: BinaryIO) -> tuple[str, Members]:
-    """Return the backup's name, which is that of the archive's one folder, and the entries in that folder.
-
-    Raises `Damaged` if the archive does not begin with such a folder.
-    """
+    """Return the name of the one folder that the archive begins with, or raise `Damaged`, and the entries in it."""
     members = tar.members(stream)
     first = next(members, None)
     if first is None or first[0].form != "folder" or "/" in first[0].path:

@@ -35,10 +35,7 @@ from backupkit.sqlite import app_migrations, database
 
 
 class Migrated(Struct, frozen=True):
-    """What was migrated: rows by table before and after, seconds in the rehearsal and on the live database.
-
-    `backup` and `seconds` are None if it was only rehearsed.
-    """
+    """What was migrated: rows by table before and after, and the seconds; no `backup` if it was only rehearsed."""
 
     backup: str | None
     migrations: tuple[Migration, ...]
@@ -82,10 +79,7 @@ def migrate(
 def rehearse(
     settings: Settings, revision: str = "head", emit: EventListener = silence, expect_loss: Collection[str] = ()
 ) -> Migrated | None:
-    """Try on a copy of the live database what `migrate` would do; None if there is nothing to do.
-
-    Raises what `migrate` raises before it changes the live database.
-    """
+    """Try on a copy what `migrate` would do, and raise as it does; None if there is nothing to do."""
     store.require(settings.dir)
     pending = _pending(settings, revision, emit)
     if not pending:

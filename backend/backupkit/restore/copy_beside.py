@@ -57,10 +57,7 @@ def copy_beside(live: Path, snapshot: datetime, timeout: float, emit: EventListe
 
 
 def copy_moment(live: Path, target: Path, timeout: float, emit: EventListener) -> str:
-    """Write a checked snapshot of the live database to one file with its mode and owner; not yet synced.
-
-    Return the file's SHA-256.
-    """
+    """Write a checked snapshot of the live database with its mode and owner, not yet synced; return its SHA-256."""
     with database.snapshot(live, timeout, emit) as snapshot:
         space.require(database.live_size(snapshot), target.parent, "This backup")
         database.copy(snapshot, target, emit)

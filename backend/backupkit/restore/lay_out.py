@@ -36,10 +36,7 @@ _VIRTUAL = ("tmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2")
 
 
 class Layout(Struct, frozen=True):
-    """A backup, the target folder, and the paths of its parts below that; None for a part that is left out.
-
-    `needs` is in bytes.
-    """
+    """A backup, the target, the paths of its parts below that (None for one left out), and the bytes that it needs."""
 
     backup: Backup
     target: Path
@@ -87,10 +84,7 @@ def clear_draft(target: Path) -> None:
 
 
 def plan_taking_out(settings: Settings, name: str, target: Path, patterns: Sequence[str]) -> Layout:
-    """Return the layout of some uploads of a backup, below the target as they are below the uploads.
-
-    Raise what `plan_layout` raises, and `NoSuchBackup` if a pattern matches nothing.
-    """
+    """Return the layout of some uploads, as `plan_layout`; raise `NoSuchBackup` if a pattern matches nothing."""
     tree = settings.sealed_folder
     layout = plan_layout(settings.whole, name, target, tree)
     chosen = choice.choose(layout.backup.path / tree, patterns, layout.backup.name)
@@ -273,10 +267,7 @@ def require_place(settings: Settings, target: Path) -> Path:
 
 
 def kept_folders(settings: Settings, environment: Mapping[str, str] = os.environ) -> list[Path] | None:
-    """Return the mounted folders that may hold a target, or None outside a container.
-
-    Anything outside the mounts is lost with the container.
-    """
+    """Return the mounted folders that may hold a target, as the rest goes with the container; None outside of one."""
     if not is_contained(environment) and not any(map(os.path.exists, _CONTAINERS)):
         return None
     mounted = [Path(one.place) for one in mounts.read() if one.place != "/" and one.kind not in _VIRTUAL]

@@ -119,10 +119,7 @@ def _saying_what_is_needed(settings: Settings, found: Journal) -> Iterator[None]
 
 
 def recover_unless_full(settings: Settings, emit: EventListener, name: str) -> None:
-    """Do the same before the backup `name` is deleted; go on if the disk is too full and the restore does not need it.
-
-    Else nothing could make room but a deletion by hand.
-    """
+    """Do the same before `name` is deleted; if the disk is too full, go on unless the restore needs that backup."""
     try:
         recover_under_lock(settings, emit)
     except Exception as error:

@@ -74,10 +74,7 @@ class Live(Struct, frozen=True):
 
 
 class RestorePlan(Struct, frozen=True):
-    """Everything that a restore will change, as shown and as done.
-
-    `needs` is in bytes by folder, `rows_after` in rows by table.
-    """
+    """Everything that a restore will change, as shown and as done: `needs` in bytes, `rows_after` by table."""
 
     source: Source
     verdict: SchemaVerdict | None
@@ -181,10 +178,7 @@ def plan_backup(
     newer: Mapping[str, Backup] | None = None,
     verify_while_staging: bool = False,
 ) -> RestorePlan:
-    """Return the plan for a given backup, as `plan_restore` does; `notes` are shown with the plan.
-
-    `newer` names parts that come from other backups.
-    """
+    """Return the plan for a given backup, as `plan_restore`; the parts in `newer` come from those backups."""
     refuse_overlap(settings)
     refuse_another_app(settings, backup, force)
     _require_part(settings, only)

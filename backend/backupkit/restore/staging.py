@@ -613,10 +613,7 @@ def differences(
     stays: Callable[[str], None] = lambda _path: None,
     met: Callable[[tree.Entry], None] = lambda _live: None,
 ) -> Iterator[diff.Difference]:
-    """Yield how the live uploads differ from the source's, as `diff.differences` with files cache and checksums.
-
-    Raise `Damaged` if a file is not as it was sealed.
-    """
+    """Yield how the live uploads differ from the source's; raise `Damaged` if a file is not as it was sealed."""
     assert settings.uploads is not None and source.uploads is not None
     if settings.uploads.exists() and not settings.uploads.is_dir():
         walk.require(settings.uploads)

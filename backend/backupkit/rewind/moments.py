@@ -152,10 +152,7 @@ def _state_before(
 
 
 def choose_by_words(settings: Settings, text: str, now: datetime) -> tuple[Chosen, tuple[str, ...]]:
-    """Parse a time as typed by a person, and call `choose`; return its choice and the sentences to show.
-
-    Raises what `choose` raises, and `Refused` if the text is not a time.
-    """
+    """Parse a time as typed, or raise `Refused`; return the choice of `choose`, and the sentences to show."""
     at, said = times.moment(text, now, settings.zone)
     chosen = choose(settings, at, now)
     return chosen, tuple(filter(None, (said, chosen.sentence)))

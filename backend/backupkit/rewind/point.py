@@ -81,10 +81,7 @@ class Change(Struct, frozen=True):
 
 
 class DatabaseChange(Struct, frozen=True):
-    """The new state of a database: `root` is the SHA-256 of the hashes of its pages.
-
-    The point holds the `changed` pages, compressed to `length` bytes.
-    """
+    """The new state of a database: `root` is the SHA-256 of its pages' hashes, `length` the packed pages' size."""
 
     page_size: Annotated[int, Meta(ge=512, le=65536)]
     pages: Annotated[int, Meta(ge=1, le=2**32 - 1)]

@@ -104,10 +104,7 @@ class State(Struct):
         return part, self.page_size, self.pages, root, "" if part and self.page_size else self.uploads_digest()
 
     def apply(self, path: Path, header: Header) -> None:
-        """Advance this state to that of the point in `path`; raise `Damaged` if the file is not as it was written.
-
-        The state may be half changed after an error.
-        """
+        """Advance this state to that of the point; raise `Damaged`, half changed, if it is not as it was written."""
         point.verify(path)
         for one, state in self.paired_parts(path.name, header):
             if one.database:

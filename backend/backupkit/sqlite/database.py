@@ -212,10 +212,7 @@ def header_mode(copied: Path) -> str:
 
 
 def signature(live: Path) -> str | None:
-    """Return a text that changes with every commit to the live database, or None if a very recent one may not show.
-
-    It is made of the stamps of the file and of its WAL; neither is opened.
-    """
+    """Return a text that changes with every commit, without opening a file; None if a very recent one may not show."""
     wal = _facts(live.with_name(live.name + "-wal"))
     file = _facts(live)
     found = [
@@ -269,10 +266,7 @@ def check_for(size: int) -> str:
 
 
 def index_sentence(settings: Settings, flaws: Sequence[str]) -> str:
-    """Return a sentence saying that an index does not match its table, with the command that rebuilds the index.
-
-    No row is missing. Whether the index or the table is right cannot be known.
-    """
+    """Return a sentence saying that an index does not match its table, with the command that rebuilds the index."""
     found = _SEARCH_INDEX.match(flaws[0])
     table = quoted(found[1] or found[2]) if found else ""
     statement = f"INSERT INTO {table}({table}) VALUES('rebuild')" if found else "REINDEX"
@@ -355,10 +349,7 @@ def inspect_copy(
     emit: EventListener = silence,
     opened: Callable[[sqlite3.Connection], None] = lambda _connection: None,
 ) -> Inspection:
-    """Inspect a fresh copy of the live database; raise `SourceBroken` for a problem, as the live one has it too.
-
-    `opened` is called with each connection.
-    """
+    """Inspect a fresh copy, as `inspect`; raise `SourceBroken` for a problem, since the live database has it too."""
     try:
         found = inspect(copied, emit, opened)
         problem = found.problems[0] if found.problems else ""

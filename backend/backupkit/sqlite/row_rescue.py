@@ -343,10 +343,7 @@ class _Search:
         return list(islice(missing, MOST + 1))
 
     def note_on_children(self, seconds: float) -> str:
-        """Return a sentence on the missing rows that refer to those that come back, and do not come back themselves.
-
-        It is empty if there are none, and says if they were not counted in that time.
-        """
+        """Return a sentence on missing rows that refer to those that come back; empty if there are none."""
         try:
             with rows.limited(self._connection, seconds) as is_over:
                 left = Counter(name for name, _ in self._children_left_behind())

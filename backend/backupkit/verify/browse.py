@@ -172,10 +172,7 @@ def differing_rows(
     most: int = _MOST_ROWS,
     emit: EventListener = silence,
 ) -> RowDifferences:
-    """Return how the live rows of a table differ from the backup's, as complete rows, at most `most` of each kind.
-
-    Raise what `select_rows` raises, and `SourceUnreadable` if the live database cannot be read.
-    """
+    """Return how the live rows of a table differ from the backup's, as complete rows, at most `most` of each kind."""
     sealed = _database_file(store.find(settings, name), settings.part)
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
