@@ -96,10 +96,8 @@ def decrypting(raw: BinaryIO, keys: Identities, name: str) -> BinaryIO:
     nonce = raw.read(16)
     if len(nonce) != 16:
         raise Damaged(f"{name} ends in the middle.", _AGAIN)
-    return cast(
-        BinaryIO,
-        io.BufferedReader(_DecryptingReader(raw, _cipher(_derived(file_key, nonce, b"payload")), name), _CHUNK),
-    )
+    reader = _DecryptingReader(raw, _cipher(_derived(file_key, nonce, b"payload")), name)
+    return cast(BinaryIO, io.BufferedReader(reader, _CHUNK))
 
 
 def _nonce(number: int, last: bool) -> bytes:

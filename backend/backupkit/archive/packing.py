@@ -296,9 +296,8 @@ class _Unpacking:
         """Return the entry's path in the backup; raise `Damaged` if no backup has such a path."""
         root, _, path = member.path.partition("/")
         if root != self.root or not path:
-            raise _refused(
-                f"{printable(member.path)} is not in the one folder {printable(self.root)}, or is there twice"
-            )
+            one = printable(self.root)
+            raise _refused(f"{printable(member.path)} is not in the one folder {one}, or is there twice")
         above, _, name = path.rpartition("/")
         steps = path.split("/")
         if above and above not in self.folders:
@@ -351,9 +350,8 @@ class _Unpacking:
         root, _, first = member.target.partition("/")
         there = self.parents.look(first) if root == self.root and "/" in first and "/" in path else None
         if there is None or there.form != "file":
-            raise _refused(
-                f"{printable(path)} is a hard link to {printable(member.target)}, which is not an upload before it"
-            )
+            target = printable(member.target)
+            raise _refused(f"{printable(path)} is a hard link to {target}, which is not an upload before it")
         with closing(tree.Parents.in_ours(self.draft)) as parents, parents.of(first) as (before, known):
             with disk.Opened(known, os.O_RDONLY | os.O_NOFOLLOW, before) as file:
                 checksum = disk.hash_contents(file)
@@ -369,10 +367,8 @@ class _Unpacking:
             descriptors.set_what_it_keeps(place, member.owner, member.mode, (member.changed, member.changed))
             self.keeper.set(place, member.attributes, path)
         else:
-            most = 0o600 if path in _FIRST else 0o777
-            descriptors.set_what_it_keeps(
-                place, disk.owner_of(self.draft), member.mode & most, (member.changed, member.changed)
-            )
+            mode = member.mode & (0o600 if path in _FIRST else 0o777)
+            descriptors.set_what_it_keeps(place, disk.owner_of(self.draft), mode, (member.changed, member.changed))
 
     def _begin_comparing(self) -> None:
         self.sealed = manifest.Comparison(self.draft)

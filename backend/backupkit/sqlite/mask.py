@@ -210,10 +210,8 @@ def _count_same(connection: sqlite3.Connection, table: str, column: str, keys: S
     if not is_moved and _is_uniform(connection, name, one, row):
         return 0  # the mask gave all rows the same value, which reveals nothing
     came = f"now.{one} IN ({past})" + ("" if is_moved else f" AND NOT EXISTS ({row})")
-    (count,) = connection.execute(
-        f"SELECT count(*) FROM main.{name} AS now WHERE {is_text} AND ({stayed} OR {came})"
-    ).fetchone()
-    return int(count)
+    query = f"SELECT count(*) FROM main.{name} AS now WHERE {is_text} AND ({stayed} OR {came})"
+    return int(connection.execute(query).fetchone()[0])
 
 
 def _is_uniform(connection: sqlite3.Connection, name: str, one: str, row: str) -> bool:

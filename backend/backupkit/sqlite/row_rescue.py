@@ -200,9 +200,8 @@ class _Search:
         live = f"SELECT 1 FROM main.{quoted(table.name)} AS live WHERE {same}"
         with query.reading_only(self._connection, seconds):
             if self._connection.execute(f"SELECT 1 FROM {past} AS past WHERE {is_null}").fetchone():
-                self._note(
-                    f"Rows of {printable(table.name)} whose key is NULL are left out: nothing tells which they are."
-                )
+                of = printable(table.name)
+                self._note(f"Rows of {of} whose key is NULL are left out: nothing tells which they are.")
             sql = f"SELECT {wanted} FROM {past} AS past WHERE NOT ({is_null}) AND NOT EXISTS ({live})"
             return self._limited(self._connection.execute(sql).fetchmany(MOST + 1))
 
@@ -227,9 +226,8 @@ class _Search:
             sql = f"SELECT {', '.join(map(quoted, table.keys))} FROM main.{quoted(table.name)} WHERE {same}"
             found = [one for key in wanted for one in alone.execute(sql, key)]
         if len(found) < len(wanted):
-            raise NoSuchBackup(
-                f"The backup does not have each of these rows of {printable(table.name)}.", "See `rows`."
-            )
+            of = printable(table.name)
+            raise NoSuchBackup(f"The backup does not have each of these rows of {of}.", "See `rows`.")
         return self._limited(found)
 
     def _limited(self, found: list[Values]) -> list[Values]:
@@ -259,11 +257,8 @@ class _Search:
             self._rows[place] = RescuedRow(table.name, key, why, backup, live)
             is_followed = live is None or self._overwrite
         else:
-            name = f"{printable(table.name)} {key_text(key)}"
-            self._note(
-                f"{name} is another row now than in the backup, and rows that come back refer to it: see `rows`."
-            )
-            return
+            what = f"{printable(table.name)} {key_text(key)} is another row now than in the backup"
+            return self._note(f"{what}, and rows that come back refer to it: see `rows`.")
         if is_followed:
             self._waiting.append((table, key, why != "referred to"))
 
@@ -277,15 +272,10 @@ class _Search:
     def _refuse_shared_live_row(self, table: KeyedTable, key: Values) -> None:
         """Raise `Refused` if two rows of the backup have the same live row: the live key may distinguish less."""
         wanted = ", ".join(map(quoted, table.keys))
-        place = (
-            table.name,
-            tuple(self._connection.execute(f"SELECT {wanted} FROM {table.where('main')}", key).fetchone()),
-        )
-        if self._live.setdefault(place, key) != key:
-            raise Refused(
-                f"Two rows of {printable(table.name)} in the backup are one live row: {key_text(place[1])}.",
-                LOOK_AT_ROWS,
-            )
+        live = tuple(self._connection.execute(f"SELECT {wanted} FROM {table.where('main')}", key).fetchone())
+        if self._live.setdefault((table.name, live), key) != key:
+            message = f"Two rows of {printable(table.name)} in the backup are one live row: {key_text(live)}."
+            raise Refused(message, LOOK_AT_ROWS)
 
     def _values(self, table: KeyedTable, side: str, key: Values) -> Values | None:
         wanted = ", ".join(map(quoted, table.columns))
@@ -307,10 +297,8 @@ class _Search:
                 self._add(parent, tuple(found), "referred to")
             elif not self._is_live(parent, one.parent_columns, referred):
                 self._dangling[folded(table.name), folded(parent.name), one.number] += 1
-                self._note(
-                    f"Rows of {printable(table.name)} refer to rows of {printable(parent.name)} "
-                    "that the backup lacks too."
-                )
+                rows_of, others = printable(table.name), printable(parent.name)
+                self._note(f"Rows of {rows_of} refer to rows of {others} that the backup lacks too.")
 
     def _in_columns(self, table: KeyedTable, columns: Sequence[str], key: Values) -> Values:
         """Return what the backup's row of that key has in these columns."""
@@ -371,11 +359,8 @@ class _Search:
     def _references_to(self, table: KeyedTable) -> list[ForeignKey]:
         """Return the foreign keys that refer to this table, from tables that both databases have."""
         if table.name not in self._children:
-            found = (
-                one
-                for name in database.ordinary_tables(self._connection)
-                for one in foreign_keys_of(self._connection, name)
-            )
+            tables = database.ordinary_tables(self._connection)
+            found = (one for name in tables for one in foreign_keys_of(self._connection, name))
             self._children[table.name] = [one for one in found if folded(one.parent) == folded(table.name)]
         return self._children[table.name]
 
@@ -388,9 +373,8 @@ class _Search:
             if None in wanted or not _is_all_text(wanted):
                 continue
             keys = ", ".join(map(quoted, table.keys))
-            if conflict := self._connection.execute(
-                f"SELECT {keys} FROM {table.where('main', columns)}", wanted
-            ).fetchone():
+            query = f"SELECT {keys} FROM {table.where('main', columns)}"
+            if conflict := self._connection.execute(query, wanted).fetchone():
                 place = f"{printable(row.table)} {key_text(row.key)}"
                 raise Refused(
                     f"{place} cannot come back: the live row {key_text(tuple(conflict))} has the same {few(columns)}.",
