@@ -136,7 +136,7 @@ def test_every_variable_that_is_named_is_a_setting_or_the_wrappers(path: Path) -
     known |= {f"BACKUP_{name.upper()}_FILE" for name in secret_names()}
     known |= {"BACKUP_REMOTE_CLOUD_PASSWORD", "BACKUP_REMOTE_CLOUD_PASSWORD_FILE", "BACKUP_REMOTE_"}
     known |= TOLD_TO_HOOKS | set(re.findall(r"\bBACKUP_[A-Z_]+", text(WRAPPER)))
-    known |= set(re.findall(r"\bBACKUP_[A-Z_]+", text(BACKEND / "backupkit" / "verify" / "test_command.py")))
+    known |= set(re.findall(r"\bBACKUP_[A-Z_]+", text(BACKEND / "backupkit" / "verify" / "test_restore.py")))
     assert set(re.findall(r"\bBACKUP_(?!TESTS_|GUIDE\b)[A-Z][A-Z_]+\b", text(path))) <= known
 
 

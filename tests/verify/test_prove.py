@@ -23,8 +23,7 @@ from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import ExitCode, NoSpace, Refused, SchemaMismatch
 from backupkit.model.events import Event, Step
 from backupkit.repository import store
-from backupkit.verify.test_command import NotProven
-from backupkit.verify.test_restore import refuse_live
+from backupkit.verify.test_restore import NotProven, refuse_live
 from backupkit.verify.verify import Verified, verify_backups
 from refusals import picture, run_here
 from small_app import COMMAND, DOCUMENTS, HEAD, INITIAL, NOON, SmallApp

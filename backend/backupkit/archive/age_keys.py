@@ -20,8 +20,7 @@ def recipient(text: str) -> bytes:
         return key
     what = "A secret key of age" if SECRET_KEY.search(text) else repr(text[:80])
     raise Refused(
-        f"{what} is not a recipient of age.",
-        hint="It begins with age1, and is printed by `age-keygen -y KEYFILE`.",
+        f"{what} is not a recipient of age.", hint="It begins with age1, and is printed by `age-keygen -y KEYFILE`."
     )
 
 

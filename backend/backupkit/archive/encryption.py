@@ -7,13 +7,13 @@ The `age` command reads what is written here, and the other way round: for recip
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from msgspec import Struct
@@ -96,22 +96,13 @@ def decrypting(raw: BinaryIO, keys: Identities, name: str) -> BinaryIO:
     nonce = raw.read(16)
     if len(nonce) != 16:
         raise Damaged(f"{name} ends in the middle.", _AGAIN)
-    return cast(
-        BinaryIO,
-        io.BufferedReader(_DecryptingReader(raw, _cipher(_derived(file_key, nonce, b"payload")), name), _CHUNK),
-    )
+    reader = _DecryptingReader(raw, _cipher(_derived(file_key, nonce, b"payload")), name)
+    return cast(BinaryIO, io.BufferedReader(reader, _CHUNK))
 
 
-class _Counter:
-    """The nonce of each chunk: its number, and whether it is the last one."""
-
-    def __init__(self) -> None:
-        self._number = 0
-
-    def next(self, last: bool) -> bytes:
-        nonce = self._number.to_bytes(11, "big") + bytes([last])
-        self._number += 1
-        return nonce
+def _nonce(number: int, last: bool) -> bytes:
+    """Return the nonce of a chunk: its number, and whether it is the last one."""
+    return number.to_bytes(11, "big") + bytes([last])
 
 
 class _EncryptingWriter(io.BufferedIOBase):
@@ -119,7 +110,7 @@ class _EncryptingWriter(io.BufferedIOBase):
 
     def __init__(self, raw: BinaryIO, cipher: ChaCha20Poly1305) -> None:
         self._raw, self._cipher = raw, cipher
-        self._counter, self._held = _Counter(), bytearray()
+        self._numbers, self._held = count(), bytearray()
 
     def writable(self) -> bool:
         return True
@@ -135,7 +126,7 @@ class _EncryptingWriter(io.BufferedIOBase):
         self._put(bytes(self._held), last=True)
 
     def _put(self, piece: bytes, last: bool) -> None:
-        self._raw.write(self._cipher.encrypt(self._counter.next(last), piece, None))
+        self._raw.write(self._cipher.encrypt(_nonce(next(self._numbers), last), piece, None))
 
 
 class _DecryptingReader(PieceReader):
@@ -143,7 +134,7 @@ class _DecryptingReader(PieceReader):
 
     def __init__(self, raw: BinaryIO, cipher: ChaCha20Poly1305, name: str) -> None:
         self._raw, self._cipher, self.name = raw, cipher, name
-        self._counter = _Counter()
+        self._numbers = count()
         self._ahead = _read_fully(raw, _CHUNK + _TAG)
         self._first, self._ended = True, False
 
@@ -155,11 +146,11 @@ class _DecryptingReader(PieceReader):
         piece, self._ahead = self._ahead, _read_fully(self._raw, _CHUNK + _TAG)
         self._ended = not self._ahead
         try:
-            content = self._cipher.decrypt(self._counter.next(self._ended), piece, None)
+            content = self._cipher.decrypt(_nonce(next(self._numbers), self._ended), piece, None)
+            if not content and not self._first:
+                raise ValueError("an empty chunk")
         except (InvalidTag, ValueError) as error:
             raise Damaged(f"{self.name} was altered or cut short after it was encrypted.", _AGAIN) from error
-        if not content and not self._first:
-            raise Damaged(f"{self.name} was altered or cut short after it was encrypted.", _AGAIN)
         self._first = False
         return content
 
@@ -203,8 +194,12 @@ def _read_header(raw: BinaryIO, name: str) -> tuple[list[_Stanza], bytes, bytes]
             head += b"".join(lines)
             stanzas.append(_Stanza(tuple(arguments), _unbase64(b"".join(lines).replace(b"\n", b"").decode("ascii"))))
         return stanzas, head + b"---", _unbase64(line.removeprefix(b"--- ").rstrip(b"\n").decode("ascii"))
-    except (ValueError, binascii.Error) as error:
-        raise Damaged(f"{name} has no sound header of an age file.", _AGAIN) from error
+    except ValueError as error:
+        raise _unsound_header(name) from error
+
+
+def _unsound_header(name: str) -> Damaged:
+    return Damaged(f"{name} has no sound header of an age file.", _AGAIN)
 
 
 def _line(raw: BinaryIO, before: int) -> bytes:
@@ -262,7 +257,7 @@ def _unwrap_with_key(stanza: _Stanza, identity: bytes, name: str) -> bytes | Non
         share = _unbase64(encoded)
         secret = private.exchange(X25519PublicKey.from_public_bytes(share))
     except ValueError as error:
-        raise Damaged(f"{name} has no sound header of an age file.", _AGAIN) from error
+        raise _unsound_header(name) from error
     wrapping = _derived(secret, share + private.public_key().public_bytes_raw(), _INFO + b"X25519")
     try:
         return _key(_cipher(wrapping).decrypt(bytes(12), stanza.body, None), name)
@@ -285,7 +280,7 @@ def _unwrap_with_passphrase(stanza: _Stanza, passphrase: str, name: str) -> byte
         if len(salt) != 16 or written != str(work) or not 0 < work <= _MOST_WORK:
             raise ValueError("not what age writes")
     except ValueError as error:
-        raise Damaged(f"{name} has no sound header of an age file.", _AGAIN) from error
+        raise _unsound_header(name) from error
     try:
         return _key(_cipher(_stretched(passphrase, salt, work)).decrypt(bytes(12), stanza.body, None), name)
     except InvalidTag as error:
@@ -294,7 +289,7 @@ def _unwrap_with_passphrase(stanza: _Stanza, passphrase: str, name: str) -> byte
 
 def _key(content: bytes, name: str) -> bytes:
     if len(content) != 16:
-        raise Damaged(f"{name} has no sound header of an age file.", _AGAIN)
+        raise _unsound_header(name)
     return content
 
 

@@ -165,11 +165,11 @@ def import_backup(
         listener = collecting(work.emit, warnings)
         recover_under_lock(settings, listener)
         with _opened(source, keys or Identities(), listener) as plain:
-            incoming = packing.incoming(plain)
-            final = _free_name(settings, name, incoming.name)
+            archived, members = packing.read_name(plain)
+            final = _free_name(settings, name, archived)
             with store.draft_folder(settings, final) as draft:
-                incoming.unpack(draft, settings.zone, trust, listener)
-                _refuse_untrusted(settings, draft, incoming.name, listener)
+                packing.unpack(archived, members, draft, settings.zone, trust, listener)
+                _refuse_untrusted(settings, draft, archived, listener)
         flags.forget(settings.dir, final)
         imported = store.read(settings, final)
         work.about(imported)
@@ -231,10 +231,7 @@ def _plain(raw: _ProgressReader, keys: Identities) -> BinaryIO:
 
 
 class _ProgressReader(io.RawIOBase):
-    """A stream that emits how far it was read.
-
-    It reads the first bytes, which identify the format, together: a single read of a pipe may return fewer.
-    """
+    """A stream that emits how far it was read; its first read is long enough to identify the format, even of a pipe."""
 
     def __init__(self, raw: BinaryIO, name: str, emit: EventListener) -> None:
         self._raw, self.name, self._tell, self._done = raw, name, emit, 0

@@ -207,12 +207,10 @@ def why_untrusted(path: str, form: str, mode: int, target: str, extra: Collectio
 
 
 def _stays_inside(path: str, target: str) -> bool:
-    """Return whether a link in the uploads can lead only into the uploads, whatever other such links there are.
-
-    `..` may only be at the front, where it applies to real folders; after another link it could lead out.
-    """
+    """Return whether a link in the uploads can lead only into the uploads, whatever other such links there are."""
     steps = [step for step in target.split("/") if step not in ("", ".")]
     up = next((number for number, step in enumerate(steps) if step != ".."), len(steps))
+    # After another link `..` could lead out, so it may only be at the front, where it applies to real folders.
     depth = len(path.split("/")) - 2  # folders between uploads and the link
     return not target.startswith("/") and up <= depth and ".." not in steps[up:]
 
@@ -220,34 +218,30 @@ def _stays_inside(path: str, target: str) -> bool:
 # Unpacking
 
 
-@dataclass
-class Incoming:
-    """An archive that is read up to its first entry, the folder with the backup's name."""
-
-    name: str
-    members: Iterator[tuple[Member, Iterator[bytes]]]
-
-    def unpack(self, draft: Path, zone: ZoneInfo, trust: bool, emit: EventListener) -> None:
-        """Unpack the archive into the new folder `draft`, without syncing; raise `Damaged` unless it is as sealed.
-
-        `trust` accepts what a person must vouch for. Raises `NoSpace` before writing a file that would not fit.
-        """
-        with (
-            closing(tree.Parents.in_ours(draft)) as parents,
-            closing(_Unpacking(draft, parents, self.name, zone, trust, emit)) as unpacking,
-        ):
-            for member, content in self.members:
-                unpacking.put(member, content)
-            unpacking.finish()
+Members = Iterator[tuple[Member, Iterator[bytes]]]
 
 
-def incoming(stream: BinaryIO) -> Incoming:
-    """Read the first entry of the archive in the stream; raise `Damaged` if that is not one folder."""
+def read_name(stream: BinaryIO) -> tuple[str, Members]:
+    """Return the name of the one folder that the archive begins with, or raise `Damaged`, and the entries in it."""
     members = tar.members(stream)
     first = next(members, None)
     if first is None or first[0].form != "folder" or "/" in first[0].path:
         raise Damaged("The archive is refused: it does not begin with one folder, named as the backup.", hint=_OTHER)
-    return Incoming(first[0].path, members)
+    return first[0].path, members
+
+
+def unpack(name: str, members: Members, draft: Path, zone: ZoneInfo, trust: bool, emit: EventListener) -> None:
+    """Unpack the entries into the new folder `draft`, without syncing; raise `Damaged` unless they are as sealed.
+
+    `trust` accepts what a person must vouch for. Raises `NoSpace` before writing a file that would not fit.
+    """
+    with (
+        closing(tree.Parents.in_ours(draft)) as parents,
+        closing(_Unpacking(draft, parents, name, zone, trust, emit)) as unpacking,
+    ):
+        for member, content in members:
+            unpacking.put(member, content)
+        unpacking.finish()
 
 
 @dataclass
@@ -302,9 +296,8 @@ class _Unpacking:
         """Return the entry's path in the backup; raise `Damaged` if no backup has such a path."""
         root, _, path = member.path.partition("/")
         if root != self.root or not path:
-            raise _refused(
-                f"{printable(member.path)} is not in the one folder {printable(self.root)}, or is there twice"
-            )
+            one = printable(self.root)
+            raise _refused(f"{printable(member.path)} is not in the one folder {one}, or is there twice")
         above, _, name = path.rpartition("/")
         steps = path.split("/")
         if above and above not in self.folders:
@@ -357,9 +350,8 @@ class _Unpacking:
         root, _, first = member.target.partition("/")
         there = self.parents.look(first) if root == self.root and "/" in first and "/" in path else None
         if there is None or there.form != "file":
-            raise _refused(
-                f"{printable(path)} is a hard link to {printable(member.target)}, which is not an upload before it"
-            )
+            target = printable(member.target)
+            raise _refused(f"{printable(path)} is a hard link to {target}, which is not an upload before it")
         with closing(tree.Parents.in_ours(self.draft)) as parents, parents.of(first) as (before, known):
             with disk.Opened(known, os.O_RDONLY | os.O_NOFOLLOW, before) as file:
                 checksum = disk.hash_contents(file)
@@ -375,10 +367,8 @@ class _Unpacking:
             descriptors.set_what_it_keeps(place, member.owner, member.mode, (member.changed, member.changed))
             self.keeper.set(place, member.attributes, path)
         else:
-            most = 0o600 if path in _FIRST else 0o777
-            descriptors.set_what_it_keeps(
-                place, disk.owner_of(self.draft), member.mode & most, (member.changed, member.changed)
-            )
+            mode = member.mode & (0o600 if path in _FIRST else 0o777)
+            descriptors.set_what_it_keeps(place, disk.owner_of(self.draft), mode, (member.changed, member.changed))
 
     def _begin_comparing(self) -> None:
         self.sealed = manifest.Comparison(self.draft)

@@ -70,7 +70,7 @@ def written(member: Member) -> bytes:
     numbers = {"uid": (member.owner[0], 7), "gid": (member.owner[1], 7), "size": (member.size, 11)}
     fields |= {key: str(value).encode() for key, (value, digits) in numbers.items() if value >= 8**digits}
     fields |= {f"{_XATTR}{_quoted(name)}": value for name, value in member.attributes.items()}
-    records = _records(fields | extended)
+    records = b"".join(_record(os.fsencode(key), value) for key, value in (fields | extended).items())
     header = _header(b"PaxHeaders/entry", _PAX, size=len(records))
     return header + records + padding(len(records)) + _header(
         name[:100],
@@ -115,10 +115,6 @@ def _octal(number: int, width: int) -> bytes:
 def _decimal(nanoseconds: int) -> bytes:
     sign, amount = ("-", -nanoseconds) if nanoseconds < 0 else ("", nanoseconds)
     return f"{sign}{amount // 10**9}.{amount % 10**9:09}".encode()
-
-
-def _records(fields: dict[str, bytes]) -> bytes:
-    return b"".join(_record(os.fsencode(key), value) for key, value in fields.items())
 
 
 def _quoted(name: str) -> str:
@@ -168,7 +164,7 @@ def _next_member(stream: BinaryIO) -> Member | None:
             return _member(block, _FORMS[form], extra.fields)
         else:
             kind = _OTHERS.get(form, f"an entry of the unknown kind {form.decode('latin-1')!a}")
-            raise _refused(f"{printable(_text(_until_nul(block[:100])))} is {kind}")
+            raise _refused(f"{printable(os.fsdecode(_until_nul(block[:100])))} is {kind}")
     if extra.seen:
         raise _refused("it ends with a header that no entry follows")
     return None
@@ -209,7 +205,7 @@ def _pax_fields(content: bytes) -> Iterator[tuple[str, bytes]]:
         finish = place + int(found[1]) if found else 0
         if not found or finish > len(content) or found.end() >= finish or content[finish - 1 : finish] != b"\n":
             raise _refused("an extended header is not sound")
-        key = _text(found[2])
+        key = os.fsdecode(found[2])
         if key.startswith("GNU.sparse"):
             raise _refused("it holds a sparse file in GNU's form")
         if key in keys:
@@ -234,7 +230,7 @@ def _target(path: str, form: Form, raw: bytes) -> str:
     """Return where a link leads, which may be anywhere, or a hard link's path in the archive; else empty."""
     if form == "name":
         return _path(raw)
-    target = _text(raw) if form == "link" else ""
+    target = os.fsdecode(raw) if form == "link" else ""
     if form == "link" and (not target or "\0" in target):
         raise _refused(f"{printable(path)} is a link to nowhere")
     return target
@@ -255,7 +251,7 @@ def _plain_name(block: bytes) -> bytes:
 
 def _path(raw: bytes) -> str:
     """Return the normalised path; raise `Damaged` if it could lead out of the folder that it is unpacked in."""
-    path = _text(raw)
+    path = os.fsdecode(raw)
     plain = path.removeprefix("./").rstrip("/")
     if not plain or path.startswith("/") or "\0" in path or {"", ".", ".."} & set(plain.split("/")):
         raise _refused(f"{printable(path) or 'an empty name'} is not a path below one folder")
@@ -305,7 +301,7 @@ def _content(stream: BinaryIO, size: int) -> Iterator[bytes]:
     while size:
         chunk = stream.read(min(size, _CHUNK))
         if not chunk:
-            raise _cut_short()
+            raise Damaged("The archive ends in the middle.", hint=_AGAIN)
         size -= len(chunk)
         yield chunk
 
@@ -329,13 +325,5 @@ def _until_nul(raw: bytes) -> bytes:
     return raw.partition(b"\0")[0]
 
 
-def _text(raw: bytes) -> str:
-    return os.fsdecode(raw)
-
-
 def _refused(reason: str) -> Damaged:
     return Damaged(f"The archive is refused: {reason}.", hint=_AGAIN)
-
-
-def _cut_short() -> Damaged:
-    return Damaged("The archive ends in the middle.", hint=_AGAIN)

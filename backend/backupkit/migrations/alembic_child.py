@@ -43,10 +43,7 @@ def _version_folders(scripts: ScriptDirectory) -> set[str]:
 
 
 def _steps(scripts: ScriptDirectory, request: Request) -> Answer:
-    """Return what `alembic upgrade TARGET` would run from these revisions, oldest first.
-
-    If that is nothing, also return which revisions TARGET names; if Alembic refuses the target, return its reason.
-    """
+    """Return the steps of `alembic upgrade TARGET`, oldest first, or what TARGET names, or why Alembic refuses it."""
     from alembic.script.revision import RevisionError
     from alembic.util import CommandError
 

@@ -35,10 +35,7 @@ from backupkit.sqlite import app_migrations, database
 
 
 class Migrated(Struct, frozen=True):
-    """What was migrated: rows by table before and after, seconds in the rehearsal and on the live database.
-
-    `backup` and `seconds` are None if it was only rehearsed.
-    """
+    """What was migrated: rows by table before and after, and the seconds; no `backup` if it was only rehearsed."""
 
     backup: str | None
     migrations: tuple[Migration, ...]
@@ -82,10 +79,7 @@ def migrate(
 def rehearse(
     settings: Settings, revision: str = "head", emit: EventListener = silence, expect_loss: Collection[str] = ()
 ) -> Migrated | None:
-    """Try on a copy of the live database what `migrate` would do; None if there is nothing to do.
-
-    Raises what `migrate` raises before it changes the live database.
-    """
+    """Try on a copy what `migrate` would do, and raise as it does; None if there is nothing to do."""
     store.require(settings.dir)
     pending = _pending(settings, revision, emit)
     if not pending:
@@ -140,9 +134,8 @@ def _migrate(
     clock: Clock,
 ) -> Migrated:
     note = f"before migrating to {revision}: {len(pending)} migration{'s' * (len(pending) != 1)}"
-    backup = make_backup(
-        settings, BackupRequest(kind="pre_migration", note=note, pin_until_next=True), emit, clock
-    ).backup
+    request = BackupRequest(kind="pre_migration", note=note, pin_until_next=True)
+    backup = make_backup(settings, request, emit, clock).backup
     started = time.monotonic()
     rehearsed = _rehearse(settings, backup, revision, pending, emit)
     upgrade.refuse_loss(rehearsed, expect_loss)
@@ -221,14 +214,8 @@ def _go_live(
 def _prepare_rollback(settings: Settings, backup: Backup, clock: Clock) -> Journal:
     """Stage the old database and write a journal that restores it: a process that finds it undoes the migration."""
     metadata = _metadata_of(settings, backup)
-    source = Source(
-        f"{backup.name}{journal.OF_MIGRATION}",
-        backup.path / settings.database.name,
-        None,
-        metadata.database,
-        metadata.revisions,
-        part=settings.part,
-    )
+    name, file = f"{backup.name}{journal.OF_MIGRATION}", backup.path / settings.database.name
+    source = Source(name, file, None, metadata.database, metadata.revisions, part=settings.part)
     identity = staging_area.identify(settings.dir, backup.name)
     stage_database(settings, source, identity)
     rollback = replace(recovery.journal_of(settings, source, identity, [backup.name], clock), safety=None)

@@ -35,8 +35,7 @@ class CannotRead(BackupError):
 
 def classify(settings: Settings, revisions: tuple[str, ...], emit: EventListener = silence) -> SchemaVerdict:
     """Return how these revisions compare with this code's heads, with the reason."""
-    setup = settings.alembic
-    if setup is None:
+    if settings.alembic is None:
         return SchemaVerdict("no_migrations", revisions, (), reason=f"There is no {settings.alembic_ini}.")
     try:
         return _compare(read(settings, emit), revisions)
@@ -185,10 +184,8 @@ def steps_to(
 def _not_a_target(settings: Settings, target: str, refusal: str) -> Refused:
     if target.startswith("-"):
         command = settings.deployment.alembic(f"downgrade -- {target}")
-        return Refused(
-            f"{target} would be a downgrade, which can lose data.",
-            hint=f"`undo` takes the last migration back; or type: {command}",
-        )
+        hint = f"`undo` takes the last migration back; or type: {command}"
+        return Refused(f"{target} would be a downgrade, which can lose data.", hint)
     return Refused(
         f"{target!r} is not a revision to migrate to: {refusal.rstrip('.')}.",
         hint=f"These are known: {settings.deployment.alembic('history')}",

@@ -101,12 +101,7 @@ def migrate_live(
 
 
 def _upgrade(
-    settings: Settings,
-    shop: Workshop,
-    target: str,
-    ways: tuple[str, ...],
-    emit: EventListener,
-    lock: int | None = None,
+    settings: Settings, shop: Workshop, target: str, ways: tuple[str, ...], emit: EventListener, lock: int | None = None
 ) -> str:
     try:
         if command := _command(settings, target):

@@ -108,6 +108,16 @@ class Together:
         return listen
 
 
+def without(emit: EventListener, *kinds: type[Event]) -> EventListener:
+    """Return a listener that passes on every event but those of these kinds."""
+
+    def listen(event: Event) -> None:
+        if not isinstance(event, kinds):
+            emit(event)
+
+    return listen
+
+
 def collecting(emit: EventListener, warnings: list[str]) -> EventListener:
     """Return a listener that passes every event on, and collects the warnings for the result."""
 

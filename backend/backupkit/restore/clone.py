@@ -40,11 +40,8 @@ def plan_clone(
         revisions = f"{folded(store.require_metadata(layout.backup).version_table)}.*"  # holds no personal data
         read = replace(read, allowed=read.allowed | {revisions})
         behind = tuple(layout.others) or _further_databases(layout)  # the mask is for the main database only
-        layout = replace(layout, others={})
-        if behind:
-            layout = replace(
-                layout, notes=(*layout.notes, f"The mask is for the main database only; left out: {few(behind)}.")
-            )
+        left_out = (f"The mask is for the main database only; left out: {few(behind)}.",) if behind else ()
+        layout = replace(layout, others={}, notes=(*layout.notes, *left_out))
     notes = (_BEHIND,) if with_uploads and not goes_along else ()
     return replace(layout, mask=read, notes=(*layout.notes, *notes))
 

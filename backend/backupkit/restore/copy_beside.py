@@ -10,17 +10,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, space
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import SourceBroken
 from backupkit.model.events import EventListener, Notice, silence
-from backupkit.repository import hooks, plain_files
-from backupkit.repository.operation import locked_operation
-from backupkit.restore import recovery
-from backupkit.restore.restore import Restored, RestorePlan, restore_source
+from backupkit.repository import plain_files
+from backupkit.restore.restore import Restored, RestorePlan, restore_backup
 from backupkit.sqlite import database
 
 _MARK = ".before_restore_"
@@ -30,16 +26,12 @@ def restore_with_copy_beside(
     settings: Settings, plan: RestorePlan, emit: EventListener = silence, clock: Clock = utc_now
 ) -> Restored:
     """Restore as `restore_backup` does, and first copy the live database beside itself."""
-    with (
-        hooks.of(settings, "restore", emit) as hook,
-        locked_operation(settings, f"restore of {plan.source.name}", emit, clock, [plan.source.name]) as work,
-    ):
-        recovery.recover_under_lock(settings, work.emit)
-        with hook.around(work):
-            if plan.source.database:
-                copy_beside(settings.database, settings.local(clock()), settings.busy_timeout, work.emit)
-            done = restore_source(settings, plan, work.emit, clock)
-        return replace(done, warnings=(*done.warnings, *hook.warnings))
+
+    def copy(emit: EventListener) -> None:
+        if plan.source.database:
+            copy_beside(settings.database, settings.local(clock()), settings.busy_timeout, emit)
+
+    return restore_backup(settings, plan, emit, clock, copy)
 
 
 def copy_beside(live: Path, snapshot: datetime, timeout: float, emit: EventListener) -> Path | None:
@@ -65,10 +57,7 @@ def copy_beside(live: Path, snapshot: datetime, timeout: float, emit: EventListe
 
 
 def copy_moment(live: Path, target: Path, timeout: float, emit: EventListener) -> str:
-    """Write a checked snapshot of the live database to one file with its mode and owner; not yet synced.
-
-    Return the file's SHA-256.
-    """
+    """Write a checked snapshot of the live database with its mode and owner, not yet synced; return its SHA-256."""
     with database.snapshot(live, timeout, emit) as snapshot:
         space.require(database.live_size(snapshot), target.parent, "This backup")
         database.copy(snapshot, target, emit)

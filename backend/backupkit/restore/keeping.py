@@ -6,8 +6,6 @@ restore is finished.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -60,23 +58,18 @@ def live_state(settings: Settings, found: Journal) -> LiveState:
     The settings and the journal are those of the database's part. A missing database is "kept".
     """
     wanted = staging.wanted_database(settings, found)
-    with _live_copy(settings) as taken:
+    with store.work_folder(settings, "compared", "restore") as folder:
+        taken = _copy_live(settings, folder)
         if not taken:
             return "kept"
         if wanted.exists() and _are_same(taken, [wanted]):
             return "wanted"
-        folders = found.holders(settings.dir)
-        return "kept" if any(_are_same(taken, _files_in(folder, settings)) for folder in folders) else "unknown"
-
-
-@contextlib.contextmanager
-def _live_copy(settings: Settings) -> Iterator[list[Path]]:
-    """Yield a copy of the live database: one file, its raw files if it is broken, or none if it is missing."""
-    with store.work_folder(settings, "compared", "restore") as folder:
-        yield _copy_live(settings, folder)
+        holders = found.holders(settings.dir)
+        return "kept" if any(_are_same(taken, _files_in(one, settings)) for one in holders) else "unknown"
 
 
 def _copy_live(settings: Settings, folder: Path) -> list[Path]:
+    """Return a copy of the live database: one file, its raw files if it is broken, or none if it is missing."""
     live = settings.database
     if not database.has_files(live):
         return []

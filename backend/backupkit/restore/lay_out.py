@@ -20,7 +20,7 @@ from backupkit.fs import descriptors, disk, mounts, space, trust
 from backupkit.model.backup import MAIN_DATABASE, UPLOADS_FOLDER, Backup, Metadata, SchemaVerdict
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Damaged, Locked, Refused
-from backupkit.model.events import Event, EventListener, Finished, Notice, Step, collecting, silence
+from backupkit.model.events import EventListener, Finished, Notice, Step, collecting, silence, without
 from backupkit.repository import lock, manifest, store
 from backupkit.repository.operation import recorded
 from backupkit.restore import apart, staging
@@ -36,10 +36,7 @@ _VIRTUAL = ("tmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2")
 
 
 class Layout(Struct, frozen=True):
-    """A backup, the target folder, and the paths of its parts below that; None for a part that is left out.
-
-    `needs` is in bytes.
-    """
+    """A backup, the target, the paths of its parts below that (None for one left out), and the bytes that it needs."""
 
     backup: Backup
     target: Path
@@ -87,10 +84,7 @@ def clear_draft(target: Path) -> None:
 
 
 def plan_taking_out(settings: Settings, name: str, target: Path, patterns: Sequence[str]) -> Layout:
-    """Return the layout of some uploads of a backup, below the target as they are below the uploads.
-
-    Raise what `plan_layout` raises, and `NoSuchBackup` if a pattern matches nothing.
-    """
+    """Return the layout of some uploads, as `plan_layout`; raise `NoSuchBackup` if a pattern matches nothing."""
     tree = settings.sealed_folder
     layout = plan_layout(settings.whole, name, target, tree)
     chosen = choice.choose(layout.backup.path / tree, patterns, layout.backup.name)
@@ -168,14 +162,7 @@ def lay_out(settings: Settings, layout: Layout, emit: EventListener = silence, c
 
     Raise `Damaged` for a backup that is not as it was written, or `NoSpace`, while the target is still empty.
     """
-    name, warnings = layout.backup.name, list[str]()
-    with (
-        recorded(settings, "restore", emit, clock, [name]) as work,
-        _draft_of(layout.target, f"restore of {name}") as draft,
-    ):
-        work.concerning(name, note=on_host(f"laid out in {layout.target}"))
-        done = _lay_out_in(draft, settings.whole, layout, collecting(work.emit, warnings), clock)
-    return replace(done, warnings=tuple(warnings))
+    return _lay_out_in(settings, layout.backup.name, layout.target, lambda _draft, _emit: layout, emit, clock)
 
 
 def lay_out_fetched(
@@ -185,42 +172,45 @@ def lay_out_fetched(
     fetch: Callable[[Path, EventListener], Backup],
     only: str | None = None,
     emit: EventListener = silence,
-    clock: Clock = utc_now,
 ) -> LaidOut:
     """Lay out a remote backup, as `lay_out`: `fetch` downloads and checks it into a new folder, removed afterwards."""
-    target, warnings = require_place(settings, target), list[str]()
-    with (
-        recorded(settings, "restore", emit, clock, [name]) as work,
-        _draft_of(target, f"restore of {name}") as draft,
-    ):
+    target = require_place(settings, target)
+
+    def fetched(draft: Path, listen: EventListener) -> Layout:
+        return _layout_of(settings, fetch(draft / "fetched", listen), target, only)
+
+    return _lay_out_in(settings, name, target, fetched, emit, utc_now)
+
+
+def _lay_out_in(
+    settings: Settings,
+    name: str,
+    target: Path,
+    layout_of: Callable[[Path, EventListener], Layout],
+    emit: EventListener,
+    clock: Clock,
+) -> LaidOut:
+    """Lay out in a draft beside the target, which `layout_of` is called with, and publish what is complete."""
+    warnings: list[str] = []
+    with recorded(settings, "restore", emit, clock, [name]) as work, _draft_of(target, f"restore of {name}") as draft:
         work.concerning(name, note=on_host(f"laid out in {target}"))
         listen = collecting(work.emit, warnings)
-        layout = _layout_of(settings, fetch(draft / "fetched", listen), target, only)
+        layout = layout_of(draft, listen)
         work.concerning(layout.backup.name)
-        done = _lay_out_in(draft, settings, layout, listen, clock)
+        whole = draft / "whole"
+        whole.mkdir(mode=0o700)
+        done = _restore_parts(settings.whole, layout, draft, whole, without(listen, Notice, Finished), clock)
+        if layout.mask:
+            done = replace(done, rows=_apply_mask(layout, layout.mask, whole, listen))
+        _publish(whole, target)
     return replace(done, warnings=tuple(warnings))
-
-
-def _lay_out_in(draft: Path, settings: Settings, layout: Layout, listen: EventListener, clock: Clock) -> LaidOut:
-    """Publish the complete target; the rest of the draft is no longer needed afterwards."""
-    whole = draft / "whole"
-    whole.mkdir(mode=0o700)
-    done = _restore_parts(settings, layout, draft, whole, _without_notices(listen), clock)
-    if layout.mask:
-        done = replace(done, rows=_apply_mask(layout, layout.mask, whole, listen))
-    _publish(whole, layout.target)
-    return done
 
 
 def _restore_parts(
     settings: Settings, layout: Layout, draft: Path, whole: Path, emit: EventListener, clock: Clock
 ) -> LaidOut:
     """Restore the parts into an empty app whose folders are in the draft."""
-    wanted = {
-        MAIN_DATABASE: layout.database,
-        UPLOADS_FOLDER: layout.uploads,
-        **layout.others,
-    }
+    wanted = {MAIN_DATABASE: layout.database, UPLOADS_FOLDER: layout.uploads, **layout.others}
     alone = [name for name, path in wanted.items() if path]
     only = alone[0] if len(alone) == 1 else None
     source = staging.verified(settings, layout.backup, only, emit, verify_while_staging=True)
@@ -254,16 +244,6 @@ def _apply_mask(layout: Layout, mask: Mask, whole: Path, emit: EventListener) ->
         return dict(database.count_rows(connection))
 
 
-def _without_notices(emit: EventListener) -> EventListener:
-    """Return a listener without the notices of a restore, which are about live data."""
-
-    def listen(event: Event) -> None:
-        if not isinstance(event, Notice | Finished):
-            emit(event)
-
-    return listen
-
-
 # The target
 
 
@@ -287,10 +267,7 @@ def require_place(settings: Settings, target: Path) -> Path:
 
 
 def kept_folders(settings: Settings, environment: Mapping[str, str] = os.environ) -> list[Path] | None:
-    """Return the mounted folders that may hold a target, or None outside a container.
-
-    Anything outside the mounts is lost with the container.
-    """
+    """Return the mounted folders that may hold a target, as the rest goes with the container; None outside of one."""
     if not is_contained(environment) and not any(map(os.path.exists, _CONTAINERS)):
         return None
     mounted = [Path(one.place) for one in mounts.read() if one.place != "/" and one.kind not in _VIRTUAL]
@@ -332,10 +309,7 @@ def _refuse_taken(target: Path) -> None:
 
 @contextlib.contextmanager
 def _draft_of(target: Path, command: str) -> Iterator[Path]:
-    """Make and lock a folder beside the target that only this user can enter; yield it, and remove it afterwards.
-
-    The draft of a killed run is removed first.
-    """
+    """Make and lock a folder beside the target that only this user can enter; yield it, and remove it afterwards."""
     draft = target.with_name(f"{disk.DRAFT_PREFIX}{target.name}")
     _clear(draft)
     draft.mkdir(mode=0o700)

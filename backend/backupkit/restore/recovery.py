@@ -119,10 +119,7 @@ def _saying_what_is_needed(settings: Settings, found: Journal) -> Iterator[None]
 
 
 def recover_unless_full(settings: Settings, emit: EventListener, name: str) -> None:
-    """Do the same before the backup `name` is deleted; go on if the disk is too full and the restore does not need it.
-
-    Else nothing could make room but a deletion by hand.
-    """
+    """Do the same before `name` is deleted; if the disk is too full, go on unless the restore needs that backup."""
     try:
         recover_under_lock(settings, emit)
     except Exception as error:
@@ -195,7 +192,7 @@ def roll_back(settings: Settings, found: Journal, error: BaseException, emit: Ev
 
     Raise the error again, with a hint to `recover`, if a safety copy cannot be restored because the data was broken.
     """
-    if not _can_roll_back(settings, found):
+    if not all(_is_kept(settings, part) for part in found.parts):
         cause = from_os_error(error) if isinstance(error, OSError) else error
         kind = type(cause) if isinstance(cause, BackupError) else BackupError
         reason = f"The restore of {found.source} failed halfway: {str(cause).rstrip('.')}."
@@ -315,10 +312,6 @@ def _part_of(settings: Settings, staged: Source, identity: Identity, started: st
     )
 
 
-def _can_roll_back(settings: Settings, found: Journal) -> bool:
-    return all(_is_kept(settings, part) for part in found.parts)
-
-
 def _is_kept(settings: Settings, part: Journal) -> bool:
     """Return whether the safety copy can restore the earlier state of this part."""
     metadata = store.find(settings, part.safety or "").metadata
@@ -375,15 +368,13 @@ def _verify_sealed_again(settings: Settings, whole: Journal, name: str, emit: Ev
 def _resume_database(
     settings: Settings, found: Journal, name: str, emit: EventListener, clock: Clock
 ) -> tuple[Journal, database.Comparison | None]:
-    """Replace the live database unless it is the wanted one already; first back up what no backup holds.
-
-    A rollback always writes it: the WAL may hold a failed commit that the next connection would replay.
-    """
+    """Replace the live database unless it is the wanted one already; first back up what no backup holds."""
     place = _place_of(settings, found.at(name))
 
     def keep() -> None:
         nonlocal found
         state = keeping.live_state(place, found.at(name))
+        # A rollback always writes it: the WAL may hold a failed commit that the next connection would replay.
         if state == "wanted" and found.at(name).safety:
             raise _AlreadyLive
         if state == "unknown":
@@ -446,24 +437,23 @@ def finish_uploads(settings: Settings, found: Journal, emit: EventListener, comp
     journal.write(settings.dir, found.all_done())
     staging.unstage(settings, found.id)
     if found.safety:
-        flags.remember_restore(settings.dir, found.safety, found.part, _later_safety_copies(found))
+        # A part that the app wrote to after the first part was restored has a later safety copy.
+        later = {part.name: part.safety for part in found.parts if part.safety and part.safety != found.safety}
+        flags.remember_restore(settings.dir, found.safety, found.part, later)
     journal.remove(settings.dir)
     return proofs
 
 
-def _later_safety_copies(found: Journal) -> Mapping[str, str]:
-    """Return the later safety copy of each part that the app wrote to after the first part was restored."""
-    return {part.name: part.safety for part in found.parts if part.safety and part.safety != found.safety}
-
-
 def _prove(settings: Settings, found: Journal, compared: database.Comparison | None) -> database.Inspection:
-    table = version_table.known(settings)
-    rows = found.facts.rows if found.facts else None
-
-    def restored() -> Path:
-        return staging.wanted_database(settings, found)
-
-    return database.prove(settings.database, settings.busy_timeout, found.revisions, table, compared, rows, restored)
+    return database.prove(
+        settings.database,
+        settings.busy_timeout,
+        found.revisions,
+        version_table.known(settings),
+        compared,
+        found.facts.rows if found.facts else None,
+        lambda: staging.wanted_database(settings, found),
+    )
 
 
 def _proof(

@@ -28,6 +28,7 @@ from backupkit.repository import flags, hooks, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore import recovery, rescued_uploads, restore, staging
 from backupkit.restore.rescued_uploads import NamedUploads
+from backupkit.restore.restore import RestorePlan
 from backupkit.sqlite import database, row_rescue, row_return
 from backupkit.sqlite.row_rescue import Choice, Found
 
@@ -113,7 +114,10 @@ def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = sile
         recovery.recover_under_lock(settings, work.emit)
         listen = collecting(work.emit, warnings)
         with hook.around(work):
-            safety = (_write_uploads_and_rows if plan.uploads.plan else _write_rows)(settings, plan, listen, clock)
+            if plan.uploads.plan:
+                safety = _write_uploads_and_rows(settings, plan, plan.uploads.plan, listen, clock)
+            else:
+                safety = _write_rows(settings, plan, listen, clock)
         work.concerning(safety)
     return Rescued(
         plan.source,
@@ -139,11 +143,13 @@ def _write_rows(settings: Settings, plan: RescuePlan, emit: EventListener, clock
     return safety
 
 
-def _write_uploads_and_rows(settings: Settings, plan: RescuePlan, emit: EventListener, clock: Clock) -> str:
+def _write_uploads_and_rows(
+    settings: Settings, plan: RescuePlan, uploads: RestorePlan, emit: EventListener, clock: Clock
+) -> str:
     """Restore the uploads, then the rows that name them, or neither; return the name of the safety copy."""
     row_return.bring_back(settings.database, plan.file, plan.found, settings.busy_timeout, is_rehearsal=True)
     before = flags.last_restore(settings.dir)
-    safety = rescued_uploads.restore_missing(settings, plan.uploads, emit, clock)
+    safety = restore.restore_source(settings, uploads, emit, clock).safety  # it holds database and uploads
     try:
         with staging.claimed(settings, emit):
             emit(Step("Bringing rows back"))

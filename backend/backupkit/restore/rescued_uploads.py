@@ -70,12 +70,6 @@ def find_named(settings: Settings, backup: Backup, found: Found, emit: EventList
     return NamedUploads(plan_source(settings, source, True, emit), tuple(returning), tuple(differ), lacking)
 
 
-def restore_missing(settings: Settings, named: NamedUploads, emit: EventListener, clock: Clock) -> str:
-    """Restore the missing uploads; return the name of the safety copy, which holds database and uploads."""
-    assert named.plan
-    return restore_source(settings, named.plan, emit, clock).safety
-
-
 def remove_restored(
     settings: Settings,
     named: NamedUploads,

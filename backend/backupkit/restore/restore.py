@@ -18,8 +18,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -74,10 +74,7 @@ class Live(Struct, frozen=True):
 
 
 class RestorePlan(Struct, frozen=True):
-    """Everything that a restore will change, as shown and as done.
-
-    `needs` is in bytes by folder, `rows_after` in rows by table.
-    """
+    """Everything that a restore will change, as shown and as done: `needs` in bytes, `rows_after` by table."""
 
     source: Source
     verdict: SchemaVerdict | None
@@ -163,16 +160,9 @@ def plan_restore(
     locked, `NoSpace`.
     """
     found = store.resolve(settings, name)
+    backup, notes = found.backup, (*notes, *found.sentences)
     return plan_backup(
-        settings,
-        found.backup,
-        only,
-        force,
-        migrate,
-        emit,
-        expect_loss,
-        (*notes, *found.sentences),
-        verify_while_staging=verify_while_staging,
+        settings, backup, only, force, migrate, emit, expect_loss, notes, verify_while_staging=verify_while_staging
     )
 
 
@@ -188,10 +178,7 @@ def plan_backup(
     newer: Mapping[str, Backup] | None = None,
     verify_while_staging: bool = False,
 ) -> RestorePlan:
-    """Return the plan for a given backup, as `plan_restore` does; `notes` are shown with the plan.
-
-    `newer` names parts that come from other backups.
-    """
+    """Return the plan for a given backup, as `plan_restore`; the parts in `newer` come from those backups."""
     refuse_overlap(settings)
     refuse_another_app(settings, backup, force)
     _require_part(settings, only)
@@ -298,9 +285,9 @@ def plan_source(
         plans.append(plan)
         needs += needed
     _require_space(needs)
-    by_folder: dict[str, int] = {}
+    by_folder = Counter[str]()
     for folder, size in needs:
-        by_folder[str(folder)] = by_folder.get(str(folder), 0) + size
+        by_folder[str(folder)] += size
     first = plans[0]
     return replace(
         first,
@@ -343,11 +330,16 @@ def _plan_part(
 
 
 def restore_backup(
-    settings: Settings, plan: RestorePlan, emit: EventListener = silence, clock: Clock = utc_now
+    settings: Settings,
+    plan: RestorePlan,
+    emit: EventListener = silence,
+    clock: Clock = utc_now,
+    before: Callable[[EventListener], None] = lambda _emit: None,
 ) -> Restored:
     """Restore the planned backup and prove the result; a safety copy holds the earlier state.
 
-    An error is raised before live data was touched, or after an automatic rollback; the message says which.
+    An error is raised before live data was touched, or after an automatic rollback; the message says which. `before` is
+    called under the lock.
     """
     with (
         hooks.of(settings, "restore", emit) as hook,
@@ -357,6 +349,7 @@ def restore_backup(
             work.concerning(plan.source.name, note=f"{len(plan.source.chosen.leaves)} uploads put back")
         recovery.recover_under_lock(settings, work.emit)
         with hook.around(work):
+            before(work.emit)
             done = restore_source(settings, plan, work.emit, clock)
         return replace(done, warnings=(*done.warnings, *hook.warnings))
 
@@ -367,7 +360,8 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
     listen = collecting(emit, warnings)
     with staging.claimed(settings, emit), _report_interrupt(settings, emit), contextlib.ExitStack() as watched:
         _refuse_staged(settings)
-        commits = {one.source.part: _watch(settings, one, watched) for one in plan.each}
+        live = {one.source.part: staging.place_of(settings, one.source).database for one in plan.each}
+        commits = {part: watched.enter_context(database.watching(file)) for part, file in live.items()}
         safety = _make_safety_copy(settings, plan.source, listen, clock)
         staged, found = _stage_with_journal(settings, plan, safety, listen, clock)
         proofs, found = _apply(settings, found, commits, listen, clock)
@@ -407,12 +401,6 @@ def _report_interrupt(settings: Settings, emit: EventListener) -> Iterator[None]
         elif recovery.NOT_ALL_BACK not in getattr(interrupt, "__notes__", ()):
             emit(Notice("Nothing was restored: everything is as it was before."))
         raise
-
-
-def _watch(settings: Settings, plan: RestorePlan, watched: contextlib.ExitStack) -> _Commits:
-    place = staging.place_of(settings, plan.source)
-    watch = watched.enter_context(database.watching(place.database))
-    return _Commits(watch, watch.version())
 
 
 def _warn_of_indexes(settings: Settings, found: Journal, emit: EventListener) -> None:
@@ -589,17 +577,8 @@ def _look_at_live(settings: Settings, source: Source, emit: EventListener) -> Li
     except SourceBroken as error:
         return Live(unsaved=unsaved, error=error.message)
     unsaved += 0 if is_saved else found.facts.size
-    facts = found.facts
-    return Live(
-        _revisions(settings, found, emit),
-        facts.rows,
-        facts.size,
-        facts.encoding,
-        facts.page_size,
-        unsaved,
-        is_wanted,
-        changes=changes,
-    )
+    at, facts = _revisions(settings, found, emit), found.facts
+    return Live(at, facts.rows, facts.size, facts.encoding, facts.page_size, unsaved, is_wanted, changes=changes)
 
 
 @contextlib.contextmanager
@@ -686,10 +665,7 @@ def _look_at_uploads(
 def _needs(
     settings: Settings, source: Source, live: Live, summary: diff.Summary | None, is_staged: bool
 ) -> list[tuple[Path, int]]:
-    """Return the bytes needed by folder: for the safety copy, the database's WAL or journal, and staged uploads.
-
-    A staged database also needs its copy, and another one with the live page size.
-    """
+    """Return the bytes needed by folder: for safety copy, WAL or journal, staged uploads and staged databases."""
     needs = [(settings.dir, live.unsaved)]
     if source.facts and not live.is_wanted:
         size = source.facts.size
@@ -781,51 +757,23 @@ def _make_safety_copy(settings: Settings, source: Source, emit: EventListener, c
 
 
 def _refuse_to_migrate(settings: Settings, verdict: SchemaVerdict | None) -> None:
-    if (
-        verdict is None
-        or verdict.relation in ("same", "behind")
-        or verdict.migrates_by_itself(settings.migrate_command)
-    ):
+    if verdict is None or verdict.relation in ("same", "behind"):
         return
-    raise Refused(f"--migrate cannot be used: {verdict.reason}", hint="Restore without --migrate.")
-
-
-@dataclass
-class _Commits:
-    """Commits of others to the live database, since the safety copy and since they were locked out."""
-
-    watch: database.Watch
-    before: int | None
-    locked_at: int | None = None
-    was_locked: bool = False
-
-    def lock(self) -> bool:
-        """Note that others are locked out now; return whether any of them has committed, or that is not known."""
-        self.locked_at, self.was_locked = self.watch.version(), True
-        return self.locked_at is None or self.locked_at != self.before
-
-    def is_as_before(self) -> bool:
-        """Return whether the database certainly is as the safety copy has it."""
-        return self.before is not None and self.watch.version() == self.before
-
-    def is_untouched(self) -> bool:
-        """Return whether the database certainly is as it was when others were locked out."""
-        return not self.was_locked or (self.locked_at is not None and self.watch.version() == self.locked_at)
+    if not verdict.migrates_by_itself(settings.migrate_command):
+        raise Refused(f"--migrate cannot be used: {verdict.reason}", hint="Restore without --migrate.")
 
 
 def _apply(
-    settings: Settings, found: Journal, commits: Mapping[str, _Commits], emit: EventListener, clock: Clock
+    settings: Settings, found: Journal, commits: Mapping[str, database.Watch], emit: EventListener, clock: Clock
 ) -> tuple[recovery.Proofs, Journal]:
     compared: dict[str, database.Comparison | None] = {}
-    done, first = found, next((part.name for part in found.parts if part.database), None)
-    maybe_written, is_all_done = list[str](), False
+    done, maybe_written, is_all_done = found, list[str](), False
     try:
         for name in [part.name for part in found.parts if part.facts]:
-            is_first = name == first
             if found.at(name).database:
                 maybe_written.append(name)  # before it is written to: an interrupt may come at any line
             try:
-                done, compared[name] = _replace_database(settings, done, name, is_first, commits[name], emit, clock)
+                done, compared[name] = _replace_database(settings, done, name, commits[name], emit, clock)
             except BaseException as error:
                 if name in maybe_written and _is_untouched(error, commits[name]):
                     maybe_written.remove(name)
@@ -833,9 +781,6 @@ def _apply(
             done = recovery.database_is_done(settings, done, name)
         is_all_done = True
         return recovery.finish_uploads(settings, done, emit, compared), done
-    except _LiveUntouched as untouched:
-        _discard_restore(settings, found.id)
-        raise untouched.reason from None
     except BaseException as error:
         failed = _with_written_names(settings, found)
         if is_all_done:
@@ -848,10 +793,7 @@ def _apply(
 
 
 def _only_changed(found: Journal, changed: Collection[str]) -> Journal:
-    """Return the journal reduced to the changed databases, so that a rollback spares what the app wrote elsewhere.
-
-    Trees come after all databases, so when one of these fails no tree was touched.
-    """
+    """Return the journal of the changed databases alone: a rollback spares the others, and no tree was touched yet."""
     for part in found.parts:
         facts = part.facts if part.name in changed else None
         found = found.with_part(replace(part, facts=facts, database=part.database and bool(facts), uploads=False))
@@ -868,43 +810,24 @@ def _with_written_names(settings: Settings, found: Journal) -> Journal:
     return found
 
 
-class _LiveUntouched(Exception):
-    """An error that left the live data as it was before; `reason` is that error."""
-
-    def __init__(self, reason: BaseException) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-
-
 def _replace_database(
-    settings: Settings,
-    found: Journal,
-    name: str,
-    is_first: bool,
-    commits: _Commits,
-    emit: EventListener,
-    clock: Clock,
+    settings: Settings, found: Journal, name: str, commits: database.Watch, emit: EventListener, clock: Clock
 ) -> tuple[Journal, database.Comparison | None]:
     place = settings.at(name)
     assert place is not None
     if not found.at(name).database:  # the safety copy has just been checked, and has the same bytes
-        return found, database.Comparison(commits.is_as_before() or None, commits.watch.file)
+        return found, database.Comparison(commits.is_as_before() or None, commits.file)
 
     def keep() -> None:
         nonlocal found
         if commits.lock() and keeping.live_state(place, found.at(name)) == "unknown":
             found = keeping.keep(settings, found, False, emit, clock)
 
-    try:
-        compared = recovery.replace_database(place, found.at(name), keep, emit)
-    except BaseException as error:
-        if is_first and _is_untouched(error, commits):
-            raise _LiveUntouched(error) from error
-        raise
+    compared = recovery.replace_database(place, found.at(name), keep, emit)
     return found, compared
 
 
-def _is_untouched(error: BaseException, commits: _Commits) -> bool:
+def _is_untouched(error: BaseException, commits: database.Watch) -> bool:
     """Return whether the live database certainly is as it was, after this error."""
     if _is_of_the_disk(error):
         return False  # the commit may be in the WAL all the same, and the next connection would replay it

@@ -123,9 +123,7 @@ def verified(
                 _require_one_checksum(one, checksums)
             return replace(found[0], others=tuple(found[1:]))
         except BaseException:
-            with contextlib.suppress(sqlite3.ProgrammingError):  # the connection is already closed
-                for connection in opened:
-                    connection.interrupt()
+            database.interrupt(opened)
             raise
 
 
@@ -246,10 +244,7 @@ def is_restored_from_its_place(settings: Settings, source: Source, migrate: bool
 def _traits_by_tree(
     backup: Backup, only: str | None, checksums: dict[str, str], emit: EventListener, verify_while_staging: bool
 ) -> dict[str, diff.Traits]:
-    """Verify the backup and return what to restore of each tree, by its folder; the empty key is for unknown trees.
-
-    `checksums` receives those of the database files, by path.
-    """
+    """Verify the backup; return the traits of each tree by folder (empty: of any other), and fill `checksums`."""
     metadata = store.require_metadata(backup)
     if not manifest.has_checksums(backup.path):
         emit(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
@@ -417,10 +412,7 @@ def as_live(settings: Settings, source: Source) -> Source:
 
 
 def _is_live_database(settings: Settings, source: Source, one: Source) -> bool:
-    """Return whether a live database at that path, without links on the way, is part of the restore.
-
-    Raise `Refused` if a chosen file would replace a broken database beside its WAL.
-    """
+    """Return whether a live database at that path, without links on the way, is part of the restore."""
     folder, _, path = one.part.partition("/")
     holder = next((tree for tree in source.each if tree.uploads and (tree.part or UPLOADS_FOLDER) == folder), None)
     root = settings.tree(folder)
@@ -489,10 +481,7 @@ def stage_database(settings: Settings, source: Source, identity: Identity) -> So
 
 
 def _make_missing_folder(live: Path, wanted: Path, traits: diff.Traits) -> None:
-    """Make the folder of a tree, if it is missing, with the mode and owner that the backup has of it.
-
-    Its owner can always write to it: the restore has to.
-    """
+    """Make the folder of a tree with mode and owner as in the backup; the owner can write to it: the restore has to."""
     if live.is_dir():
         return
     disk.make_folder(live.parent)
@@ -624,10 +613,7 @@ def differences(
     stays: Callable[[str], None] = lambda _path: None,
     met: Callable[[tree.Entry], None] = lambda _live: None,
 ) -> Iterator[diff.Difference]:
-    """Yield how the live uploads differ from the source's, as `diff.differences` with files cache and checksums.
-
-    Raise `Damaged` if a file is not as it was sealed.
-    """
+    """Yield how the live uploads differ from the source's; raise `Damaged` if a file is not as it was sealed."""
     assert settings.uploads is not None and source.uploads is not None
     if settings.uploads.exists() and not settings.uploads.is_dir():
         walk.require(settings.uploads)

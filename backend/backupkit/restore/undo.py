@@ -101,7 +101,8 @@ def _last_restore(settings: Settings) -> LastRestore | None:
     last = flags.last_restore(settings.dir)
     if last and not _is_another_apps(settings, last.safety):
         return last
-    newest = _newest_safety_copy(settings)
+    # The record of the last restore was lost, or is another app's.
+    newest = next((one.name for one in store.own_backups(settings) if one.kind == "pre_restore"), None)
     return LastRestore(newest) if newest else None
 
 
@@ -109,11 +110,3 @@ def _is_another_apps(settings: Settings, name: str) -> bool:
     """Return whether the last restore in this folder was made by another app that shares it."""
     metadata = store.read(settings, name).metadata if store.is_backup(settings.dir / name) else None
     return metadata is not None and not reliable.is_own(settings, metadata)
-
-
-def _newest_safety_copy(settings: Settings) -> str | None:
-    """Return the newest safety copy, for a backups folder whose record of the last restore was lost."""
-    for backup in store.own_backups(settings):
-        if backup.kind == "pre_restore":
-            return backup.name
-    return None

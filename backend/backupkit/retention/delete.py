@@ -10,7 +10,7 @@ from backupkit.repository import flags, store, verification
 from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock, recover_unless_full
 from backupkit.restore.undo import lost_without
-from backupkit.rewind import chain, thin
+from backupkit.rewind import chain, copies
 
 
 def deletable(settings: Settings, name: str) -> Backup:
@@ -43,7 +43,7 @@ def delete_backup(settings: Settings, name: str, emit: EventListener = silence) 
         lost = lost_without(settings, name)
         store.discard(settings, backup, work.emit)
         verification.forget(settings.dir, name)
-        thin.remove_chain(settings, name)
+        copies.remove(settings.dir, name)
         if lost:
             work.emit(Notice(f"{name} is gone. {lost}"))
         return backup

@@ -247,13 +247,17 @@ def moments_of(
     if not good:
         return [], lost
     first = good[0].header
-    found = [Moment(made_at, first.base, None, first.before, timedelta(seconds=_ALLOWED_INTERVALS * first.interval))]
+    found = [Moment(made_at, first.base, None, first.before, tolerance(first))]
     turn = 0
     for one in good:
-        tolerance = timedelta(seconds=_ALLOWED_INTERVALS * one.header.interval)
         turn += one.header.since == SET_BACK
-        found.append(Moment(one.at, one.chain, one, one.header.since, tolerance, before, turn))
+        found.append(Moment(one.at, one.chain, one, one.header.since, tolerance(one.header), before, turn))
     return found, lost
+
+
+def tolerance(header: Header) -> timedelta:
+    """Return the time that may pass without a look before a point, without being a gap."""
+    return timedelta(seconds=_ALLOWED_INTERVALS * header.interval)
 
 
 def sorted_by_time(moments: Iterable[Moment]) -> tuple[Moment, ...]:

@@ -79,10 +79,7 @@ def copy(
 def to_send(
     backups: Path, backup: Backup, is_new: Callable[[Point], bool], emit: EventListener = silence
 ) -> tuple[list[Point], tuple[str, ...]]:
-    """Return the new points that build on the backup, each read and verified; and why damaged ones are left out.
-
-    Points that build on a damaged one are left out too.
-    """
+    """Return the new points that build on the backup, each read and verified; and why damaged ones are left out."""
     found, _ = chain.read(backups, backup.name)
     new = [one for one in found if is_new(one)]
     if not new:

@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -100,10 +100,7 @@ def check(settings: Settings, emit: EventListener = silence, only: str = "") -> 
 
 
 def _check_until_stable(settings: Settings, backup: Backup) -> list[chain.Lost]:
-    """Check one chain again until none of its points is merged or removed meanwhile; return the lost points.
-
-    If that never happens, store no damage: good points would stay marked as damaged.
-    """
+    """Check one chain again until none of its points is merged or removed meanwhile; return the lost points."""
     lost = list[chain.Lost]()
     for _ in range(_CHECK_ATTEMPTS):
         points, broken = chain.read(settings.dir, backup.name)
@@ -112,16 +109,13 @@ def _check_until_stable(settings: Settings, backup: Backup) -> list[chain.Lost]:
         if not bad or chain.are_there(settings.dir, points):
             chain.remember_damaged(settings.dir, backup.name, bad)
             return lost
-    return lost
+    return lost  # no damage is stored: good points would stay marked as damaged
 
 
 def _check_chain(
     settings: Settings, backup: Backup, points: list[chain.Point], bad: dict[str, str]
 ) -> Iterator[chain.Lost]:
-    """Apply the points of one chain in order, from the base backup on; yield the lost ones.
-
-    Add the damaged ones to `bad`, with the reason.
-    """
+    """Apply the points of one chain in order; yield the lost ones, and add the damaged ones and why to `bad`."""
     try:
         state = of_backup(backup)
     except OSError:  # `verify` names the missing files of the backup
@@ -158,10 +152,7 @@ def _state_before(
 
 
 def choose_by_words(settings: Settings, text: str, now: datetime) -> tuple[Chosen, tuple[str, ...]]:
-    """Parse a time as typed by a person, and call `choose`; return its choice and the sentences to show.
-
-    Raises what `choose` raises, and `Refused` if the text is not a time.
-    """
+    """Parse a time as typed, or raise `Refused`; return the choice of `choose`, and the sentences to show."""
     at, said = times.moment(text, now, settings.zone)
     chosen = choose(settings, at, now)
     return chosen, tuple(filter(None, (said, chosen.sentence)))
@@ -216,10 +207,7 @@ def _chosen_point(settings: Settings, found: Timeline, moment: Moment, at: datet
 
 
 def _newest_unusual(settings: Settings, found: Timeline, at: datetime, now: datetime) -> Backup | None:
-    """Return the newest backup that `latest` skips only because it is unusual, if there are points; else None.
-
-    A person who asks for a time wants the data as it was then, unusual or not.
-    """
+    """Return the newest backup that `latest` skips as unusual: a person who asks for a time wants it all the same."""
     for one in store.own_backups(settings) if found.moments else ():
         if (
             one.unusual
@@ -268,11 +256,10 @@ def _was_unchanged(found: Timeline, at: datetime, moment: Moment) -> bool:
     """Return whether the next point, itself lost, records that the data was still as in `moment` at that time."""
     headers = (one.header for one in found.lost if one.chain == moment.chain and one.header)
     after = min((one for one in headers if one.at > moment.at), key=lambda one: one.at, default=None)
-    return after is not None and moment.at <= at <= after.since and _state_of(moment, after) == after.parent
-
-
-def _state_of(moment: Moment, after: point.Header) -> str:
-    return moment.point.header.state if moment.point else after.base_state
+    if after is None:
+        return False
+    state = moment.point.header.state if moment.point else after.base_state
+    return moment.at <= at <= after.since and state == after.parent
 
 
 def _require_watched(settings: Settings, at: datetime, moment: Moment, now: datetime, backup: Backup | None) -> None:
@@ -629,9 +616,7 @@ class _TreeBuilder:
     base: Backup
     root: Path
     in_base: dict[str, KnownUpload]
-
-    def __post_init__(self) -> None:
-        self._keeper = Keeper()
+    keeper: Keeper = field(default_factory=Keeper)
 
     def create(self, known: KnownUpload, path: str, name: str, within: int, sealed: tree.Parents) -> None:
         """Create one entry."""
@@ -667,5 +652,5 @@ class _TreeBuilder:
         entry, owner = known.entry, known.owner_to_restore
         times = (entry.changed, entry.changed)
         descriptors.set_what_it_keeps(handle, owner, entry.mode, times)
-        self._keeper.set(handle, {name: bytes.fromhex(value) for name, value in entry.attributes}, path)
+        self.keeper.set(handle, {name: bytes.fromhex(value) for name, value in entry.attributes}, path)
         descriptors.set_what_it_keeps(handle, owner, entry.mode, times)

@@ -24,9 +24,10 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, cast
+from typing import Annotated, BinaryIO, Literal, NamedTuple, cast
 
 import msgspec
+import zstandard
 from msgspec import Meta, Struct, to_builtins
 from msgspec.structs import replace
 
@@ -45,6 +46,9 @@ _HINT = "`rewind` shows what can be restored; `verify --all` names all that is d
 
 Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Form = Literal["file", "folder", "link"]
+Compression = Literal["zstd", "zlib"]
+COMPRESSION: Compression = "zstd"
+"""How pages are compressed now; zlib is what an earlier version used where zstandard was missing."""
 ContentPlace = Literal["none", "here", "before", "base"]
 
 
@@ -77,17 +81,14 @@ class Change(Struct, frozen=True):
 
 
 class DatabaseChange(Struct, frozen=True):
-    """The new state of a database: `root` is the SHA-256 of the hashes of its pages.
-
-    The point holds the `changed` pages, compressed to `length` bytes.
-    """
+    """The new state of a database: `root` is the SHA-256 of its pages' hashes, `length` the packed pages' size."""
 
     page_size: Annotated[int, Meta(ge=512, le=65536)]
     pages: Annotated[int, Meta(ge=1, le=2**32 - 1)]
     root: Digest
     changed: Count
     length: Count
-    compression: Literal["zstd", "zlib"]
+    compression: Compression
     journal_mode: str
 
 
@@ -226,29 +227,31 @@ def read_header(path: Path) -> Header:
 def _require_sane(path: Path, header: Header, end: int) -> None:
     """Raise `Damaged` for offsets outside the file, paths outside the uploads, invalid parts, or times without zone."""
     names = [one.name for one in header.parts]
-    if len(set(names)) < len(names) or (header.format == 2) != bool(header.others):
+    is_sane = len(set(names)) == len(names) and (header.format == 2) == bool(header.others)
+    is_sane &= header.at.tzinfo is not None and header.since.tzinfo is not None
+    if not is_sane or not all(_is_sane(one, end) for one in header.parts):
         raise _damaged(path, "its header cannot be trusted")
-    if header.at.tzinfo is None or header.since.tzinfo is None:
-        raise _damaged(path, "its header cannot be trusted")
-    for one in header.parts:
-        if one.name and bool(one.database) == bool(one.uploads):
-            raise _damaged(path, "its header cannot be trusted")
-        if one.database and not len(_MAGIC) <= one.offset <= end - one.database.length:
-            raise _damaged(path, "its header cannot be trusted")
-        for change in one.changes:
-            _require_sane_change(path, change, end)
+    if any(_leads_out(change) for change in header.changed_files):
+        raise _damaged(path, "a path in it leads out of the uploads")
 
 
-def _require_sane_change(path: Path, change: Change, end: int) -> None:
-    entry = change.entry
+def _is_sane(one: PartChange, end: int) -> bool:
+    if one.name and bool(one.database) == bool(one.uploads):
+        return False
+    if one.database and not len(_MAGIC) <= one.offset <= end - one.database.length:
+        return False
+    return all(_is_sane_content(change, change.entry, end) for change in one.changes if change.entry)
+
+
+def _is_sane_content(change: Change, entry: Entry, end: int) -> bool:
+    is_there = change.content != "here" or len(_MAGIC) <= change.offset <= end - entry.size
+    return is_there and (entry.form == "file") == (change.content != "none")
+
+
+def _leads_out(change: Change) -> bool:
     names = change.path.split("/") if change.path else []
     is_plain = not any(name in ("", ".", "..") or "\0" in name for name in names)
-    if not is_plain or (change.source and not is_inside(change.source)):
-        raise _damaged(path, "a path in it leads out of the uploads")
-    if entry and (entry.form == "file") != (change.content != "none"):
-        raise _damaged(path, "its header cannot be trusted")
-    if entry and change.content == "here" and not len(_MAGIC) <= change.offset <= end - entry.size:
-        raise _damaged(path, "its header cannot be trusted")
+    return not is_plain or bool(change.source and not is_inside(change.source))
 
 
 def verify(path: Path) -> None:
@@ -323,12 +326,9 @@ def _zlib_pieces(path: Path, file: BinaryIO, left: int) -> Iterator[bytes]:
         raise _damaged(path, "its pages cannot be decompressed") from error
 
 
-def _zstd_pieces(path: Path, file: BinaryIO, left: int) -> Iterator[bytes]:
-    try:
-        import zstandard
-    except ImportError as error:
-        raise Damaged(f"{path} needs the package zstandard.", hint="pip install zstandard") from error
-    with zstandard.ZstdDecompressor().stream_reader(cast(BinaryIO, _FileSlice(file, left)), closefd=False) as reader:
+def _zstd_pieces(path: Path, file: BinaryIO, length: int) -> Iterator[bytes]:
+    packed = cast(BinaryIO, _FileSlice(file, length))
+    with zstandard.ZstdDecompressor().stream_reader(packed, closefd=False) as reader:
         try:
             while found := reader.read(_CHUNK):
                 yield found
@@ -382,13 +382,12 @@ def _damaged(path: Path, why: str) -> Damaged:
 
 
 class Packed(NamedTuple):
-    """The changed pages of one database in a point: number, compressed bytes, offset, checksum and compression."""
+    """The changed pages of one database in a point: number, compressed bytes, offset and checksum."""
 
     changed: int
     length: int
     offset: int
     sha256: str
-    compression: Literal["zstd", "zlib"]
 
 
 class Writer:
@@ -403,7 +402,7 @@ class Writer:
         self._begin_pages()
 
     def _begin_pages(self) -> None:
-        self._compression, self._packer = _packer()
+        self._packer = zstandard.ZstdCompressor(level=3).compressobj()
         self._changed, self._offset, self._packed = 0, max(self._size, len(_MAGIC)), hashlib.sha256()
 
     @property
@@ -421,7 +420,7 @@ class Writer:
         if self._changed:
             self._pack(self._packer.flush())
         length = self._size - self._offset if self._changed else 0
-        found = Packed(self._changed, length, self._offset, self._packed.hexdigest(), self._compression)
+        found = Packed(self._changed, length, self._offset, self._packed.hexdigest())
         self._begin_pages()
         return found
 
@@ -513,11 +512,3 @@ def _part_to_json(one: PartChange) -> dict[str, object]:
 
 def _without_defaults(change: Change) -> dict[str, object]:
     return {key: value for key, value in to_builtins(change).items() if value not in ("", 0, None)}
-
-
-def _packer() -> tuple[Literal["zstd", "zlib"], Any]:
-    try:
-        import zstandard
-    except ImportError:
-        return "zlib", zlib.compressobj(1)
-    return "zstd", zstandard.ZstdCompressor(level=3).compressobj()

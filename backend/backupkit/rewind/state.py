@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from msgspec import Struct, field
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from backupkit.config.settings import Settings
 from backupkit.fs import attributes, disk, tree
@@ -85,7 +85,7 @@ class State(Struct):
         """Return the SHA-256 of all paths and entries of the uploads."""
         digest = hashlib.sha256()
         for path in sorted(self.uploads):
-            digest.update(repr((path, _entry_values(self.uploads[path].entry))).encode("ascii", "backslashreplace"))
+            digest.update(repr((path, astuple(self.uploads[path].entry))).encode("ascii", "backslashreplace"))
         return digest.hexdigest()
 
     @property
@@ -104,10 +104,7 @@ class State(Struct):
         return part, self.page_size, self.pages, root, "" if part and self.page_size else self.uploads_digest()
 
     def apply(self, path: Path, header: Header) -> None:
-        """Advance this state to that of the point in `path`; raise `Damaged` if the file is not as it was written.
-
-        The state may be half changed after an error.
-        """
+        """Advance this state to that of the point; raise `Damaged`, half changed, if it is not as it was written."""
         point.verify(path)
         for one, state in self.paired_parts(path.name, header):
             if one.database:
@@ -167,20 +164,6 @@ def _digest(parts: Iterable[Signature]) -> str:
     """Return one digest of all signatures; the name of the first part does not count."""
     first, *others = parts
     return hashlib.sha256(json.dumps([*first[1:], *([others] if others else ())]).encode()).hexdigest()
-
-
-def _entry_values(entry: Entry) -> tuple[object, ...]:
-    owner = entry.owner and tuple(entry.owner)
-    return (
-        entry.form,
-        entry.mode,
-        entry.changed,
-        owner,
-        entry.size,
-        entry.sha256,
-        entry.target,
-        tuple(tuple(one) for one in entry.attributes),
-    )
 
 
 # State of a backup

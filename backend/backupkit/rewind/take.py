@@ -30,7 +30,7 @@ from backupkit.repository.operation import recorded
 from backupkit.restore import unfinished
 from backupkit.rewind import chain, point, thin, uploads
 from backupkit.rewind.chain import FOLDER, Moment, Point
-from backupkit.rewind.point import DatabaseChange, Header, Packed, PartChange, Writer
+from backupkit.rewind.point import COMPRESSION, DatabaseChange, Header, Packed, PartChange, Writer
 from backupkit.rewind.state import State, of_backup, parts_of, seal_of
 from backupkit.sqlite import changed_pages, database
 from backupkit.sqlite.changed_pages import Known, PagesChanged
@@ -69,10 +69,7 @@ class _Chain:
 
 @dataclass
 class _Part:
-    """One database and tree as last seen: change stamps of database and folders, and the base's files by checksum.
-
-    The main database and the uploads are one part, which has no name in `settings`.
-    """
+    """One database and tree as last seen: change stamps of database and folders, and the base's files by checksum."""
 
     settings: Settings
     in_base: dict[str, str]
@@ -422,7 +419,7 @@ def _part_change(part: str, new: State, found: _DatabaseRead | None, scan: uploa
         return made
     packed = found.packed
     change = DatabaseChange(
-        new.page_size, new.pages, new.root, packed.changed, packed.length, packed.compression, found.journal_mode
+        new.page_size, new.pages, new.root, packed.changed, packed.length, COMPRESSION, found.journal_mode
     )
     return replace(made, database=change, offset=packed.offset, packed=packed.sha256)
 

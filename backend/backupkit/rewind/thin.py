@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
@@ -24,7 +23,7 @@ from backupkit.model.durations import parse_span
 from backupkit.model.errors import Damaged
 from backupkit.rewind import chain, copies, point
 from backupkit.rewind.chain import Moment, Point
-from backupkit.rewind.point import Change, Content, DatabaseChange, Header, Packed, PartChange, Writer
+from backupkit.rewind.point import COMPRESSION, Change, DatabaseChange, Header, Packed, PartChange, Writer
 from backupkit.rewind.state import base_backup, of_backup, seal_of
 
 _A_DAY, _A_WEEK = timedelta(days=1), timedelta(days=7)
@@ -62,7 +61,7 @@ def thin(settings: Settings, now: datetime, current: str = "") -> int:
         if not points and lost:
             continue  # kept, so that a person can look at the damage first
         if name != current and (not points or is_over(points[-1].at, now, settings.rewind, settings.zone)):
-            remove_chain(settings, name)
+            copies.remove(settings.dir, name)
             continue
         kept_names = kept([(one.name, one.at) for one in points], now, settings.zone)
         points = _merge_points(settings, name, points, kept_names)
@@ -80,7 +79,7 @@ def _make_room(settings: Settings, sizes: dict[str, int], newest: dict[str, date
     for name in sorted(sizes.keys() - {current}, key=lambda one: newest[one]):
         if not most or sum(sizes.values()) <= most:
             return
-        remove_chain(settings, name)
+        copies.remove(settings.dir, name)
         del sizes[name]
     while most and current in sizes and sizes[current] > most:
         points, _ = chain.read(settings.dir, current)
@@ -89,13 +88,6 @@ def _make_room(settings: Settings, sizes: dict[str, int], newest: dict[str, date
         if len(left) >= len(points):
             return
         sizes[current] = sum(one.size for one in left)
-
-
-def remove_chain(settings: Settings, name: str) -> None:
-    """Delete all points that build on that backup; the caller holds the lock."""
-    with chain.opened(settings.dir) as folder:
-        if folder and (folder / name).is_dir():
-            disk.remove_atomically(folder / f"{disk.DRAFT_PREFIX}{name}", folder / name)
 
 
 def _clear_drafts(settings: Settings) -> None:
@@ -149,13 +141,6 @@ def _merge_groups(folder: Path, backup: Backup, newest: Moment, kept_names: set[
 # Merging points
 
 
-class _ChangeSource(Struct, frozen=True):
-    """A change, and the file name of the point that holds its content."""
-
-    change: Change
-    file: str
-
-
 def merge(folder: Path, group: Sequence[Point], target: Path) -> Header:
     """Write one point to `target`, from the parent of the first point to the state of the last; return its header."""
     last = group[-1].header
@@ -165,11 +150,12 @@ def merge(folder: Path, group: Sequence[Point], target: Path) -> Header:
         packed = {name: _merge_pages(folder, group, name, writer) for name in names}
         first, *others = (_merged_part(folder, group, name, packed[name], writer) for name in names)
         assert first.database
-        first_gap = next((one.header.since for one in group if _is_after_gap(one.header)), last.since)
+        headers = [one.header for one in group]
+        first_gap = next((one.since for one in headers if one.at - one.since > chain.tolerance(one)), last.since)
         header = replace(
             last,
-            parent=group[0].header.parent,
-            before=group[0].header.before,
+            parent=headers[0].parent,
+            before=headers[0].before,
             since=first_gap,
             database=first.database,
             changes=first.changes,
@@ -190,10 +176,10 @@ def _merge_pages(folder: Path, group: Sequence[Point], part: str, writer: Writer
 
 def _merged_part(folder: Path, group: Sequence[Point], name: str, packed: Packed, writer: Writer) -> PartChange:
     last = _part(group[-1], name)
-    changes = tuple(_copy_change(folder, one, writer) for one in _merged_changes(group, name).values())
+    changes = tuple(_copy_change(folder, *one, writer) for one in _merged_changes(group, name))
     if last.database is None:
         return replace(last, changes=changes)
-    database = replace(last.database, changed=packed.changed, length=packed.length, compression=packed.compression)
+    database = replace(last.database, changed=packed.changed, length=packed.length, compression=COMPRESSION)
     return replace(last, database=database, offset=packed.offset, packed=packed.sha256, changes=changes)
 
 
@@ -203,10 +189,6 @@ def _part(one: Point, name: str) -> PartChange:
     if found is None:
         raise Damaged(f"The point {one.name} has no {name}.")
     return found
-
-
-def _is_after_gap(header: Header) -> bool:
-    return (header.at - header.since).total_seconds() > 3 * header.interval
 
 
 def _merged_pages(folder: Path, group: Sequence[tuple[str, PartChange]]) -> Iterator[tuple[int, bytes | memoryview]]:
@@ -227,32 +209,28 @@ def _ranked_pages(path: Path, one: DatabaseChange, offset: int, rank: int) -> It
     return ((number, rank, content) for number, content in point.pages(path, one, offset=offset))
 
 
-def _merged_changes(group: Sequence[Point], part: str) -> dict[str, _ChangeSource]:
-    merged: dict[str, _ChangeSource] = {}
+def _merged_changes(group: Sequence[Point], part: str) -> Iterable[tuple[Change, str]]:
+    """Return the last change of each path, and the file name of the point that holds its content."""
+    merged: dict[str, tuple[Change, str]] = {}
     for one in group:
         for change in _part(one, part).changes:
-            earlier, found = merged.get(change.path), _ChangeSource(change, one.name)
-            if change.content == "before" and earlier and earlier.change.content in ("here", "base"):
-                place = earlier.change
+            place, file = merged.get(change.path, (None, one.name))
+            if change.content == "before" and place and place.content in ("here", "base"):
                 change = replace(change, content=place.content, offset=place.offset, source=place.source)
-                found = _ChangeSource(change, earlier.file)
-            merged[change.path] = found
-    return merged
+            else:
+                file = one.name
+            merged[change.path] = change, file
+    return merged.values()
 
 
-def _copy_change(folder: Path, one: _ChangeSource, writer: Writer) -> Change:
-    entry = one.change.entry
-    if entry is None or one.change.content != "here":
-        return one.change
+def _copy_change(folder: Path, change: Change, file: str, writer: Writer) -> Change:
+    entry = change.entry
+    if entry is None or change.content != "here":
+        return change
     with writer.content() as content:
-        _add_content(folder / one.file, one.change, content)
+        for chunk in point.content(folder / file, change.offset, entry.size):
+            content.add(chunk)
         content.is_kept = True
         if content.sha256 != entry.sha256:
-            raise Damaged(f"An upload in the point {one.file} is not as it was written.")
-        return replace(one.change, offset=content.offset)
-
-
-def _add_content(path: Path, change: Change, content: Content) -> None:
-    assert change.entry is not None
-    for chunk in point.content(path, change.offset, change.entry.size):
-        content.add(chunk)
+            raise Damaged(f"An upload in the point {file} is not as it was written.")
+        return replace(change, offset=content.offset)

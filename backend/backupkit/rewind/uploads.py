@@ -49,8 +49,8 @@ class Scan:
         seen = {""}
         with closing(tree.Parents(self.live)) as parents:
             facts = os.fstat(parents.go(""))
-            self._record_folder("", facts)
-            self._compare("", entry_of(facts, attributes.of_open(parents.go(""))), change_stamp(facts))
+            self.folders[""] = change_stamp(facts)
+            self._compare("", entry_of(facts, attributes.of_open(parents.go(""))), self.folders[""])
             for entry in tree.walk(self.live, skip=skip, unreadable=lambda path, _error: self.unreadable.append(path)):
                 if entry.form != "special" and self._compare_entry(entry, parents):
                     seen.add(entry.path)
@@ -61,14 +61,11 @@ class Scan:
         gone = [path for path in self.known.keys() - seen if not f"{path}/".startswith(hidden)]
         self.changes += [Change(path) for path in sorted(gone, reverse=True)]
 
-    def _record_folder(self, path: str, facts: os.stat_result) -> None:
-        self.folders[path] = change_stamp(facts)
-
     def _compare_entry(self, entry: tree.Entry, parents: tree.Parents) -> bool:
         """Compare one entry; return whether it exists and can be read."""
         stamp = change_stamp(entry.facts)
         if entry.form == "folder":
-            self._record_folder(entry.path, entry.facts)
+            self.folders[entry.path] = stamp
         before = self.known.get(entry.path)
         if before and before.stamp == stamp != RACY:
             return True

@@ -14,7 +14,7 @@ import sqlite3
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -168,7 +168,7 @@ def copy(snapshot: sqlite3.Connection, target: Path, emit: EventListener = silen
     try:
         with contextlib.closing(engine.connect(target)) as copied:
             copied.execute("PRAGMA synchronous=OFF")  # the draft is synced as a whole
-            snapshot.backup(copied, pages=_PAGES, progress=_reporter("Copying the database", emit))
+            snapshot.backup(copied, pages=_PAGES, progress=_reporter(emit))
             # The copied header says WAL: opening the sealed copy would leave -wal and -shm beside it.
             copied.execute("PRAGMA journal_mode=DELETE").fetchone()
             _read_schema(copied)
@@ -192,6 +192,13 @@ def require_usable(copied: Path, source: Path) -> None:
         raise Damaged(f"{source} is damaged: {error}.", hint="Try an older backup: `list`.") from error
 
 
+def interrupt(connections: Iterable[sqlite3.Connection]) -> None:
+    """End what these connections do in other threads; one that is closed by then is passed over."""
+    for connection in connections:
+        with contextlib.suppress(sqlite3.ProgrammingError):
+            connection.interrupt()
+
+
 def seal(copied: Path) -> None:
     """Give the finished file a rollback-journal header, so that opening it creates no file beside it."""
     with contextlib.closing(engine.connect(copied, "mode=rw")) as connection:
@@ -205,10 +212,7 @@ def header_mode(copied: Path) -> str:
 
 
 def signature(live: Path) -> str | None:
-    """Return a text that changes with every commit to the live database, or None if a very recent one may not show.
-
-    It is made of the stamps of the file and of its WAL; neither is opened.
-    """
+    """Return a text that changes with every commit, without opening a file; None if a very recent one may not show."""
     wal = _facts(live.with_name(live.name + "-wal"))
     file = _facts(live)
     found = [
@@ -225,17 +229,17 @@ def is_database(live: Path) -> bool:
 
 def live_size(snapshot: sqlite3.Connection) -> int:
     """Return the size of the database in this snapshot, in bytes."""
-    return int(_pragma(snapshot, "page_count")) * int(_pragma(snapshot, "page_size"))
+    return _number(snapshot, "page_count") * page_size(snapshot)
 
 
 def schema_version(snapshot: sqlite3.Connection) -> int:
     """Return the number that SQLite increments with every change of the schema."""
-    return int(_pragma(snapshot, "schema_version"))
+    return _number(snapshot, "schema_version")
 
 
 def page_size(snapshot: sqlite3.Connection) -> int:
     """Return the page size in bytes."""
-    return int(_pragma(snapshot, "page_size"))
+    return _number(snapshot, "page_size")
 
 
 def journal_mode(snapshot: sqlite3.Connection) -> str:
@@ -262,10 +266,7 @@ def check_for(size: int) -> str:
 
 
 def index_sentence(settings: Settings, flaws: Sequence[str]) -> str:
-    """Return a sentence saying that an index does not match its table, with the command that rebuilds the index.
-
-    No row is missing. Whether the index or the table is right cannot be known.
-    """
+    """Return a sentence saying that an index does not match its table, with the command that rebuilds the index."""
     found = _SEARCH_INDEX.match(flaws[0])
     table = quoted(found[1] or found[2]) if found else ""
     statement = f"INSERT INTO {table}({table}) VALUES('rebuild')" if found else "REINDEX"
@@ -311,9 +312,7 @@ def examine(
             unwritable = _unwritable(os.pread(file, _HEADER, 0))
         return replace(found, problems=(*found.problems, unwritable)) if unwritable else found
     except sqlite3.DatabaseError as error:
-        raise Damaged(
-            f"{sealed} is not a sound SQLite database: {error}.", hint="Try an older backup: `list`."
-        ) from error
+        raise _not_sound(sealed, error) from error
 
 
 def versions_in(sealed: Path) -> dict[str, tuple[str, ...]]:
@@ -322,9 +321,11 @@ def versions_in(sealed: Path) -> dict[str, tuple[str, ...]]:
         with open_sealed(sealed) as connection:
             return versions(connection)
     except sqlite3.DatabaseError as error:
-        raise Damaged(
-            f"{sealed} is not a sound SQLite database: {error}.", hint="Try an older backup: `list`."
-        ) from error
+        raise _not_sound(sealed, error) from error
+
+
+def _not_sound(sealed: Path, error: sqlite3.DatabaseError) -> Damaged:
+    return Damaged(f"{sealed} is not a sound SQLite database: {error}.", hint="Try an older backup: `list`.")
 
 
 def bounding(size: int) -> Callable[[sqlite3.Connection], None]:
@@ -348,10 +349,7 @@ def inspect_copy(
     emit: EventListener = silence,
     opened: Callable[[sqlite3.Connection], None] = lambda _connection: None,
 ) -> Inspection:
-    """Inspect a fresh copy of the live database; raise `SourceBroken` for a problem, as the live one has it too.
-
-    `opened` is called with each connection.
-    """
+    """Inspect a fresh copy, as `inspect`; raise `SourceBroken` for a problem, since the live database has it too."""
     try:
         found = inspect(copied, emit, opened)
         problem = found.problems[0] if found.problems else ""
@@ -368,10 +366,7 @@ def inspect_copy(
 
 
 def _with_broken_checks(copied: Path, opened: Callable[[sqlite3.Connection], None]) -> list[str]:
-    """Return the tables with a row that breaks a CHECK, in a copy of our own: SQLite tests CHECKs only if it may write.
-
-    Returns none for a copy of more than `FULL_UP_TO` bytes.
-    """
+    """Return the tables with a row that breaks a CHECK; SQLite tests CHECKs only in a file that it may write."""
     if copied.stat().st_size > FULL_UP_TO:
         return []
     with contextlib.closing(engine.connect(copied, "mode=rw")) as connection:
@@ -390,11 +385,11 @@ def look(connection: sqlite3.Connection) -> Inspection:
     facts = DatabaseFacts(
         size=live_size(connection),
         sha256="",
-        page_size=int(_pragma(connection, "page_size")),
+        page_size=page_size(connection),
         journal_mode=journal_mode(connection),
         encoding=str(_pragma(connection, "encoding")),
-        user_version=int(_pragma(connection, "user_version")),
-        application_id=int(_pragma(connection, "application_id")),
+        user_version=_number(connection, "user_version"),
+        application_id=_number(connection, "application_id"),
         rows=count_rows(connection),
         sqlite_version=sqlite3.sqlite_version,
     )
@@ -410,12 +405,7 @@ def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
 
 def ordinary_tables(connection: sqlite3.Connection) -> list[str]:
     """Return the names, sorted, of tables that are not virtual, shadow or SQLite's own; names must be text."""
-    return [row[0] for row in connection.execute(_ORDINARY_TABLES) if _is_text(row[0])]
-
-
-def _is_text(name: str) -> bool:
-    """Return whether Python can pass this name to SQLite, which allows any bytes in a name."""
-    return not any("\udc80" <= letter <= "\udcff" for letter in name)
+    return [row[0] for row in connection.execute(_ORDINARY_TABLES) if engine.is_text(row[0])]
 
 
 def _rows_of(connection: sqlite3.Connection, table: str) -> int | None:
@@ -429,10 +419,7 @@ def _rows_of(connection: sqlite3.Connection, table: str) -> int | None:
 
 
 def _needs_the_app(error: sqlite3.OperationalError) -> bool:
-    """Return whether SQLite lacks a collation, function, module or tokenizer that the app registers.
-
-    The database is backed up all the same. From 3.44 on, SQLite does not say that a tokenizer is missing.
-    """
+    """Return whether SQLite lacks something that the app registers; from 3.44 on, it does not name a tokenizer."""
     return str(error).startswith(_MISSING_IN_SQLITE)
 
 
@@ -462,11 +449,9 @@ def same_content(one: Path, two: Path) -> bool:
         return len(set(map(pages.without_counters, heads))) == 1 and disk.same_open(left, right)
 
 
-@contextlib.contextmanager
-def open_sealed(sealed: Path) -> Iterator[sqlite3.Connection]:
+def open_sealed(sealed: Path) -> contextlib.closing[engine.Connection]:
     """Open a finished file read-only while the block runs; SQLite takes no lock and writes nothing beside it."""
-    with contextlib.closing(engine.connect(sealed, "mode=ro&immutable=1")) as connection:
-        yield connection
+    return contextlib.closing(engine.connect(sealed, "mode=ro&immutable=1"))
 
 
 def page_size_of(live: Path, timeout: float) -> int:
@@ -484,7 +469,7 @@ def match_page_size(staged: Path, live: Path, timeout: float) -> None:
     if not wanted:
         return
     with contextlib.closing(engine.connect(staged, "mode=rw")) as connection:
-        if int(_pragma(connection, "page_size")) == wanted:
+        if page_size(connection) == wanted:
             return
         again = staged.with_name(staged.name + ".paged")
         connection.execute(f"PRAGMA page_size={wanted}")
@@ -525,20 +510,34 @@ def replace_live(
 
 
 class Watch:
-    """A watch for commits to the live database: each changes its `version`, which is None if it cannot be known."""
+    """A watch for commits of others to the live database, since it began and since they were locked out."""
 
     def __init__(self, connection: sqlite3.Connection | None, live: Path, file: tuple[int, int] | None) -> None:
         self._connection, self._live, self.file = connection, live, file
+        self._before = self._version()
+        self._locked_at, self._was_locked = self._before, False
 
-    def version(self) -> int | None:
+    def lock(self) -> bool:
+        """Note that others are locked out now; return whether any of them has committed, or that is not known."""
+        self._locked_at, self._was_locked = self._version(), True
+        return self._locked_at is None or self._locked_at != self._before
+
+    def is_as_before(self) -> bool:
+        """Return whether the database certainly is as it was when the watch began."""
+        return self._before is not None and self._version() == self._before
+
+    def is_untouched(self) -> bool:
+        """Return whether the database certainly is as it was when others were locked out."""
+        return not self._was_locked or (self._locked_at is not None and self._version() == self._locked_at)
+
+    def _version(self) -> int | None:
         """Return a number that differs from the previous one if anyone committed in between; None if unknown."""
         if file_of(self._live) != self.file:
             return None  # the path names another file than the one watched
+        if (connection := self._connection) is None:
+            return None
         try:
-            connection = self._connection
-            return (
-                retry_while_locked(lambda: _number(connection, "data_version"), self._live, 1) if connection else None
-            )
+            return retry_while_locked(lambda: _number(connection, "data_version"), self._live, 1)
         except (sqlite3.Error, SourceUnreadable):
             return None
 
@@ -657,18 +656,31 @@ def is_optional_and_absent(settings: Settings) -> bool:
 
 def retry_while_locked(action: Callable[[], T], live: Path, timeout: float, emit: EventListener = silence) -> T:
     """Return the action's result; while the database is locked, retry, and raise `SourceLocked` after `timeout` s."""
-    deadline, has_reported = time.monotonic() + timeout, False
+    wait = _LockWait(live, timeout, emit)
     while True:
         try:
             return action()
         except sqlite3.OperationalError as error:
             if not any(word in str(error) for word in _BUSY):
                 raise
-            if time.monotonic() >= deadline:
-                raise _locked(live, timeout) from error
-        if not has_reported:
-            emit(_waiting(live, timeout))
-            has_reported = True
+            wait.pause(error)
+
+
+class _LockWait:
+    """A wait for a locked database, which is reported once and ends after `timeout` seconds."""
+
+    def __init__(self, live: Path, timeout: float, emit: EventListener) -> None:
+        self._live, self._timeout, self._emit = live, timeout, emit
+        self._deadline, self._has_reported = time.monotonic() + timeout, False
+
+    def pause(self, error: Exception | None = None) -> None:
+        """Sleep until the next try; raise `SourceLocked` if the time is over."""
+        if time.monotonic() >= self._deadline:
+            raise _locked(self._live, self._timeout) from error
+        if not self._has_reported:
+            self._has_reported = True
+            seconds, holders = round(self._timeout, 1), _holders(self._live)
+            self._emit(Waiting(f"Waiting up to {seconds:g} s for {self._live}, which {holders} keeps locked."))
         time.sleep(_POLL)
 
 
@@ -694,11 +706,9 @@ def _open_for_reading(live: Path, timeout: float, emit: EventListener) -> sqlite
 
 
 def _reading_mode(live: Path) -> str:
-    """Return the mode, `ro` or `rw`, in which to open the database so that closing it leaves the files as they were.
-
-    With a WAL: ro, because the last connection to close would checkpoint it, perhaps into a broken file.
-    Without: rw, because ro would leave an empty WAL beside an idle database in WAL mode.
-    """
+    """Return the mode in which closing the database leaves its files as they were."""
+    # With a WAL: ro, because the last connection to close would checkpoint it, perhaps into a broken file.
+    # Without: rw, because ro would leave an empty WAL beside an idle database in WAL mode.
     return "ro" if live.with_name(live.name + "-wal").exists() else "rw"
 
 
@@ -719,12 +729,7 @@ def has_plain_files(live: Path) -> bool:
 
 def _odd_sidecar(live: Path) -> Path | None:
     """Return the WAL, index of the WAL or journal that is not a plain file, if there is one."""
-    for end in SIDECARS:
-        path = live.with_name(live.name + end)
-        with contextlib.suppress(OSError):
-            if not stat.S_ISREG(os.lstat(path).st_mode):
-                return path
-    return None
+    return next((path for path in sidecars(live) if os.path.lexists(path) and not _is_plain(path)), None)
 
 
 def _open_live(live: Path, mode: str = "rw") -> sqlite3.Connection:
@@ -740,7 +745,7 @@ def _open_live(live: Path, mode: str = "rw") -> sqlite3.Connection:
 def _begin_reading(connection: sqlite3.Connection, live: Path) -> None:
     if not connection.in_transaction:
         connection.execute("BEGIN")
-    if not connection.execute("SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view')").fetchone()[0]:
+    if not connection.execute(_TABLES_AND_VIEWS).fetchone()[0]:
         raise SourceBroken(f"The database {live} holds no tables.", hint="Is BACKUP_DATABASE right? See `config`.")
 
 
@@ -750,10 +755,7 @@ def _inspection(connection: sqlite3.Connection, emit: EventListener, check: str)
     if problems:
         return Inspection(DatabaseFacts(size=0, sha256=""), {}, "", problems)
     found = look(connection)
-    if (
-        not found.facts.rows
-        and not connection.execute("SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view')").fetchone()
-    ):
+    if not found.facts.rows and not connection.execute(_TABLES_AND_VIEWS).fetchone()[0]:
         problems = ("it holds no tables",)
     facts = replace(found.facts, foreign_key_violations=_foreign_key_violations(connection), index_flaws=index_flaws)
     return replace(found, facts=facts, problems=problems)
@@ -780,7 +782,7 @@ def _problems(connection: sqlite3.Connection, emit: EventListener, check: str) -
             raise
         emit(Notice(f"The database could only be checked in part: {error}."))
     names = [row[0] for row in connection.execute(_STORED_TABLES)]
-    return [problem for name in names if _is_text(name) for problem in _problems_of(connection, check, name)]
+    return [problem for name in names if engine.is_text(name) for problem in _problems_of(connection, check, name)]
 
 
 def _problems_of(connection: sqlite3.Connection, check: str, table: str) -> list[str]:
@@ -820,10 +822,10 @@ def write_through(
                 _lock_out_writers(target, live, timeout, keep, emit)
             count = _number(source, "page_count")
             emit(Step("Restoring the database", count, "pages"))
-            progress = _CopyProgress(live, timeout, keep if in_wal_mode else None, emit)
+            on_step = _on_step(_LockWait(live, timeout, emit), keep if in_wal_mode else None, emit)
             before = _number(target, "data_version")  # commits of others change it, our own does not
             # The last step commits, so there must be a step before it.
-            source.backup(target, pages=max(1, min(_PAGES, count - 1)), progress=progress.on_step, sleep=0)
+            source.backup(target, pages=max(1, min(_PAGES, count - 1)), progress=on_step, sleep=0)
         except sqlite3.DatabaseError as error:
             raise _unreadable(live, error) from error
         return Comparison(_has_same_pages(target, live, staged, before, file), file)
@@ -832,10 +834,7 @@ def write_through(
 def _has_same_pages(
     target: sqlite3.Connection, live: Path, staged: Path, before: int, file: tuple[int, int] | None
 ) -> bool | None:
-    """Return whether the live file has the very pages of the staged one; None if unknown.
-
-    `before` is the connection's `data_version` before its commit, `file` the file that it writes to.
-    """
+    """Return whether the live file has the pages of the staged one, if only this connection wrote to it; else None."""
     with contextlib.suppress(sqlite3.Error, OSError, subprocess.SubprocessError, MemoryError):
         target.execute("BEGIN")
         target.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -864,10 +863,7 @@ def _compared_by_child(snapshot: sqlite3.Connection, live: Path, staged: Path) -
 def _lock_out_writers(
     target: sqlite3.Connection, live: Path, timeout: float, keep: Callable[[], None], emit: EventListener
 ) -> None:
-    """Lock out writers until the target's next commit, call `keep`, then lock out readers too.
-
-    With a rollback journal the copy begins with a lock that keeps readers out: `keep` must run before that.
-    """
+    """Lock out writers until the next commit, call `keep` while readers can still go on, then lock them out too."""
     retry_while_locked(lambda: target.execute("BEGIN IMMEDIATE"), live, timeout, emit)
     keep()
     # This mode keeps the lock beyond the end of this transaction until the next one, which is that of the copy.
@@ -876,31 +872,20 @@ def _lock_out_writers(
     target.execute("PRAGMA locking_mode=NORMAL")
 
 
-class _CopyProgress:
-    """The progress handler of SQLite's copy. It calls `keep` after the first step, when the copy holds the write lock.
+def _on_step(wait: _LockWait, keep: Callable[[], None] | None, emit: EventListener) -> Callable[[int, int, int], None]:
+    """Return a progress handler for SQLite's copy: it calls `keep` after the first step, which takes the write lock."""
+    is_kept = keep is None
 
-    CPython retries a locked target without end: this handler raises after `timeout` seconds.
-    """
-
-    def __init__(self, live: Path, timeout: float, keep: Callable[[], None] | None, emit: EventListener) -> None:
-        self._live, self._timeout, self._keep, self._emit = live, timeout, keep, emit
-        self._deadline, self._has_reported = time.monotonic() + timeout, False
-
-    def on_step(self, status: int, remaining: int, total: int) -> None:
+    def on_step(status: int, remaining: int, total: int) -> None:
+        nonlocal is_kept
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return self._wait()
-        if self._keep:
-            keep, self._keep = self._keep, None
+            return wait.pause()  # CPython itself retries a locked target without end
+        if keep and not is_kept:
+            is_kept = True
             keep()
-        self._emit(Progress(total - remaining))
+        emit(Progress(total - remaining))
 
-    def _wait(self) -> None:
-        if time.monotonic() >= self._deadline:
-            raise _locked(self._live, self._timeout)
-        if not self._has_reported:
-            self._has_reported = True
-            self._emit(_waiting(self._live, self._timeout))
-        time.sleep(_POLL)
+    return on_step
 
 
 def _put_in_place(staged: Path, folder: int, live: Path, wanted: DatabaseFacts) -> None:
@@ -989,21 +974,17 @@ def _locked(live: Path, timeout: float) -> SourceLocked:
     )
 
 
-def _waiting(live: Path, timeout: float) -> Waiting:
-    return Waiting(f"Waiting up to {round(timeout, 1):g} s for {live}, which {_holders(live)} keeps locked.")
-
-
 def _holders(live: Path) -> str:
     return ", ".join(process.holders(live, *sidecars(live))) or "another process"
 
 
-def _reporter(name: str, emit: EventListener) -> Callable[[int, int, int], None]:
+def _reporter(emit: EventListener) -> Callable[[int, int, int], None]:
     begun = False
 
     def report(_status: int, remaining: int, total: int) -> None:
         nonlocal begun
         if not begun:
-            emit(Step(name, total, "pages"))
+            emit(Step("Copying the database", total, "pages"))
             begun = True
         emit(Progress(total - remaining))
 
@@ -1019,6 +1000,7 @@ def _number(connection: sqlite3.Connection, name: str) -> int:
     return int(_pragma(connection, name))
 
 
+_TABLES_AND_VIEWS = "SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view')"
 _STORED_TABLES = "SELECT CAST(name AS TEXT) FROM sqlite_master WHERE type='table' AND rootpage > 0 AND name NOT NULL"
 _ORDINARY_TABLES = (
     "SELECT name FROM pragma_table_list WHERE schema='main' AND type='table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"

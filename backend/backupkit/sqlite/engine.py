@@ -40,6 +40,11 @@ def unquoted(name: str) -> str:
     return name[1:-1].replace('""', '"')
 
 
+def is_text(value: str) -> bool:
+    """Return whether Python can pass it to SQLite, which allows any bytes in a name and in a text."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in value)
+
+
 def folded(name: str) -> str:
     """Return the name as SQLite compares names: it folds only A to Z. Another folding could match another column."""
     return name.translate(_LOWER)

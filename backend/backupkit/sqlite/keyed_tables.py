@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec import Struct
 
@@ -105,12 +105,10 @@ class Column(Struct, frozen=True):
 
 def columns_of(connection: sqlite3.Connection, table: str, schema: str) -> dict[str, Column]:
     """Return the columns by folded name; empty if there is no such table."""
-    found = connection.execute(
-        'SELECT name, hidden, "notnull", dflt_value, pk FROM pragma_table_xinfo(?, ?)', (table, schema)
-    )
+    query = 'SELECT name, hidden, "notnull", dflt_value, pk FROM pragma_table_xinfo(?, ?)'
     return {
         folded(name): Column(name, hidden == 0, hidden == 0 and required and default is None, place)
-        for name, hidden, required, default, place in found
+        for name, hidden, required, default, place in connection.execute(query, (table, schema))
     }
 
 
@@ -121,9 +119,8 @@ def _primary_key(columns: dict[str, Column]) -> tuple[str, ...]:
 def foreign_keys_of(connection: sqlite3.Connection, table: str) -> tuple[ForeignKey, ...]:
     """Return the foreign keys of the live table whose columns, in the table and its parent, the backup has too."""
     found: dict[int, list[tuple[str, str, str | None]]] = {}
-    for number, parent, here, there in connection.execute(
-        'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq', (table,)
-    ):
+    query = 'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq'
+    for number, parent, here, there in connection.execute(query, (table,)):
         found.setdefault(number, []).append((parent, here, there))
     keys = (one for number, parts in found.items() if (one := _foreign_key(connection, table, number, parts)))
     return tuple(one for one in keys if _is_in_the_backup(connection, one))
@@ -147,11 +144,9 @@ def _foreign_key(
 
 def _unique_columns(connection: sqlite3.Connection, table: str) -> tuple[tuple[str, ...], ...]:
     """Return the columns of each UNIQUE index, except the primary key, partial indexes and those on expressions."""
-    names = connection.execute(
-        "SELECT name FROM pragma_index_list(?) WHERE \"unique\" AND NOT partial AND origin <> 'pk'", (table,)
-    ).fetchall()
+    query = "SELECT name FROM pragma_index_list(?) WHERE \"unique\" AND NOT partial AND origin <> 'pk'"
     found = []
-    for (name,) in names:
+    for (name,) in connection.execute(query, (table,)).fetchall():
         columns = [one for (one,) in connection.execute("SELECT name FROM pragma_index_info(?)", (name,))]
         found += [tuple(map(folded, columns))] if all(columns) else []
     return tuple(found)
@@ -163,11 +158,21 @@ def triggers_of(connection: sqlite3.Connection, table: str) -> list[str]:
     return [name for (name,) in connection.execute(found, (table,))]
 
 
+def drop_triggers(connection: sqlite3.Connection, tables: Collection[str] | None = None) -> list[str]:
+    """Drop the triggers of these tables, or all; return their SQL, to be run again in the same transaction."""
+    query = "SELECT name, tbl_name, sql FROM main.sqlite_master WHERE type = 'trigger' ORDER BY rowid"
+    wanted = None if tables is None else set(map(folded, tables))
+    found = connection.execute(query).fetchall()
+    dropped = [(name, sql) for name, table, sql in found if wanted is None or folded(table) in wanted]
+    for name, _ in dropped:
+        connection.execute(f"DROP TRIGGER main.{quoted(name)}")
+    return [sql for _, sql in dropped]
+
+
 def search_tables_of(connection: sqlite3.Connection, table: str) -> list[str]:
     """Return the search tables whose external content is that table: only triggers tell them of its rows."""
-    found = connection.execute(
-        "SELECT name, sql FROM main.sqlite_master WHERE type = 'table' AND sql LIKE 'create virtual%'"
-    )
+    query = "SELECT name, sql FROM main.sqlite_master WHERE type = 'table' AND sql LIKE 'create virtual%'"
+    found = connection.execute(query)
     return [name for name, sql in found if (of := _CONTENT.search(sql)) and folded(_bare(of[1])) == folded(table)]
 
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from backupkit.model.errors import Damaged, Refused
 from backupkit.model.names import few, printable, printable_text
-from backupkit.sqlite import database, engine, guard, rows
+from backupkit.sqlite import database, engine, guard, keyed_tables, rows
 from backupkit.sqlite.engine import folded, quoted
 
 _ALLOW = re.compile(r"^\s*--\s*allow:\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
@@ -80,7 +80,7 @@ def apply(copy: Path, original: Path, mask: Mask, seconds: float = SECONDS) -> N
         for pragma in ("journal_mode=DELETE", "secure_delete=ON", "foreign_keys=ON", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
         connection.execute("BEGIN IMMEDIATE")
-        triggers = _drop_triggers(connection)  # or they could copy unmasked values to an audit table
+        triggers = keyed_tables.drop_triggers(connection)  # or they could copy unmasked values to an audit table
         for name in _virtual_tables(connection):  # open them before the authorizer denies what that takes
             with contextlib.suppress(sqlite3.Error):
                 connection.execute(f"SELECT 1 FROM main.{quoted(name)} LIMIT 0").fetchall()
@@ -138,14 +138,6 @@ def _run(connection: sqlite3.Connection, mask: Mask, seconds: float) -> set[str]
 def _keys(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
     found = connection.execute("SELECT name FROM pragma_table_info(?) WHERE pk > 0", (table,))
     return ("rowid", *(folded(name) for (name,) in found))
-
-
-def _drop_triggers(connection: sqlite3.Connection) -> list[str]:
-    found = connection.execute("SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' ORDER BY rowid")
-    triggers = found.fetchall()
-    for name, _ in triggers:
-        connection.execute(f"DROP TRIGGER main.{quoted(name)}")
-    return [sql for _, sql in triggers]
 
 
 def _delete_samples(connection: sqlite3.Connection) -> None:
@@ -209,22 +201,17 @@ def _unchanged_columns(connection: sqlite3.Connection, mask: Mask, moved: Set[st
 
 
 def _count_same(connection: sqlite3.Connection, table: str, column: str, keys: Sequence[str], is_moved: bool) -> int:
-    """Count texts and blobs that are unchanged in their rows; in a row with a new key, those that any row had before.
-
-    Returns 0 if the mask gave all rows the same value, which reveals nothing.
-    """
+    """Count texts and blobs that their rows had before; in a row with a new key, those that any row had before."""
     one, name = quoted(column), quoted(table)
     past = f"SELECT past.{one} FROM {rows.OTHER}.{name} AS past"
     row = f"{past} WHERE " + " AND ".join(f"past.{key} IS now.{key}" for key in keys)
     is_text = f"typeof(now.{one}) IN ('text', 'blob') AND length(now.{one}) > 0"
     stayed = f"now.{one} COLLATE BINARY IS ({row})"
     if not is_moved and _is_uniform(connection, name, one, row):
-        return 0
+        return 0  # the mask gave all rows the same value, which reveals nothing
     came = f"now.{one} IN ({past})" + ("" if is_moved else f" AND NOT EXISTS ({row})")
-    (count,) = connection.execute(
-        f"SELECT count(*) FROM main.{name} AS now WHERE {is_text} AND ({stayed} OR {came})"
-    ).fetchone()
-    return int(count)
+    query = f"SELECT count(*) FROM main.{name} AS now WHERE {is_text} AND ({stayed} OR {came})"
+    return int(connection.execute(query).fetchone()[0])
 
 
 def _is_uniform(connection: sqlite3.Connection, name: str, one: str, row: str) -> bool:

@@ -221,10 +221,7 @@ class PageFile:
         self.count = max(self.count, max(self._newer, default=0), min(end, self.count + len(self._newer)))
 
     def _frames(self, file: int) -> Iterator[tuple[int, int, int]]:
-        """Yield for each frame its page (0 if untrusted), the database size after a commit (or 0), and its offset.
-
-        The checksum of each continues the one stored in the frame before it, so a broken frame costs no other.
-        """
+        """Yield for each frame its page (0 if untrusted), the database size after a commit (or 0), and its offset."""
         head = os.pread(file, _WAL_HEADER, 0).ljust(_WAL_HEADER, b"\0")
         order = ">" if head[3] & 1 else "<"
         is_sound = _checksum(head[:24], (0, 0), order) == struct.unpack_from(">II", head, 24)
@@ -244,7 +241,7 @@ class PageFile:
             number, commit = struct.unpack_from(">II", frame)
             is_whole = before and _checksum(frame[:8] + frame[_FRAME_HEADER:], before, order) == found
             yield (number, commit, place + _FRAME_HEADER) if is_whole and number <= highest else (0, 0, 0)
-            before = found
+            before = found  # the next frame continues this checksum: a broken frame costs no other
 
     def _apply_journal(self, file: int) -> None:
         """Restore the pages from before the transaction of a killed process, as SQLite itself would."""
@@ -312,10 +309,7 @@ def _pages_by_size(file: int, length: int, reserved: int) -> Counter[int]:
 
 
 def _is_page(data: bytes, start: int, usable: int) -> bool:
-    """Return whether it is a b-tree page of just that size: its cells are packed against the end of their page.
-
-    A page with large rows looks like one of half its size too, but for its last cell, which reaches beyond that.
-    """
+    """Return whether it is a b-tree page of just that size: its last cell ends where the page ends."""
     if len(data) < start + 12:
         return False
     cells, content = struct.unpack_from(">HH", data, start + 3)

@@ -10,20 +10,12 @@ import math
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 
 from msgspec import Struct
 
-from backupkit.sqlite.cells import (
-    INDEX_INTERIOR,
-    INDEX_LEAF,
-    LEAST_CELL,
-    TABLE_INTERIOR,
-    TABLE_LEAF,
-    cell_at,
-    varint,
-)
+from backupkit.sqlite.cells import INDEX_INTERIOR, INDEX_LEAF, LEAST_CELL, TABLE_INTERIOR, TABLE_LEAF, cell_at, varint
 from backupkit.sqlite.page_file import HEADER, PageFile
 
 Value = None | int | float | str | bytes
@@ -65,16 +57,12 @@ class _Cell(Struct, frozen=True):
     length: int
 
 
-@dataclass
 class RowReader:
     """A reader of rows. `owner` has each page's owner: 0 for none, -1 if the page holds the rest of a long row."""
 
-    file: PageFile
-    owner: list[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.owner = [0] * (self.file.count + 1)
-        self._reads_left = _READS_PER_PAGE * self.file.count + 1000
+    def __init__(self, file: PageFile) -> None:
+        self.file, self.owner = file, [0] * (file.count + 1)
+        self._reads_left = _READS_PER_PAGE * file.count + 1000
         self._follows = True
 
     def pages_of(self, root: int, mark: int, losses: Losses, in_index: bool = False) -> Iterator[int]:

@@ -85,10 +85,7 @@ def _own(reader: RowReader, losses: Losses) -> Iterator[Entry]:
 
 
 def _entries_outside_tree(reader: RowReader) -> Iterator[Entry]:
-    """Yield the entries in schema pages that lost their tree, from pages without an owner.
-
-    Rows of the app may look like definitions: a page counts only if most of its rows do, and other rows are skipped.
-    """
+    """Yield the entries in pages without an owner that hold mostly definitions; rows of an app may look like some."""
     for page in range(2, reader.file.count + 1):
         if reader.owner[page] or reader.file.kind(page) != TABLE_LEAF:
             continue
@@ -126,10 +123,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _repaired(own: Entry, known: Entry | None, is_same: bool) -> Entry:
-    """Return the entry with the root and text that the backup has.
-
-    At the same revision, a text that differs in one character was damaged, not migrated.
-    """
+    """Return the entry with the root and text that the backup has; at one revision, one other character is damage."""
     if known is None:
         return own
     repaired = replace(own, other_root=known.root, other_sql=known.sql)

@@ -143,18 +143,12 @@ def _compare(live: str, sealed: str, has_wal: bool) -> str:
         size = 65536 if size == 1 else size
         if size < 512 or pages * size != os.fstat(wanted.fileno()).st_size:
             raise _Unknown
-        wal = _unless_empty(_Wal(live) if has_wal else None)
-        of_page = wal.of_page if wal else array("I", bytes(4 * (pages + 1)))
-        if (wal.pages if wal else os.fstat(file.fileno()).st_size // size) != pages:
+        commit = _Commit(live, size, file, has_wal)
+        if commit.look() != pages:
             return "other"
-        for page, count, frame in _runs(of_page, pages, _LOCKED // size + 1):
+        for page, count, found in commit.runs():
             wanted.seek((page - 1) * size)
             expected = wanted.read(count * size)
-            found: bytes | bytearray
-            if frame and wal:
-                found = wal.read(frame, range(page, page + count), size)
-            else:
-                found = os.pread(file.fileno(), count * size, (page - 1) * size)
             if len(found) != len(expected):
                 raise _Unknown
             if not (_is_same(found, expected) if page == 1 else found == expected):

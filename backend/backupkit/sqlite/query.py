@@ -113,7 +113,7 @@ def differences(
             raise Refused(f"The table {printable(table)} has no column in common with the backup's.", "See `rows`.")
         _check_condition_on_both(connection, table, where, seconds)
         with reading_only(connection, seconds):
-            found = [_first_rows(connection.execute(sql), most) for sql in (query.gone, query.came, query.changed)]
+            found = [_first_rows(connection.execute(query.selecting(kind)), most) for kind in rows.KINDS]
     (gone, _), (came, _), (changed, _) = found
     half = len(common)
     shown = (

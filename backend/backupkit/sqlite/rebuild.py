@@ -236,10 +236,7 @@ class _Column(Struct, frozen=True):
 
 @dataclass
 class _Index:
-    """An index, and how its entries are stored: with the row number at the end, if its table has row numbers.
-
-    `is_open`: not all of its pages were found; the others may be anywhere.
-    """
+    """An index, and how its entries are stored; `is_open`: not all of its pages were found."""
 
     entry: Entry
     columns: tuple[_Column, ...]
@@ -277,7 +274,7 @@ class _Rebuild:
         self._include_free = include_free
         self._reader = RowReader(file)
         self._free, self._is_free_known = file.free_pages()
-        self._notes: list[str] = []
+        self._notes: dict[str, None] = {}
         self._tables: list[_Table] = []
         self._indexes: list[_Index] = []
         self._lost_sequences: set[str] = set()
@@ -351,7 +348,7 @@ class _Rebuild:
         for chosen in (entry, replace(entry, sql=entry.other_sql, from_backup=True)):
             if chosen.sql and self._is_made(chosen):
                 return self._add_table(chosen)
-        self._note(f"The table {printable_text(entry.name)} is left out: its definition cannot be read.")
+        self._leave_out("table", entry, "its definition cannot be read")
 
     def _is_made(self, entry: Entry) -> bool:
         """Create the table; roll back and return False if the statement does not create just that table."""
@@ -368,10 +365,7 @@ class _Rebuild:
         return False
 
     def _define(self, entry: Entry) -> None:
-        """Run a definition from the file, with stand-ins for functions and collations that only the app has.
-
-        The text is untrusted: it creates this one object or fails.
-        """
+        """Run an untrusted definition, with stand-ins for functions and collations that only the app has."""
         for attempt in range(_MOST_STAND_INS + 1):
             try:
                 with self._guard.defining(entry.kind, entry.name, entry.sql):
@@ -520,11 +514,8 @@ class _Rebuild:
                 self._insert_alike(table, odd, list(alike), origin)
 
     def _odd_texts(self, row: StoredRow) -> tuple[str, ...]:
-        """Return for each value its SQL expression if it is an `UndecodedText`, else an empty text: it is bound as is.
-
-        SQLite takes the bytes of a bound blob for UTF-8, whatever the encoding of the database.
-        """
-        is_bound = self._file.encoding == "utf-8"
+        """Return for each value its SQL expression if it is an `UndecodedText`; empty if it is bound as it is."""
+        is_bound = self._file.encoding == "utf-8"  # SQLite takes the bytes of a bound blob for UTF-8
         return tuple(
             (f"CAST({'?' if is_bound else _literal(one)} AS TEXT)") if type(one) is UndecodedText else ""
             for one in row.values
@@ -620,11 +611,7 @@ class _Rebuild:
                 yield StoredRow(next(numbers), values[:width])
 
     def _is_all_reached(self) -> bool:
-        """Return whether a tree or the free list leads to each page: then no row can be anywhere else.
-
-        Pages behind the end that page 1 records are left out, unless no table is known from the backup: then page 1
-        may be another database's, and these pages count as not reached.
-        """
+        """Return whether a tree or the free list leads to each page: then no row can be anywhere else."""
         if not self._is_free_known or self._file.lost_frames:
             return False
         tables = [one for one in self._tables if not one.entry.is_guess]
@@ -637,7 +624,7 @@ class _Rebuild:
             for page in range(self._file.recorded_pages + 1, self._file.count + 1)
         )
         if behind and self._past and not any(one.is_known for one in tables):
-            return False
+            return False  # page 1 may be another database's
         if behind:
             self._note(f"{behind} pages lie behind the end that the first page tells: they are left out.")
         return True
@@ -844,17 +831,15 @@ class _Rebuild:
                 return self._define(replace(entry, sql=sql))
             except sqlite3.Error as error:
                 _require_room(error)
-                reason = reason or printable_text(str(error))
-        self._note(f"The {entry.kind} {printable_text(entry.name)} is left out: {reason}.")
+                reason = reason or str(error)
+        self._leave_out(entry.kind, entry, reason)
 
     def _add_virtual(self, entry: Entry) -> None:
         """Add only the row of the schema: the content came with the table's shadow tables."""
         try:
             self._require_virtual(entry)
         except sqlite3.Error as error:
-            return self._note(
-                f"The virtual table {printable_text(entry.name)} is left out: {printable_text(str(error))}."
-            )
+            return self._leave_out("virtual table", entry, str(error))
         self._execute("PRAGMA writable_schema=ON")
         self._execute("BEGIN")
         try:
@@ -868,7 +853,7 @@ class _Rebuild:
             self._execute("PRAGMA writable_schema=ON")
             self._execute("ROLLBACK")
             self._execute("PRAGMA writable_schema=RESET")
-            self._note(f"The virtual table {printable_text(entry.name)} is left out: {printable_text(str(error))}.")
+            self._leave_out("virtual table", entry, str(error))
         else:
             if _SEARCH_TABLE.search(entry.sql):
                 self._check_search(entry.name)
@@ -896,9 +881,11 @@ class _Rebuild:
                 _require_room(again)
                 self._note(f"The search index {printable_text(name)} does not match its text, and cannot be rebuilt.")
 
+    def _leave_out(self, what: str, entry: Entry, reason: str) -> None:
+        self._note(f"The {what} {printable_text(entry.name)} is left out: {printable_text(reason)}.")
+
     def _note(self, text: str) -> None:
-        if text not in self._notes:
-            self._notes.append(text)
+        self._notes[text] = None
 
 
 def _batches(rows: Iterator[StoredRow]) -> Iterator[list[StoredRow]]:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.names import few, printable
 from backupkit.sqlite import database, query, rows
-from backupkit.sqlite.engine import folded, quoted
+from backupkit.sqlite.engine import folded, is_text, quoted
 from backupkit.sqlite.keyed_tables import (
     LOOK_AT_ROWS,
     ForeignKey,
@@ -159,7 +159,7 @@ class _Search:
             query.check_condition(alone, table.name, choice.where)
             wanted = ", ".join(map(quoted, table.keys))
             found = alone.execute(f"SELECT {wanted} FROM main.{quoted(table.name)} WHERE ({choice.where}\n)")
-            return self._limited([tuple(one) for one in found.fetchmany(MOST + 1)])
+            return self._limited(found.fetchmany(MOST + 1))
 
     def take(self, name: str, keys: Sequence[Values]) -> None:
         """Take the rows of these keys, then their parents and children."""
@@ -200,10 +200,10 @@ class _Search:
         live = f"SELECT 1 FROM main.{quoted(table.name)} AS live WHERE {same}"
         with query.reading_only(self._connection, seconds):
             if self._connection.execute(f"SELECT 1 FROM {past} AS past WHERE {is_null}").fetchone():
-                self._note(
-                    f"Rows of {printable(table.name)} whose key is NULL are left out: nothing tells which they are."
-                )
-            return self._keys(f"SELECT {wanted} FROM {past} AS past WHERE NOT ({is_null}) AND NOT EXISTS ({live})")
+                of = printable(table.name)
+                self._note(f"Rows of {of} whose key is NULL are left out: nothing tells which they are.")
+            sql = f"SELECT {wanted} FROM {past} AS past WHERE NOT ({is_null}) AND NOT EXISTS ({live})"
+            return self._limited(self._connection.execute(sql).fetchmany(MOST + 1))
 
     def _of_key(self, table: KeyedTable, text: str) -> Values:
         if len(table.keys) > 1:
@@ -226,13 +226,9 @@ class _Search:
             sql = f"SELECT {', '.join(map(quoted, table.keys))} FROM main.{quoted(table.name)} WHERE {same}"
             found = [one for key in wanted for one in alone.execute(sql, key)]
         if len(found) < len(wanted):
-            raise NoSuchBackup(
-                f"The backup does not have each of these rows of {printable(table.name)}.", "See `rows`."
-            )
+            of = printable(table.name)
+            raise NoSuchBackup(f"The backup does not have each of these rows of {of}.", "See `rows`.")
         return self._limited(found)
-
-    def _keys(self, sql: str, values: Values = ()) -> list[Values]:
-        return self._limited([tuple(one) for one in self._connection.execute(sql, values).fetchmany(MOST + 1)])
 
     def _limited(self, found: list[Values]) -> list[Values]:
         self._refuse_too_many(len(found))
@@ -247,7 +243,7 @@ class _Search:
         if place in self._rows or place in self._same:
             return
         self._refuse_too_many(len(self._rows) + len(self._same) + 1)
-        if None in key or any(isinstance(one, str) and _is_no_text(one) for one in key):
+        if None in key or not _is_all_text(key):
             raise Refused(f"A row of {printable(table.name)} has a key that is NULL or no text.", hint="See `rows`.")
         backup, live = (self._values(table, side, key) for side in (rows.OTHER, "main"))
         assert backup is not None
@@ -261,11 +257,8 @@ class _Search:
             self._rows[place] = RescuedRow(table.name, key, why, backup, live)
             is_followed = live is None or self._overwrite
         else:
-            name = f"{printable(table.name)} {key_text(key)}"
-            self._note(
-                f"{name} is another row now than in the backup, and rows that come back refer to it: see `rows`."
-            )
-            return
+            what = f"{printable(table.name)} {key_text(key)} is another row now than in the backup"
+            return self._note(f"{what}, and rows that come back refer to it: see `rows`.")
         if is_followed:
             self._waiting.append((table, key, why != "referred to"))
 
@@ -279,15 +272,10 @@ class _Search:
     def _refuse_shared_live_row(self, table: KeyedTable, key: Values) -> None:
         """Raise `Refused` if two rows of the backup have the same live row: the live key may distinguish less."""
         wanted = ", ".join(map(quoted, table.keys))
-        place = (
-            table.name,
-            tuple(self._connection.execute(f"SELECT {wanted} FROM {table.where('main')}", key).fetchone()),
-        )
-        if self._live.setdefault(place, key) != key:
-            raise Refused(
-                f"Two rows of {printable(table.name)} in the backup are one live row: {key_text(place[1])}.",
-                LOOK_AT_ROWS,
-            )
+        live = tuple(self._connection.execute(f"SELECT {wanted} FROM {table.where('main')}", key).fetchone())
+        if self._live.setdefault((table.name, live), key) != key:
+            message = f"Two rows of {printable(table.name)} in the backup are one live row: {key_text(live)}."
+            raise Refused(message, LOOK_AT_ROWS)
 
     def _values(self, table: KeyedTable, side: str, key: Values) -> Values | None:
         wanted = ", ".join(map(quoted, table.columns))
@@ -309,10 +297,8 @@ class _Search:
                 self._add(parent, tuple(found), "referred to")
             elif not self._is_live(parent, one.parent_columns, referred):
                 self._dangling[folded(table.name), folded(parent.name), one.number] += 1
-                self._note(
-                    f"Rows of {printable(table.name)} refer to rows of {printable(parent.name)} "
-                    "that the backup lacks too."
-                )
+                rows_of, others = printable(table.name), printable(parent.name)
+                self._note(f"Rows of {rows_of} refer to rows of {others} that the backup lacks too.")
 
     def _in_columns(self, table: KeyedTable, columns: Sequence[str], key: Values) -> Values:
         """Return what the backup's row of that key has in these columns."""
@@ -345,10 +331,7 @@ class _Search:
         return list(islice(missing, MOST + 1))
 
     def note_on_children(self, seconds: float) -> str:
-        """Return a sentence on the missing rows that refer to those that come back, and do not come back themselves.
-
-        It is empty if there are none, and says if they were not counted in that time.
-        """
+        """Return a sentence on missing rows that refer to those that come back; empty if there are none."""
         try:
             with rows.limited(self._connection, seconds) as is_over:
                 left = Counter(name for name, _ in self._children_left_behind())
@@ -376,11 +359,8 @@ class _Search:
     def _references_to(self, table: KeyedTable) -> list[ForeignKey]:
         """Return the foreign keys that refer to this table, from tables that both databases have."""
         if table.name not in self._children:
-            found = (
-                one
-                for name in database.ordinary_tables(self._connection)
-                for one in foreign_keys_of(self._connection, name)
-            )
+            tables = database.ordinary_tables(self._connection)
+            found = (one for name in tables for one in foreign_keys_of(self._connection, name))
             self._children[table.name] = [one for one in found if folded(one.parent) == folded(table.name)]
         return self._children[table.name]
 
@@ -390,12 +370,11 @@ class _Search:
         values = dict(zip(map(folded, table.columns), row.backup, strict=True))
         for columns in table.unique:
             wanted = tuple(values.get(one) for one in columns)
-            if None in wanted or any(isinstance(one, str) and _is_no_text(one) for one in wanted):
+            if None in wanted or not _is_all_text(wanted):
                 continue
             keys = ", ".join(map(quoted, table.keys))
-            if conflict := self._connection.execute(
-                f"SELECT {keys} FROM {table.where('main', columns)}", wanted
-            ).fetchone():
+            query = f"SELECT {keys} FROM {table.where('main', columns)}"
+            if conflict := self._connection.execute(query, wanted).fetchone():
                 place = f"{printable(row.table)} {key_text(row.key)}"
                 raise Refused(
                     f"{place} cannot come back: the live row {key_text(tuple(conflict))} has the same {few(columns)}.",
@@ -417,15 +396,15 @@ class _Search:
             self._notes[text] = None
 
 
+def _is_all_text(values: Values) -> bool:
+    return all(is_text(one) for one in values if isinstance(one, str))
+
+
 def _possible_values(text: str) -> Iterator[Value]:
     """Yield the values that a typed key may mean: the column's type decides, or the row that exists if it has none."""
-    if _is_no_text(text):
+    if not is_text(text):
         return
     yield text
     for kind in (int, float):
         with suppress(ValueError, OverflowError):
             yield kind(text)
-
-
-def _is_no_text(value: str) -> bool:
-    return any("\udc80" <= letter <= "\udcff" for letter in value)

@@ -20,11 +20,11 @@ from backupkit.sqlite.engine import folded, quoted
 from backupkit.sqlite.keyed_tables import (
     KeyedTable,
     columns_of,
+    drop_triggers,
     is_same,
     key_text,
     keyed_table,
     search_tables_of,
-    triggers_of,
 )
 from backupkit.sqlite.row_rescue import Found, RescuedRow
 
@@ -73,7 +73,7 @@ def _write(connection: sqlite3.Connection, found: Found, tables: dict[str, Keyed
     replaced = {row.table for row in found.writes if row.live is not None}
     checked = [*names, *_others_that_refer_to(connection, replaced, names)]
     before = Counter(_broken_keys(connection, checked))
-    triggers = _drop_triggers(connection, names)
+    triggers = drop_triggers(connection, names)
     for row in found.writes:
         _put_back(connection, tables[row.table], row)
         _refuse_other_values(connection, tables[row.table], row)
@@ -134,10 +134,7 @@ def _put_back(connection: sqlite3.Connection, table: KeyedTable, row: RescuedRow
 
 
 def _free_row_id(connection: sqlite3.Connection, table: KeyedTable, row: RescuedRow) -> str:
-    """Return the name of the rowid if the row had one beside its key and no live row has it now; else empty.
-
-    A search table identifies a row by it.
-    """
+    """Return the name of the rowid, by which a search table finds a row, if it is free and not the key; else empty."""
     row_id, keys = rows.row_id_of(connection, table.name), tuple(map(quoted, table.keys))
     if not row_id or rows.is_row_number(connection, table.name, keys, "main"):
         return ""
@@ -156,16 +153,3 @@ def _broken_keys(connection: sqlite3.Connection, tables: Sequence[str]) -> Itera
             for child, row, parent, number in connection.execute(f"PRAGMA main.foreign_key_check({quoted(table)})"):
                 if is_there(parent):  # else every row breaks the key, before and after
                     yield folded(child), row, folded(parent), number
-
-
-def _drop_triggers(connection: sqlite3.Connection, tables: Sequence[str]) -> list[str]:
-    """Drop the triggers of these tables, and return their SQL, which must run again in the same transaction."""
-    found = []
-    for table in tables:
-        for name in triggers_of(connection, table):
-            ((sql,),) = connection.execute(
-                "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND name = ?", (name,)
-            )
-            connection.execute(f"DROP TRIGGER main.{quoted(name)}")
-            found.append(sql)
-    return found

@@ -22,6 +22,8 @@ from backupkit.sqlite.engine import quoted, unquoted
 
 Value = str | int | float | bytes | None
 Key = tuple[Value, ...]
+DifferenceKind = Literal["gone", "came", "changed"]
+KINDS: tuple[DifferenceKind, ...] = ("gone", "came", "changed")
 _ROW_IDS = ("rowid", "_rowid_", "oid")
 _APART = "Look at it by itself: `rows` without --diff, or `restore NAME --to DIR`."
 OTHER = "other"  # the schema name of the second, attached database
@@ -60,7 +62,7 @@ class Difference(Struct, frozen=True):
     `key` is its key in the earlier database, if that was asked for; empty for a row that came.
     """
 
-    kind: Literal["gone", "came", "changed"]
+    kind: DifferenceKind
     before: tuple[Cell, ...] = ()
     after: tuple[Cell, ...] = ()
     key: Key = ()
@@ -84,11 +86,7 @@ class Comparison(Struct, frozen=True):
 
 
 def page(
-    connection: sqlite3.Connection,
-    table: str,
-    size: int,
-    after: Key | None = None,
-    before: Key | None = None,
+    connection: sqlite3.Connection, table: str, size: int, after: Key | None = None, before: Key | None = None
 ) -> RowPage:
     """Return at most `size` rows after, or before, the row of that key; the first ones if no key is given.
 
@@ -101,7 +99,8 @@ def page(
     if edge and len(edge) != len(keys):
         raise Refused(f"A row of {table} has a key of {len(keys)} values, not of {len(edge)}.")
     wanted = ", ".join([*keys, *(_shown(quoted(name), _WIDTH) for name in columns)])
-    where = f"WHERE ({', '.join(keys)}) {'<' if before is not None else '>'} ({_marks(keys)})" if edge else ""
+    marks = ", ".join("?" * len(keys))
+    where = f"WHERE ({', '.join(keys)}) {'<' if before is not None else '>'} ({marks})" if edge else ""
     order = ", ".join(f"{key} {direction}" for key in keys)
     found = connection.execute(
         f"SELECT {wanted} FROM main.{quoted(table)} {where} ORDER BY {order} LIMIT ?", (*(edge or ()), size + 1)
@@ -211,19 +210,12 @@ class DifferenceQuery(Struct, frozen=True):
     earlier_keys: tuple[str, ...] = ()
     """Columns that come first, not shortened, in each row that the earlier database has."""
 
-    @property
-    def gone(self) -> str:
-        return self._one_side("gone")
-
-    @property
-    def came(self) -> str:
-        return self._one_side("came")
-
-    @property
-    def changed(self) -> str:
-        wanted = [_shown(f"{side}.{name}", self.width) for side in ("past", "now") for name in self.columns]
-        keys = [f"past.{name}" for name in self.earlier_keys]
-        return f"SELECT {', '.join([*keys, *wanted])} FROM {self._rows('changed')}"
+    def selecting(self, kind: DifferenceKind) -> str:
+        """Return the SQL that finds the rows of that kind: as they were, as they are, or both in this order."""
+        sides = ("past", "now") if kind == "changed" else ("here",)
+        wanted = [_shown(f"{side}.{name}", self.width) for side in sides for name in self.columns]
+        keys = [f"{sides[0]}.{name}" for name in self.earlier_keys] if kind != "came" else []
+        return f"SELECT {', '.join([*keys, *wanted])} FROM {self._rows(kind)}"
 
     def counting(self, kind: str) -> str:
         """Return the SQL that counts the rows of that kind."""
@@ -237,11 +229,6 @@ class DifferenceQuery(Struct, frozen=True):
     def sides(self) -> tuple[str, str]:
         """The names of the table as it is now, and as it was."""
         return f"main.{self.table}", f"{OTHER}.{self.table}"
-
-    def _one_side(self, kind: str) -> str:
-        wanted = [_shown(f"here.{name}", self.width) for name in self.columns]
-        keys = [f"here.{name}" for name in self.earlier_keys] if kind == "gone" else []
-        return f"SELECT {', '.join([*keys, *wanted])} FROM {self._rows(kind)}"
 
     def _rows(self, kind: str) -> str:
         """Return the SQL after FROM."""
@@ -289,8 +276,8 @@ def _differences(
     is_cut = False
     with limited(connection, seconds) as is_over:
         try:
-            for kind in ("gone", "came", "changed"):
-                rows = connection.execute(getattr(query, kind))
+            for kind in KINDS:
+                rows = connection.execute(query.selecting(kind))
                 keys = 0 if kind == "came" else len(query.earlier_keys)
                 found += (_difference(kind, row[:keys], row[keys:]) for row in islice(rows, most))
                 is_cut |= rows.fetchone() is not None
@@ -301,7 +288,7 @@ def _differences(
     return found, is_cut or is_over(), is_over()
 
 
-def _difference(kind: Literal["gone", "came", "changed"], key: Key, row: Sequence[Value]) -> Difference:
+def _difference(kind: DifferenceKind, key: Key, row: Sequence[Value]) -> Difference:
     if kind == "gone":
         return Difference(kind, before=_cells(row), key=key)
     if kind == "came":
@@ -389,15 +376,8 @@ def _primary_key(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
     return tuple(quoted(name) for (name,) in found)
 
 
-def _marks(keys: Sequence[str]) -> str:
-    return ", ".join("?" * len(keys))
-
-
 def _shown(name: str, width: int | None) -> str:
-    """Return the SQL that fetches the value: a blob as the digits of its size, a text up to one letter beyond `width`.
-
-    Without a width it is fetched as it is.
-    """
+    """Return the SQL that fetches the value, for a `width` only the size of a blob and the beginning of a text."""
     if width is None:
         return name
     return (
@@ -407,7 +387,7 @@ def _shown(name: str, width: int | None) -> str:
 
 
 def _cells(values: Sequence[Value]) -> tuple[Cell, ...]:
-    return tuple(_cell(value) for value in values)
+    return tuple(map(_cell, values))
 
 
 def _cell(value: Value) -> Cell:

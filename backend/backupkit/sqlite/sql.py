@@ -60,11 +60,6 @@ class DumpFacts(Struct, frozen=True):
     bytes: int
 
 
-class _Column(Struct, frozen=True):
-    name: str
-    generated: bool
-
-
 class _Entry(Struct, frozen=True):
     """One line of `sqlite_master`."""
 
@@ -76,10 +71,7 @@ class _Entry(Struct, frozen=True):
 
 
 class _Rows(Struct, frozen=True):
-    """The rows of a table: the start of their INSERT, their source, and the columns to read.
-
-    `alone`: each row needs an INSERT of its own, because SQLite limits the columns of an INSERT of several rows.
-    """
+    """The start of the INSERT, the source and the columns of a table's rows; `alone`: one INSERT for each row."""
 
     target: bytes
     source: str
@@ -145,13 +137,7 @@ def _hold_snapshot(live: sqlite3.Connection) -> Iterator[None]:
 class _Dump:
     """One dump being written."""
 
-    def __init__(
-        self,
-        live: sqlite3.Connection,
-        out: BinaryIO,
-        emit: EventListener = silence,
-        limit: str = "",
-    ) -> None:
+    def __init__(self, live: sqlite3.Connection, out: BinaryIO, emit: EventListener = silence, limit: str = "") -> None:
         self._live = live
         self._limit = limit
         self._collations: list[str] = []
@@ -179,7 +165,8 @@ class _Dump:
         for entry in tables:
             self._stand_in_for_collations(entry.name)
         if not self._limit:
-            self._emit(Step("Dumping the database", sum(self._count(entry.name) for entry in tables), "rows"))
+            counts = [self._all(f"SELECT count(*) FROM main.{quoted(entry.name)}") for entry in tables]
+            self._emit(Step("Dumping the database", sum(count for ((count,),) in counts), "rows"))
         self._write_head()
         for entry in tables:
             self._statement(_terminated(entry.sql))
@@ -305,11 +292,14 @@ class _Dump:
             self._emit(Progress(self._rows))
 
     def _rows_of(self, table: str) -> _Rows:
-        columns, rowid = self._columns(table)
-        target = f"INSERT INTO {quoted(table)}{_column_list(columns, rowid)} VALUES\n".encode()
-        values = ([rowid] if rowid else []) + [quoted(column.name) for column in columns if not column.generated]
+        facts = self._all("SELECT name, type, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid", table)
+        stored = [quoted(name.decode()) for name, _type, _key, hidden in facts if hidden not in (2, 3)]
+        rowid = self._rowid(table, facts)
+        columns = [rowid, *stored] if rowid else stored
+        named = "" if not rowid and len(stored) == len(facts) else f"({','.join(columns)})"
+        target = f"INSERT INTO {quoted(table)}{named} VALUES\n".encode()
         # NOT INDEXED, or SQLite would read an index that covers the table instead, in the order of the index.
-        return _Rows(target, f"main.{quoted(table)} NOT INDEXED", values, len(values) > _MOST_COLUMNS)
+        return _Rows(target, f"main.{quoted(table)} NOT INDEXED", columns, len(columns) > _MOST_COLUMNS)
 
     def _usual_rows(self, rows: _Rows) -> UsualRows | None:
         """Return the layout of the table's first rows, or None if it has no rows or cannot have a layout."""
@@ -320,17 +310,15 @@ class _Dump:
         usual = [Counter(kind).most_common() for kind in zip(*sample, strict=True)]
         return UsualRows(self._live, rows.columns, [_first_but_null(kinds) for kinds in usual]) if usual else None
 
-    def _columns(self, table: str) -> tuple[list[_Column], str]:
-        """Return the columns, and the name for the rowid: empty if it is one of the columns, or there is none."""
-        facts = self._all("SELECT name, type, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid", table)
-        columns = [_Column(name.decode(), hidden in (2, 3)) for name, _type, _key, hidden in facts]
-        keys = [(name.decode(), kind.decode().upper()) for name, kind, key, _hidden in facts if key]
+    def _rowid(self, table: str, facts: Sequence[tuple[Any, ...]]) -> str:
+        """Return the name for the rowid: empty if it is one of the columns, or there is none."""
+        keys = [kind.decode().upper() for _name, kind, key, _hidden in facts if key]
         key_indexes = self._all("SELECT 1 FROM pragma_index_list(?, 'main') WHERE origin = 'pk'", table)
-        if [kind for _name, kind in keys] == ["INTEGER"] and not key_indexes:
-            return columns, ""  # with an index, it is INTEGER PRIMARY KEY DESC: not the rowid
-        taken = {column.name.lower() for column in columns}
+        if keys == ["INTEGER"] and not key_indexes:
+            return ""  # with an index, it is INTEGER PRIMARY KEY DESC: not the rowid
+        taken = {name.decode().lower() for name, *_ in facts}
         free = next((name for name in _ROWID_NAMES if name not in taken), "")
-        return columns, free if free and self._has_rowid(table, free) else ""
+        return free if free and self._has_rowid(table, free) else ""
 
     def _has_rowid(self, table: str, name: str) -> bool:
         try:
@@ -338,9 +326,6 @@ class _Dump:
         except sqlite3.OperationalError:
             return False
         return True
-
-    def _count(self, table: str) -> int:
-        return int(self._all(f"SELECT count(*) FROM main.{quoted(table)}")[0][0])
 
     def _pragma(self, name: str) -> Any:
         return self._all(f"PRAGMA main.{name}")[0][0]
@@ -365,13 +350,6 @@ def _single_rows(table: str, lines: Iterable[tuple[bytes | None]]) -> Iterator[t
 
 def _first_but_null(kinds: Sequence[tuple[bytes, int]]) -> str:
     return next((kind.decode() for kind, _count in kinds if kind != b"null"), "text")
-
-
-def _column_list(columns: Sequence[_Column], rowid: str) -> str:
-    if not rowid and not any(column.generated for column in columns):
-        return ""
-    names = [quoted(column.name) for column in columns if not column.generated]
-    return "(" + ",".join([rowid, *names] if rowid else names) + ")"
 
 
 def _terminated(sql: str) -> str:

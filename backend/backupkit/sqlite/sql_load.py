@@ -77,12 +77,6 @@ _WORDS_PARSED = {"BEGIN", "COMMIT", "END", "PRAGMA", "ROLLBACK"}
 _WORDS_REFUSED = {"ATTACH", "DETACH", "EXPLAIN", "RELEASE", "SAVEPOINT", "SELECT", "VACUUM", "VALUES", "WITH"}
 
 Confine = Callable[[Allowance, int], None]
-
-
-def unconfined(_allowance: Allowance, _page_size: int) -> None:
-    """Set no limits beyond those of the connection itself."""
-
-
 _OPTIONAL_TABLES = {f"no such table: sqlite_stat{number}" for number in (2, 3, 4)}
 
 
@@ -97,7 +91,13 @@ def load_dump(text: BinaryIO, target: Path, emit: EventListener = silence) -> No
         fill(text, name_of(text), target, emit)
 
 
-def fill(text: BinaryIO, name: str, target: Path, emit: EventListener = silence, confine: Confine = unconfined) -> None:
+def fill(
+    text: BinaryIO,
+    name: str,
+    target: Path,
+    emit: EventListener = silence,
+    confine: Confine = lambda _allowance, _page_size: None,
+) -> None:
     """Do `load_dump` into an existing, empty file, which stays as it is after a failure.
 
     `confine` is called with the allowance and the page size each time that the allowance grows.

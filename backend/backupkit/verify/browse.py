@@ -75,7 +75,8 @@ def look_into(settings: Settings, name: str, path: str = "", start: int = 0, cou
         raise NoSuchBackup(f"There is no folder {folder}.", hint=f"`show {name}` tells what is in it.") from error
     with contextlib.closing(tree.Parents(folder)) as parents:
         found = [parents.look(one) for _, one in names[start : start + count]]
-    return Folder(path, tuple(_item(entry) for entry in found if entry), start, len(names))
+    items = tuple(Item(one.path, one.form, one.facts.st_size, one.changed_at, one.target) for one in found if one)
+    return Folder(path, items, start, len(names))
 
 
 def write_out(
@@ -99,15 +100,12 @@ def write_out(
     wanted = _checksum(backup, f"{settings.sealed_folder}/{path}", emit)
     with disk.Opened(source, descriptors.FILE) as file:
         if disk.hash_contents(file) != wanted and manifest.has_checksums(backup.path):
-            raise _not_as_written(source, name)
+            what = f"{printable(str(source))} is not as it was written."
+            raise Damaged(what, hint=f"`verify {name}`; try another one.")
         os.lseek(file, 0, os.SEEK_SET)
         with open(file, "rb", closefd=False) as content:
             shutil.copyfileobj(content, output, disk.CHUNK)
     output.flush()
-
-
-def _not_as_written(source: Path, name: str) -> Damaged:
-    return Damaged(f"{printable(str(source))} is not as it was written.", hint=f"`verify {name}`; try another one.")
 
 
 def tables(settings: Settings, name: str) -> tuple[Table, ...]:
@@ -130,7 +128,9 @@ def read_page(
         return rows.page(connection, table, size, after, before)
 
 
-def compare_table(settings: Settings, name: str, table: str, most: int = _MOST, seconds: float = 30) -> Comparison:
+def compare_table(
+    settings: Settings, name: str, table: str, most: int = _MOST, seconds: float = _SECONDS
+) -> Comparison:
     """Compare the rows of a live table with the backup's; read the live database for at most `seconds`.
 
     Raise `NoSuchBackup` if either database lacks the table, `SourceUnreadable` if the live one cannot be read.
@@ -141,7 +141,7 @@ def compare_table(settings: Settings, name: str, table: str, most: int = _MOST, 
     with database.snapshot_of(settings) as snapshot:
         _require_table(snapshot, table, str(settings.database))
         try:
-            return rows.compare(snapshot, table, sealed, most, seconds=seconds, earlier_keys=keys)
+            return rows.compare(snapshot, table, sealed, most, seconds, keys)
         except sqlite3.DatabaseError as error:
             raise _not_compared(settings, name, table, sealed, error) from error
 
@@ -172,10 +172,7 @@ def differing_rows(
     most: int = _MOST_ROWS,
     emit: EventListener = silence,
 ) -> RowDifferences:
-    """Return how the live rows of a table differ from the backup's, as complete rows, at most `most` of each kind.
-
-    Raise what `select_rows` raises, and `SourceUnreadable` if the live database cannot be read.
-    """
+    """Return how the live rows of a table differ from the backup's, as complete rows, at most `most` of each kind."""
     sealed = _database_file(store.find(settings, name), settings.part)
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
@@ -222,23 +219,15 @@ def _path_inside(top: Path, path: str) -> Path:
     return top / path
 
 
-def _item(entry: tree.Entry) -> Item:
-    return Item(entry.path, entry.form, entry.facts.st_size, entry.changed_at, entry.target)
-
-
-def _require_file(source: Path) -> os.stat_result:
-    """Return the facts of the file. Raise `NoSuchBackup` if it does not exist, `Refused` if it is not a file."""
+def _require_file(source: Path) -> None:
+    """Raise `NoSuchBackup` if the file does not exist, `Refused` if it is not a file."""
+    named = printable(str(source))
     try:
-        facts = os.lstat(source)
+        mode = os.lstat(source).st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NoSuchBackup(
-            f"There is no file {printable(str(source))}.", hint="Take one from the folder's list."
-        ) from error
-    if not stat.S_ISREG(facts.st_mode):
-        raise Refused(
-            f"{printable(str(source))} is not a file.", hint="Only a file can be taken out; `export` takes all."
-        )
-    return facts
+        raise NoSuchBackup(f"There is no file {named}.", hint="Take one from the folder's list.") from error
+    if not stat.S_ISREG(mode):
+        raise Refused(f"{named} is not a file.", hint="Only a file can be taken out; `export` takes all.")
 
 
 def _checksum(backup: Backup, path: str, emit: EventListener) -> str | None:
@@ -251,11 +240,9 @@ def _checksum(backup: Backup, path: str, emit: EventListener) -> str | None:
 
 def _database_file(backup: Backup, part: str) -> Path:
     metadata = store.require_metadata(backup).at(part)
+    if (metadata is None or metadata.database_file is None) and part:
+        raise NoSuchBackup(f"{backup.path} holds no {printable(part)}.", f"`show {backup.name}` says what is in it.")
     if metadata is None or metadata.database_file is None:
-        if part:
-            raise NoSuchBackup(
-                f"{backup.path} holds no {printable(part)}.", f"`show {backup.name}` says what is in it."
-            )
         raise NoSuchBackup(f"There is no database in {backup.path}.", hint="`list` shows the backups there are.")
     file = backup.path / metadata.database_file
     if file.is_symlink() or not file.is_file() or file.stat().st_size == 0:

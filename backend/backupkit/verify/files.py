@@ -43,11 +43,11 @@ def list_files(
     entries = choice.matching(top, patterns, backup.name)
     emit(Step("Comparing with the live uploads"))
     standings = _standings(settings, top, Chosen.of(entries))
-    return backup.name, [_listed(one, standings.get(one.path, "same")) for one in entries if one.form != "folder"]
-
-
-def _listed(entry: tree.Entry, live: Standing) -> ListedFile:
-    return ListedFile(entry.path, entry.form, entry.facts.st_size, entry.changed_at, live, entry.target)
+    return backup.name, [
+        ListedFile(one.path, one.form, one.facts.st_size, one.changed_at, standings.get(one.path, "same"), one.target)
+        for one in entries
+        if one.form != "folder"
+    ]
 
 
 def _standings(settings: Settings, top: Path, chosen: Chosen) -> dict[str, Standing]:

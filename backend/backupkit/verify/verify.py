@@ -45,8 +45,7 @@ from backupkit.repository import integrity, manifest, store, verification
 from backupkit.repository.operation import recorded
 from backupkit.sqlite import database
 from backupkit.upload_files.walk import Survey
-from backupkit.verify.test_command import NotProven
-from backupkit.verify.test_restore import prove_backup
+from backupkit.verify.test_restore import NotProven, prove_backup
 
 MOST_FLAWS = 100  # flaws that are listed; the rest are counted
 _KEPT_FLAWS = 20  # flaws that the record stores
@@ -193,11 +192,7 @@ def _pull_hint(settings: Settings, damaged: Sequence[Verified]) -> str:
 
 
 def _bytes_to_read(backup: Backup) -> int:
-    return backup.size_bytes + _database_size(backup.metadata)
-
-
-def _database_size(metadata: Metadata | None) -> int:
-    return metadata.database_size if metadata else 0
+    return backup.size_bytes + (backup.metadata.database_size if backup.metadata else 0)
 
 
 class _Run:
@@ -242,11 +237,8 @@ class _Run:
         for path in integrity.writable_by_others(backup.path, backup.metadata):
             listen(Warned(f"{path} can be written by others than its owner."))
         if backup.metadata and backup.metadata.is_raw:
-            listen(
-                Warned(
-                    f"{backup.path} keeps a database that could not be read, as raw files: only salvage can read it."
-                )
-            )
+            path = backup.path
+            listen(Warned(f"{path} keeps a database that could not be read, as raw files: only salvage can read it."))
         found_named = None if flaws else self._references(backup, listen)
         hint = self._live_advice if check.sealed_damage else ""
         return Verified(backup, flaws, more, tuple(warnings), hint, references=found_named)
@@ -302,8 +294,7 @@ class _Run:
         now = self._now()
         verified = replace(verified, warnings=tuple(warnings), took=took)
         return self._update_record(
-            verified,
-            lambda record: replace(record, tried_at=now, proven_at=now, recovery_seconds=took, not_proven=""),
+            verified, lambda record: replace(record, tried_at=now, proven_at=now, recovery_seconds=took, not_proven="")
         )
 
     def _with_failure(self, record: verification.Record, failure: BackupError) -> verification.Record:
@@ -422,7 +413,7 @@ class _BackupCheck(Struct, frozen=True):
         except Damaged as error:
             return Flaw(metadata.database_file, f"{metadata.database_file}: {error.__cause__}")
         finally:
-            self.advance(_database_size(metadata))
+            self.advance(metadata.database_size)
 
     def _notice(self, event: object) -> None:
         if isinstance(event, Notice):
@@ -437,9 +428,7 @@ class _BackupCheck(Struct, frozen=True):
                 yield future
             except BaseException:
                 while not future.done():
-                    for connection in self.connections:
-                        with contextlib.suppress(sqlite3.ProgrammingError):  # closed meanwhile
-                            connection.interrupt()
+                    database.interrupt(self.connections)
                     wait([future], 0.05)
                 raise
 

@@ -329,7 +329,7 @@ class _Pull:
         whole = layout.is_whole(recorded, self._holds)
         members = self._original_entries(recorded) if whole else self._rebuilt_entries(recorded)
         try:
-            packing.Incoming(self._name, members).unpack(target, self._zone, True, self._tell)
+            packing.unpack(self._name, members, target, self._zone, True, self._tell)
         except Damaged as error:
             raise _damaged(self._name, error.message.removeprefix("The archive is refused: ").rstrip(".")) from error
         if not whole:
