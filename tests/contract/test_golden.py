@@ -541,8 +541,7 @@ def test_a_journal_is_read_as_it_was_written(app: SmallApp) -> None:
     more = {"back": True, "part": "database", "copies": ("three",), "kept": ("four",), "sealed": "one"}
     further = JournalPart("media", "five", True, True, "one", _FACTS, (HEAD,))
     more |= {"name": "cache", "others": (further,), "origins": (".draft-rewind-a_1/point_2", "five")}
-    more |= {"source": "one", "safety": "two", "id": "0" * 32, "started": "then", "database": True, "uploads": True}
-    written = Journal(facts=_FACTS, revisions=(HEAD,), **more)
+    written = Journal("one", "two", "0" * 32, "then", True, True, facts=_FACTS, revisions=(HEAD,), **more)
     _no_default(written)
     journal.write(app.backups, written)
     assert journal.read(app.backups) == written

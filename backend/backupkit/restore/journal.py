@@ -19,7 +19,9 @@ from msgspec import Meta, Struct
 from msgspec.structs import fields, replace
 
 from backupkit.fs import descriptors, disk
+from backupkit.model import documents
 from backupkit.model.backup import STAGING, DatabaseFacts
+from backupkit.model.documents import Document
 from backupkit.model.errors import FULL, BackupError
 from backupkit.model.names import NAME, is_name
 from backupkit.repository.store import JOURNAL_FILE
@@ -48,7 +50,7 @@ class JournalPart(Struct, frozen=True):
     revisions: tuple[str, ...] | None
 
 
-class Journal(Struct, frozen=True, kw_only=True):
+class Journal(Struct, frozen=True):
     """A restore under way. It stores names, not paths: a container and its host may see a folder at different paths.
 
     `source` is restored, `safety` holds the earlier state. Without a `safety` the restore is a rollback, of a
@@ -69,13 +71,13 @@ class Journal(Struct, frozen=True, kw_only=True):
     started: str
     database: bool
     uploads: bool
+    facts: DatabaseFacts | None
+    revisions: tuple[str, ...] | None
     back: bool = False
     part: str | None = None
     copies: tuple[Name, ...] = ()
     kept: tuple[Name, ...] = ()
     sealed: Name | None = None
-    facts: DatabaseFacts | None
-    revisions: tuple[str, ...] | None
     origins: tuple[Origin, ...] = ()
     name: str = ""
     others: tuple[JournalPart, ...] = ()
@@ -143,13 +145,46 @@ def write(backups: Path, journal: Journal) -> None:
 
     Raise `ValueError`, and write nothing, if it could not be read again.
     """
-    document: dict[str, Any] = msgspec.to_builtins(journal)
-    for key in ("origins", "name", "others"):  # an earlier version refuses keys that it does not know
-        if not document[key]:
-            del document[key]
-    content = json.dumps(document, indent=2).encode()
+    content = json.dumps(_document(journal), indent=2).encode()
     _checked(content)
     disk.write_file(backups / JOURNAL_FILE, content, is_ours=True)
+
+
+def _document(journal: Journal) -> Document:
+    document: Document = {
+        "source": journal.source,
+        "safety": journal.safety,
+        "id": journal.id,
+        "started": journal.started,
+        "database": journal.database,
+        "uploads": journal.uploads,
+        "back": journal.back,
+        "part": journal.part,
+        "copies": list(journal.copies),
+        "kept": list(journal.kept),
+        "sealed": journal.sealed,
+        "facts": documents.database(journal.facts) if journal.facts else None,
+        "revisions": None if journal.revisions is None else list(journal.revisions),
+    }
+    if journal.origins:
+        document["origins"] = list(journal.origins)
+    if journal.name:
+        document["name"] = journal.name
+    if journal.others:
+        document["others"] = [_part_document(one) for one in journal.others]
+    return document
+
+
+def _part_document(one: JournalPart) -> Document:
+    return {
+        "name": one.name,
+        "safety": one.safety,
+        "database": one.database,
+        "uploads": one.uploads,
+        "sealed": one.sealed,
+        "facts": documents.database(one.facts) if one.facts else None,
+        "revisions": None if one.revisions is None else list(one.revisions),
+    }
 
 
 def read(backups: Path) -> Journal | None:
