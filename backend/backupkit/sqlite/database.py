@@ -729,7 +729,11 @@ def has_plain_files(live: Path) -> bool:
 
 def _odd_sidecar(live: Path) -> Path | None:
     """Return the WAL, index of the WAL or journal that is not a plain file, if there is one."""
-    return next((path for path in sidecars(live) if os.path.lexists(path) and not _is_plain(path)), None)
+    for path in sidecars(live):
+        with contextlib.suppress(OSError):  # it is not there, or no longer
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                return path
+    return None
 
 
 def _open_live(live: Path, mode: str = "rw") -> sqlite3.Connection:
