@@ -21,13 +21,23 @@ from project import Project
 
 HERE = Path(__file__).parent
 TOOLS = ("docker", "dockerd", "docker-compose", "mmdebstrap", "git")
+OTHER_ENGINES = ("test_podman", "test_rootless", "test_remapped")  # each takes the main path once more
+CHOSEN = chance.cases(OTHER_ENGINES, "engines beside Docker of root")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    is_of_everything = config.args_source is not config.ArgsSource.ARGS and not config.option.keyword
+    if left_out := [one for one in items if is_of_everything and _is_left_out(one)]:
+        items[:] = [one for one in items if one not in left_out]
+        config.hook.pytest_deselected(items=left_out)
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.docker)
             item.add_marker(pytest.mark.needs(*TOOLS))
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    return HERE in item.path.parents and item.path.stem in OTHER_ENGINES and item.path.stem not in CHOSEN
 
 
 def new_engine() -> Engine:
