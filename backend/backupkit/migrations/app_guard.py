@@ -17,12 +17,12 @@ _VARIABLE = "BACKUP_REHEARSAL_FORBIDS"  # as JSON: the path of the database, and
 REFUSAL = "opened the live database"
 REFUSAL_OF_UPLOADS = "changed the live uploads"
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# The events of a change, each with the places of its paths and of the open folders that these are relative to.
+# The events of a change, each with the places of its paths and of the open folders that these are relative to. To make
+# a folder is no such change: many apps make theirs when they are imported.
 _CHANGES = {
     "os.chmod": ((0, 2),),
     "os.chown": ((0, 3),),
     "os.link": ((1, 3),),
-    "os.mkdir": ((0, 2),),
     "os.remove": ((0, 1),),
     "os.removexattr": ((0, None),),
     "os.rename": ((0, 2), (1, 3)),
@@ -43,7 +43,7 @@ def _install(database: str, uploads: list[str]) -> None:
         if is_written or event == "sqlite3.connect":
             _refuse(_path_of(arguments[0]), database)
         for path, within in ((0, None),) if is_written else _CHANGES.get(event, ()):
-            _refuse_in(_place_of(arguments[path], None if within is None else arguments[within]), folders, event)
+            _refuse_in(_place_of(arguments[path], None if within is None else arguments[within]), folders)
 
     sys.addaudithook(watch)
 
@@ -53,9 +53,9 @@ def _refuse(path: str, database: str) -> None:
         raise PermissionError(f"it {REFUSAL} {database}, which is forbidden here")
 
 
-def _refuse_in(place: str, folders: list[str], event: str) -> None:
+def _refuse_in(place: str, folders: list[str]) -> None:
     for one in folders:
-        if place.startswith(one + os.sep) and not (event == "os.mkdir" and os.path.isdir(place)):
+        if place.startswith(one + os.sep):
             raise PermissionError(f"it {REFUSAL_OF_UPLOADS} ({place}), which is forbidden here")
 
 
