@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import chance
+from backupkit import create_backup_now
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import Backup, BackupRequest, Flaw
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
@@ -531,6 +532,26 @@ def test_what_is_wrong_with_a_plain_database_file_is_found(app: SmallApp, tmp_pa
         file.write_bytes(b"SELECT 1;" * 1000 if change == "no database" else b"")
     result = app.command("verify", str(file), check=12)
     assert "x.db" in result.err and "damaged" in result.out
+
+
+@pytest.mark.parametrize("kind", ["of the Python API", "in a backup's folder"])
+def test_a_flipped_bit_of_a_plain_file_is_found_where_its_checksum_is_known(
+    app: SmallApp, tmp_path: Path, kind: str
+) -> None:
+    if kind == "of the Python API":
+        made = create_backup_now(app.database, backups=tmp_path / "plain")
+        assert made
+        file = made
+    else:
+        file = make(app) / "pats.db"
+    app.command("verify", str(file), check=0)
+    content = file.read_bytes()
+    place = content.index(b"letter.txt")
+    file.chmod(0o600)
+    file.write_bytes(content[:place] + b"m" + content[place + 1 :])
+    assert "is not as it was written" in app.command("verify", str(file), check=12).err
+    moved = shutil.copy(file, tmp_path / "a copy.db")
+    app.command("verify", str(moved), check=0)  # nothing tells how that was written
 
 
 def test_a_database_that_is_in_use_is_no_plain_file(app: SmallApp, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from backupkit.backup import references
 from backupkit.config.settings import Settings
-from backupkit.fs import tree
+from backupkit.fs import disk, tree
 from backupkit.migrations import schema, version_table
 from backupkit.migrations.upgrade import MigrationFailed
 from backupkit.model.backup import (
@@ -41,7 +41,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, SchemaMismatch, from_os_error
 from backupkit.model.events import EventListener, Notice, Progress, Step, Warned, collecting, silence
 from backupkit.remotes import listing_cache
-from backupkit.repository import integrity, manifest, store, verification
+from backupkit.repository import integrity, manifest, plain_files, store, verification
 from backupkit.repository.operation import recorded
 from backupkit.sqlite import database
 from backupkit.upload_files.walk import Survey
@@ -127,6 +127,8 @@ def verify_file(settings: Settings, path: Path, emit: EventListener = silence) -
     if path.stat().st_size == 0:
         return VerifiedFile(path, (Flaw(path.name, f"{path.name} is empty"),))
     emit(Step("Checking the database"))
+    if not _is_as_recorded(path.resolve(), emit):
+        return VerifiedFile(path, (Flaw(path.name, f"{path.name} is not as it was written"),))
     try:
         found = database.examine(path.resolve(), database.FULL, emit)
     except Damaged as error:
@@ -134,6 +136,17 @@ def verify_file(settings: Settings, path: Path, emit: EventListener = silence) -
     flaws = tuple(Flaw(path.name, f"{path.name}: {problem}") for problem in (*found.problems, *found.facts.index_flaws))
     at = version_table.at(settings, found, emit)
     return VerifiedFile(path, flaws, dict(found.facts.rows), at, schema.classify(settings, at))
+
+
+def _is_as_recorded(path: Path, emit: EventListener) -> bool:
+    """Return False if another checksum is recorded for this backup: SQLite sees no flipped bit in a value."""
+    try:
+        in_list = manifest.has_checksums(path.parent)
+        recorded = manifest.checksum_of(path.parent, path.name) if in_list else plain_files.checksum_of(path)
+    except (BackupError, OSError) as error:
+        emit(Warned(f"{path} could not be compared with its checksum: {error}"))
+        return True
+    return recorded is None or recorded == disk.hash_file(path)
 
 
 def backup_at(settings: Settings, path: Path) -> Backup:
