@@ -253,7 +253,7 @@ def remove_tree_in(name: str, within: int) -> None:
             _empty(name, within)
             os.rmdir(name, dir_fd=within)
     else:
-        _unlink(name, within)
+        unlink(name, within)
     os.fsync(within)
 
 
@@ -302,11 +302,12 @@ def _remove_or_open(name: str, within: int) -> int | None:
         with contextlib.suppress(FileNotFoundError):
             return _open_to_empty(name, within)
     elif facts:
-        _unlink(name, within)
+        unlink(name, within)
     return None
 
 
-def _unlink(name: str, within: int) -> None:
+def unlink(name: str, within: int) -> None:
+    """Remove a file or link in an open folder; a missing one is not an error."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=within)
 

@@ -48,6 +48,11 @@ def first_in(folder: str) -> str | None:
     return next((one.place for one in read() if f"{one.place}/".startswith(f"{folder}/")), None)
 
 
+def below(folder: str) -> list[str]:
+    """Return the places below that folder where something is mounted."""
+    return [one.place for one in read() if one.place.startswith(f"{folder}/")]
+
+
 def parse(text: bytes) -> list[Mount]:
     """Return the mounts in the text of a mountinfo file, without malformed lines."""
     return [mount for line in text.splitlines() if (mount := _parsed(line))]

@@ -695,7 +695,7 @@ def _needs(
         size = source.facts.size
         needs.append((settings.staging_home, 3 * size if is_staged else max(size, live.size)))
     if summary and settings.uploads:
-        needs.append((settings.uploads, summary.bytes))
+        needs += [(settings.uploads, summary.bytes), *summary.in_mounts]
     return needs
 
 
