@@ -546,6 +546,7 @@ def _require_writable(settings: Settings, source: Source) -> None:
 
 
 def _require_makeable(folder: Path) -> None:
+    disk.refuse_dangling(folder)
     above = disk.nearest(folder)
     if above == folder or os.access(above, os.W_OK | os.X_OK):
         return
