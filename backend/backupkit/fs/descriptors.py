@@ -100,6 +100,22 @@ def _can_shut_out_others(handle: int, mode: int) -> bool:
     return is_closed
 
 
+def link(known: str, within: int, name: str, folder: int) -> bool:
+    """Give the file another name that can be seen to be its own; return False, and leave none, if that is impossible.
+
+    Some shares (sshfs) make the name, and show it as another file.
+    """
+    try:
+        os.link(known, name, src_dir_fd=within, dst_dir_fd=folder, follow_symlinks=False)
+        facts = (os.stat(one, dir_fd=at, follow_symlinks=False) for one, at in ((known, within), (name, folder)))
+        if os.path.samestat(*facts):
+            return True
+        os.unlink(name, dir_fd=folder)
+    except OSError:  # another mount, too many names, or a file system without hard links
+        pass
+    return False
+
+
 def rename_to_free(source: str, source_folder: int, target: str, target_folder: int) -> bool:
     """Rename in one step, and return True; return False if the target exists, which is never replaced.
 

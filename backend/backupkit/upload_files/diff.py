@@ -766,9 +766,8 @@ class _Staging:
         parents = self._other_names if before else self._live
         try:
             with parents.of(before or path) as (within, name), self._area.of(staged) as (folder, new):
-                os.link(name, new, src_dir_fd=within, dst_dir_fd=folder, follow_symlinks=False)
-            return True
-        except OSError:  # another mount, too many names, a file system without links
+                return descriptors.link(name, within, new, folder)
+        except OSError:  # the live file is gone
             return False
 
     def warn_of_lost(self, emit: EventListener) -> None:
