@@ -315,7 +315,7 @@ def test_an_archive_can_be_imported_on_such_a_disk(app: SmallApp, tmp_path: Path
 
 
 @pytest.mark.needs("sshfs")
-def test_a_backup_says_that_its_disk_shows_no_hard_links(app: SmallApp) -> None:
+def test_a_backup_says_that_its_disk_shows_no_hard_links_and_doctor_that_it_shares_no_locks(app: SmallApp) -> None:
     """On sshfs a second name can be made, and is shown as another file."""
     os.link(app.uploads / "1/letter.txt", app.uploads / "2/again.txt")
     with on_sshfs(app.backups):
@@ -324,4 +324,5 @@ def test_a_backup_says_that_its_disk_shows_no_hard_links(app: SmallApp) -> None:
         assert (app.backups / "one/uploads/2/again.txt").read_bytes() == b"Dear company 1\n"
         said = " ".join(app.command("doctor").out.split())
         assert "keeps no" in said and "hard links: those of uploads are in no backup" in said
+        assert "is on fuse.sshfs" in said and "let only one machine write to it" in said
         app.command("restore", "one", "--yes", check=3)

@@ -12,6 +12,7 @@ from msgspec import Struct
 # File systems on which another machine, or the host of a virtual machine, may write to the same files. SQLite's
 # write-ahead log needs memory that all of its processes share, and these share none: sqlite.org/wal.html.
 _SHARED = ("virtiofs", "9p", "nfs", "nfs4", "cifs", "smb3", "smbfs", "fakeowner", "vboxsf", "prl_fs", "afs", "ceph")
+_WITH_OWN_LOCKS = ("fuse.sshfs", "fuse.rclone", "fuse.s3fs")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -33,6 +34,11 @@ class Mount(Struct, frozen=True):
     def is_shared(self) -> bool:
         """Whether others than the processes of this kernel may write there."""
         return self.kind in _SHARED or self.kind.startswith("fuse")
+
+    @property
+    def has_locks_of_its_own(self) -> bool:
+        """Whether locks on its files are kept by this machine alone, though others may write there."""
+        return self.kind in _WITH_OWN_LOCKS
 
 
 def read() -> list[Mount]:
