@@ -1107,6 +1107,13 @@ def test_strangers_who_keep_all_connections_open_keep_nobody_out(owner: Browser,
             time.sleep(0.05)
 
 
+def test_the_owner_can_sign_in_while_strangers_keep_all_connections_open(app: SmallApp) -> None:
+    with serving(app, BACKUP_WEB_PASSWORD=PASSWORD) as served, holding(served.port, b"GET / HTTP/1.1\r\n") as renewed:
+        assert renewed.wait(DEADLINE)
+        for _ in range(3):
+            assert served.browser().come_in(password=PASSWORD).code == 303
+
+
 def test_an_upload_goes_on_while_strangers_keep_all_connections_open(owner: Browser) -> None:
     head = (
         f"POST {owner.base}/upload HTTP/1.1\r\nHost: 127.0.0.1:{owner.port}\r\nCookie: {owner.cookie}\r\n"
@@ -1123,7 +1130,7 @@ def test_an_upload_goes_on_while_strangers_keep_all_connections_open(owner: Brow
 
 
 @contextlib.contextmanager
-def holding(port: int, start: bytes, count: int = 70) -> Iterator[threading.Event]:
+def holding(port: int, start: bytes, count: int = 66) -> Iterator[threading.Event]:
     """Keep so many connections open that sent this, and renew what is closed; set the event once each was renewed."""
     ends, renewed = threading.Event(), threading.Event()
 
