@@ -58,6 +58,7 @@ HOW_TO_GET = {
     "script": "apt install bsdutils",
     "slirp4netns": "apt install slirp4netns (Linux only)",
     "ssh": "apt install openssh-client; macOS has it",
+    "sshfs": "apt install sshfs openssh-sftp-server",
     "sshd": "apt install openssh-server",
     "shellcheck": "apt install shellcheck, or brew install shellcheck",
     "systemd-analyze": "apt install systemd (Linux only)",

@@ -83,3 +83,24 @@ def test_a_restore_says_that_the_live_disk_is_mounted_read_only(app: SmallApp) -
     with mounted(app.database.parent, app.database.parent):
         subprocess.run(["mount", "-o", "remount,ro,bind", app.database.parent], check=True)
         refused(app, "restore", "one", "--yes", code=13, names="mounted read-only", hint="Mount it")
+
+
+def test_a_link_to_a_disk_that_is_not_mounted_is_named(app: SmallApp, tmp_path: Path) -> None:
+    gone = tmp_path / "gone" / "backups"
+    app.backups.rmdir()
+    app.backups.symlink_to(gone)
+    said = f"{app.backups} is a link to {gone}, which is not there."
+    refused(app, "backup", "one", code=2, names=said, hint="Mount that disk, or correct the link")
+    refused(app, "restore", "first", "--yes", code=10, names="no backup named first", hint="is a link to")
+    for command, code in (("status", 2), ("doctor", 1), ("list", 0), ("run", 2)):
+        assert said in " ".join(run_here(app, command, check=code).out.split())
+    assert app.backups.is_symlink() and not gone.parent.exists()
+
+
+def test_a_restore_says_that_the_link_in_the_place_of_the_uploads_leads_nowhere(app: SmallApp, tmp_path: Path) -> None:
+    run_here(app, "backup", "one", check=0)
+    app.uploads.rename(tmp_path / "kept")
+    app.uploads.symlink_to(tmp_path / "gone")
+    said, mend = f"{app.uploads} is a link to {tmp_path / 'gone'}, which is not there.", "correct the link"
+    refused(app, "restore", "one", "--yes", code=2, names=said, hint=mend)
+    refused(app, "backup", "two", code=13, names=said, hint=mend)

@@ -43,6 +43,25 @@ def mounted(kind: str, place: Path) -> Iterator[Path]:
         subprocess.run(["losetup", "-d", device], check=False)
 
 
+@contextmanager
+def on_sshfs(place: Path) -> Iterator[Path]:
+    """Mount a folder of this machine at the place with sshfs; yield that folder."""
+    servers = (Path(one, "sftp-server") for one in ("/usr/lib/openssh", "/usr/libexec/openssh", "/usr/lib/ssh"))
+    server = next((one for one in servers if one.exists()), None)
+    far, ssh = place.with_name(f"{place.name}-far"), place.with_name(f"{place.name}-ssh")
+    far.mkdir()
+    place.mkdir(exist_ok=True)
+    ssh.write_text(f"#!/bin/sh\nexec {server}\n")
+    ssh.chmod(0o755)
+    done = subprocess.run(["sshfs", "-o", f"ssh_command={ssh}", f"far:{far}", place], capture_output=True, timeout=60)
+    if done.returncode:
+        pytest.skip(f"this machine mounts no sshfs: {done.stderr.decode()}")
+    try:
+        yield far
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
 def loop_device(image: Path) -> str:
     done = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True)
     if done.returncode:
@@ -293,3 +312,17 @@ def test_an_archive_can_be_imported_on_such_a_disk(app: SmallApp, tmp_path: Path
         lose_and_alter(app)
         app.command("restore", "one", "--yes", env=there, check=0)
     assert rights(app.uploads) == before
+
+
+@pytest.mark.needs("sshfs")
+def test_a_backup_says_that_its_disk_shows_no_hard_links_and_doctor_that_it_shares_no_locks(app: SmallApp) -> None:
+    """On sshfs a second name can be made, and is shown as another file."""
+    os.link(app.uploads / "1/letter.txt", app.uploads / "2/again.txt")
+    with on_sshfs(app.backups):
+        made = app.command("backup", "one", check=3)
+        assert "1 hard links are separate files in the backup" in " ".join(made.err.split())
+        assert (app.backups / "one/uploads/2/again.txt").read_bytes() == b"Dear company 1\n"
+        said = " ".join(app.command("doctor").out.split())
+        assert "keeps no" in said and "hard links: those of uploads are in no backup" in said
+        assert "is on fuse.sshfs" in said and "let only one machine write to it" in said
+        app.command("restore", "one", "--yes", check=3)

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import select
 import shutil
 import signal
 import socket
@@ -1092,17 +1093,81 @@ def test_hundreds_of_connections_and_half_requests_do_not_keep_the_owner_out(ser
     assert until(lambda: still_served(owner))
 
 
-def test_forms_that_never_come_whole_keep_nobody_out_for_long(owner: Browser) -> None:
-    start = (
-        f"POST / HTTP/1.1\r\nHost: 127.0.0.1:{owner.port}\r\nOrigin: http://127.0.0.1:{owner.port}\r\n"
-        "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\npassword="
+@pytest.mark.parametrize(
+    "start",
+    [
+        "GET / HTTP/1.1\r\nHost: {host}\r\n",
+        "POST / HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nContent-Length: 1000\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\n\r\npassword=",
+        "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n",
+    ],
+    ids=["half a head", "half a form", "nothing more"],
+)
+def test_strangers_who_keep_all_connections_open_keep_nobody_out(owner: Browser, start: str) -> None:
+    with holding(owner.port, start.format(host=f"127.0.0.1:{owner.port}").encode()) as renewed:
+        assert renewed.wait(DEADLINE)
+        for _ in range(20):
+            assert owner.get("/").code == 200
+            time.sleep(0.05)
+
+
+def test_the_owner_can_sign_in_while_strangers_keep_all_connections_open(app: SmallApp) -> None:
+    with serving(app, BACKUP_WEB_PASSWORD=PASSWORD) as served, holding(served.port, b"GET / HTTP/1.1\r\n") as renewed:
+        assert renewed.wait(DEADLINE)
+        for _ in range(3):
+            assert served.browser().come_in(password=PASSWORD).code == 303
+
+
+def test_an_upload_goes_on_while_strangers_keep_all_connections_open(owner: Browser) -> None:
+    head = (
+        f"POST {owner.base}/upload HTTP/1.1\r\nHost: 127.0.0.1:{owner.port}\r\nCookie: {owner.cookie}\r\n"
+        f"Origin: http://127.0.0.1:{owner.port}\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        "Content-Length: 10\r\n\r\n"
     )
-    with contextlib.ExitStack() as opened:
-        for _ in range(70):
-            with contextlib.suppress(OSError):
-                connection = opened.enter_context(socket.create_connection(("127.0.0.1", owner.port), timeout=5))
-                connection.sendall(start.encode())
-        assert until(lambda: still_served(owner))
+    with socket.create_connection(("127.0.0.1", owner.port), timeout=DEADLINE) as upload:
+        upload.sendall(head.encode() + b"--x")
+        assert owner.get("/").code == 200  # so that the head was read
+        with holding(owner.port, b"GET / HTTP/1.1\r\n") as renewed:
+            assert renewed.wait(DEADLINE)
+        upload.sendall(b"--\r\n\r\n\r")
+        assert upload.recv(12) == b"HTTP/1.1 400"  # no file in it
+
+
+@contextlib.contextmanager
+def holding(port: int, start: bytes, count: int = 66) -> Iterator[threading.Event]:
+    """Keep so many connections open that sent this, and renew what is closed; set the event once each was renewed."""
+    ends, renewed = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held: list[socket.socket] = []
+        opened = 0
+        while not ends.is_set():
+            held = [one for one in held if not is_closed(one)]
+            while len(held) < count:
+                opened += 1
+                with contextlib.suppress(OSError):  # it is closed already
+                    held.append(socket.create_connection(("127.0.0.1", port), timeout=DEADLINE))
+                    held[-1].send(start)
+            if opened > 2 * count:
+                renewed.set()
+            time.sleep(0.01)
+        for one in held:
+            one.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        yield renewed
+    finally:
+        ends.set()
+        holder.join()
+
+
+def is_closed(connection: socket.socket) -> bool:
+    try:
+        return select.select([connection], [], [], 0)[0] and not connection.recv(1 << 16)
+    except OSError:
+        return True
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", "application/x-www-form-urlencoded; charset=bogus"])

@@ -49,9 +49,12 @@ _MARKS = {"fine": "ok     ", "note": "note   ", "warning": "warning", "wrong": "
 
 def listing(settings: Settings, found: list[Backup], screen: Terminal | None = None) -> Iterator[str]:
     """Yield a table of the backups, newest first; on a terminal with their age."""
-    from backupkit.repository import store
+    from backupkit.repository import separate_disk, store
 
     if not found:
+        if missing := separate_disk.why_missing(settings):
+            yield missing
+            return
         yield f"There are no backups in {settings.dir} yet. Make one: {settings.deployment.tool('backup')}"
         if there := store.left_beside(settings):
             yield f"There are backups in {there}, where an earlier version kept them: set BACKUP_DIR to that."

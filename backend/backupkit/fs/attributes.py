@@ -102,8 +102,9 @@ def has_hard_links(folder: Path) -> bool:
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=disk.DRAFT_PREFIX) as file:
             os.link(file.name, f"{file.name}-2")
+            is_seen = os.path.samestat(os.stat(file.name), os.stat(f"{file.name}-2"))
             os.unlink(f"{file.name}-2")
-            return True
+            return is_seen
     except OSError:
         return False
 

@@ -100,6 +100,22 @@ def _can_shut_out_others(handle: int, mode: int) -> bool:
     return is_closed
 
 
+def link(known: str, within: int, name: str, folder: int) -> bool:
+    """Give the file another name that can be seen to be its own; return False, and leave none, if that is impossible.
+
+    Some shares (sshfs) make the name, and show it as another file.
+    """
+    try:
+        os.link(known, name, src_dir_fd=within, dst_dir_fd=folder, follow_symlinks=False)
+        facts = (os.stat(one, dir_fd=at, follow_symlinks=False) for one, at in ((known, within), (name, folder)))
+        if os.path.samestat(*facts):
+            return True
+        os.unlink(name, dir_fd=folder)
+    except OSError:  # another mount, too many names, or a file system without hard links
+        pass
+    return False
+
+
 def rename_to_free(source: str, source_folder: int, target: str, target_folder: int) -> bool:
     """Rename in one step, and return True; return False if the target exists, which is never replaced.
 
@@ -253,7 +269,7 @@ def remove_tree_in(name: str, within: int) -> None:
             _empty(name, within)
             os.rmdir(name, dir_fd=within)
     else:
-        _unlink(name, within)
+        unlink(name, within)
     os.fsync(within)
 
 
@@ -302,11 +318,12 @@ def _remove_or_open(name: str, within: int) -> int | None:
         with contextlib.suppress(FileNotFoundError):
             return _open_to_empty(name, within)
     elif facts:
-        _unlink(name, within)
+        unlink(name, within)
     return None
 
 
-def _unlink(name: str, within: int) -> None:
+def unlink(name: str, within: int) -> None:
+    """Remove a file or link in an open folder; a missing one is not an error."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=within)
 

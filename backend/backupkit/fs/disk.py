@@ -22,9 +22,12 @@ from backupkit.fs import descriptors, tree
 from backupkit.fs import mounts as mount_table
 from backupkit.fs.descriptors import FOLDER, try_lock
 from backupkit.fs.descriptors import remove_tree as remove_tree
+from backupkit.model.errors import Refused
+from backupkit.model.names import printable
 
 CHUNK = 1 << 20
 MOST_STATE = 64 << 20  # bytes of a file that this toolkit keeps: it never writes a longer one
+CORRECT_LINK = "Mount that disk, or correct the link."
 DRAFT_PREFIX = ".draft-"  # unfinished files and folders: the next run removes those of a killed one
 _FICLONE = 0x40049409 if sys.platform == "linux" else 0
 _devices_without_reflinks: set[int] = set()  # devices whose file systems have refused to share blocks
@@ -434,10 +437,23 @@ def make_folder(folder: Path, mode: int = 0o755) -> None:
     """Create the folder and those above it, if missing; each gets the owner of its parent if we are root."""
     if folder.is_dir():
         return
+    refuse_dangling(folder)
     make_folder(folder.parent, mode)
     folder.mkdir(mode=mode, exist_ok=True)
     chown_if_root(folder, owner_of(folder.parent))
     sync_folder(folder.parent)
+
+
+def refuse_dangling(folder: Path) -> None:
+    """Raise `Refused` if the way to the folder is a link that leads nowhere."""
+    if text := dangling(folder):
+        raise Refused(f"{text} Nothing was changed.", hint=CORRECT_LINK)
+
+
+def dangling(folder: Path) -> str:
+    """Return a sentence on the link in the place of the folder, or above it, that leads nowhere; empty if none does."""
+    link = next((one for one in (folder, *folder.parents) if one.is_symlink() and not one.exists()), None)
+    return f"{link} is a link to {printable(os.readlink(link))}, which is not there." if link else ""
 
 
 def owner_of(path: Path) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from msgspec import Struct
 # File systems on which another machine, or the host of a virtual machine, may write to the same files. SQLite's
 # write-ahead log needs memory that all of its processes share, and these share none: sqlite.org/wal.html.
 _SHARED = ("virtiofs", "9p", "nfs", "nfs4", "cifs", "smb3", "smbfs", "fakeowner", "vboxsf", "prl_fs", "afs", "ceph")
+_WITH_OWN_LOCKS = ("fuse.sshfs", "fuse.rclone", "fuse.s3fs")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -34,6 +35,11 @@ class Mount(Struct, frozen=True):
         """Whether others than the processes of this kernel may write there."""
         return self.kind in _SHARED or self.kind.startswith("fuse")
 
+    @property
+    def has_locks_of_its_own(self) -> bool:
+        """Whether locks on its files are kept by this machine alone, though others may write there."""
+        return self.kind in _WITH_OWN_LOCKS
+
 
 def read() -> list[Mount]:
     """Return every mount that the system shows; an empty list if it shows none."""
@@ -46,6 +52,11 @@ def read() -> list[Mount]:
 def first_in(folder: str) -> str | None:
     """Return the first place at that folder or below it where something is mounted, or None."""
     return next((one.place for one in read() if f"{one.place}/".startswith(f"{folder}/")), None)
+
+
+def below(folder: str) -> list[str]:
+    """Return the places below that folder where something is mounted."""
+    return [one.place for one in read() if one.place.startswith(f"{folder}/")]
 
 
 def parse(text: bytes) -> list[Mount]:

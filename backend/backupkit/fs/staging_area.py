@@ -178,8 +178,7 @@ def _open_trusted(name: str, within: int, shown: Path) -> Iterator[int]:
 def _write_mark(area: int, identity: Identity) -> None:
     document = {"id": identity.id, "safety": identity.safety, "inode": identity.inode, "backups": identity.backups}
     content = json.dumps(document, indent=2).encode()
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(_MARK_DRAFT, dir_fd=area)
+    descriptors.unlink(_MARK_DRAFT, area)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with disk.Opened(_MARK_DRAFT, flags, area) as handle:
         disk.write_contents((content,), handle)

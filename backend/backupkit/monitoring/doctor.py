@@ -71,6 +71,7 @@ def examine(settings: Settings, emit: EventListener = silence, clock: Clock = ut
         _further_parts,
         _inside_trees,
         _backups,
+        _locks,
         _preserved_attributes,
         _files_of_others,
         _schema,
@@ -218,6 +219,14 @@ def _backups(settings: Settings) -> Iterator[Finding]:
     if not found:
         yield Finding("warning", "There is no backup yet.", settings.deployment.tool("backup"))
     yield from _left_beside(settings)
+
+
+def _locks(settings: Settings) -> Iterator[Finding]:
+    """Report a file system whose locks other machines do not see: two that write there delete each other's drafts."""
+    mount = mounts.mount_of(Path(os.path.realpath(settings.dir)), mounts.read())
+    if mount and mount.has_locks_of_its_own:
+        text = f"{settings.dir} is on {mount.kind} ({mount.place}), whose locks other machines do not see"
+        yield Finding("note", f"{text}: let only one machine write to it.")
 
 
 def _left_beside(settings: Settings) -> Iterator[Finding]:

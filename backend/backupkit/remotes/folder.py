@@ -343,13 +343,10 @@ class _Copy:
         if first == entry.path:
             return False
         self._clear(entry.path)
-        try:
-            with self._first.of(first) as (there, known), self._to.of(entry.path) as (here, name):
-                os.link(known, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
-        except OSError:  # too many links, or a file system without hard links
-            self._not_linked += 1
-            return False
-        return True
+        with self._first.of(first) as (there, known), self._to.of(entry.path) as (here, name):
+            is_linked = descriptors.link(known, there, name, here)
+        self._not_linked += not is_linked
+        return is_linked
 
     def _altered(self, entry: tree.Entry, here: bool) -> Exception:
         if here:

@@ -534,6 +534,7 @@ def _require_writable(settings: Settings, source: Source) -> None:
 
 
 def _require_makeable(folder: Path) -> None:
+    disk.refuse_dangling(folder)
     above = disk.nearest(folder)
     if above == folder or os.access(above, os.W_OK | os.X_OK):
         return
@@ -671,7 +672,7 @@ def _needs(
         size = source.facts.size
         needs.append((settings.staging_home, 3 * size if is_staged else max(size, live.size)))
     if summary and settings.uploads:
-        needs.append((settings.uploads, summary.bytes))
+        needs += [(settings.uploads, summary.bytes), *summary.in_mounts]
     return needs
 
 

@@ -528,8 +528,7 @@ def stage_sealed(settings: Settings, found: Journal) -> None:
     staged = staged_database(settings)
     with staging_area.opened(settings.staging_home, "database", found.id) as area:
         for name in (staged.name, f"{staged.name}-journal", f"{staged.name}.paged"):  # left by a killed run
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=area.folder)
+            descriptors.unlink(name, area.folder)
     source = Source(found.source, wanted_database(settings, found), None, found.facts, part=found.name)
     _stage_database(settings, source, found.id)
 

@@ -238,20 +238,20 @@ class _Applying:
     def _copy_across_mounts(self, staged: Place, place: Place, one: Operation, over: bool) -> None:
         """Copy into another mount inside the uploads folder: beside its final place, then rename and sync there."""
         assert one.staged is not None
-        (area, source), (folder, name) = staged, place
-        draft = f"{STAGING}-{hashlib.sha256(os.fsencode(one.staged)).hexdigest()[:32]}"
-        with suppress(FileNotFoundError):
-            os.unlink(draft, dir_fd=folder)  # left by a killed run
-        if one.form == "link":
-            os.symlink(os.readlink(source, dir_fd=area), draft, dir_fd=folder)
-        else:
-            disk.copy_file_to(source, area, folder, draft)
-        self._set_attributes_if_seen(folder, draft, one, is_new=True)
-        if over:
-            os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
-        elif not descriptors.rename_to_free(draft, folder, name, folder):
-            os.unlink(draft, dir_fd=folder)
-            return self._warn_of_change(one)
+        (area, source), (folder, name), draft = staged, place, _draft_of(one.staged)
+        descriptors.unlink(draft, folder)  # left by a killed run
+        try:
+            if one.form == "link":
+                os.symlink(os.readlink(source, dir_fd=area), draft, dir_fd=folder)
+            else:
+                disk.copy_file_to(source, area, folder, draft)
+            self._set_attributes_if_seen(folder, draft, one, is_new=True)
+            if over:
+                os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+            elif not descriptors.rename_to_free(draft, folder, name, folder):
+                return self._warn_of_change(one)
+        finally:
+            descriptors.unlink(draft, folder)
         os.fsync(folder)
         os.unlink(source, dir_fd=area)
 
@@ -300,12 +300,20 @@ class _Applying:
             self._emit(Warned(self._keeper.sentence("the uploads")))
 
     def _warn_of_change(self, one: Operation) -> None:
+        if one.staged is not None:
+            with self._parents.of(one.path) as (folder, _):
+                descriptors.unlink(_draft_of(one.staged), folder)  # left by a killed run
         self._warn(one, "came or changed during the restore, and stays as it is.")
 
     def _warn(self, one: Operation, what: str) -> None:
         if one.path not in self._warned:
             self._warned.add(one.path)
             self._emit(Warned(f"{printable(one.path)} {what}"))
+
+
+def _draft_of(staged: str) -> str:
+    """Return the name under which a staged entry is copied into another mount."""
+    return f"{STAGING}-{hashlib.sha256(os.fsencode(staged)).hexdigest()[:32]}"
 
 
 def _try_rename(staged: Place, place: Place) -> bool:

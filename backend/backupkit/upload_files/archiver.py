@@ -527,10 +527,9 @@ def _link_in_draft(folders: _Folders, name: str, path: str, facts: os.stat_resul
     first = copying.named.get(tree.inode(facts)) if facts.st_nlink > 1 else None
     if first is None or tree.signature(facts)[:2] != tree.signature(first.facts)[:2]:
         return False
-    try:
-        with copying.drafted.of(first.path) as (folder, known):
-            os.link(known, name, src_dir_fd=folder, dst_dir_fd=folders.target.handle, follow_symlinks=False)
-    except OSError:  # too many links to one file, or a file system without them
+    with copying.drafted.of(first.path) as (folder, known):
+        is_linked = descriptors.link(known, folder, name, folders.target.handle)
+    if not is_linked:
         copying.separate.append(path)
         return False
     copying.hard_links += 1

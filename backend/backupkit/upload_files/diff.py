@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from backupkit.fs import attributes, descriptors, disk, held, small_file, staging_area, tree
+from backupkit.fs import attributes, descriptors, disk, held, mounts, small_file, staging_area, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.fs.small_file import SmallFile
 from backupkit.fs.tree import Entry
@@ -141,6 +142,8 @@ class Summary(Struct, frozen=True):
     """The first of these: its path, and what its mode or owner is and will be."""
     with_new_owner: int = 0
     """Files and links of other users that are replaced by ones of ours: not root, we cannot give files away."""
+    in_mounts: tuple[tuple[Path, int], ...] = ()
+    """Mounts inside the folder, each with the bytes that it must have free beside those of `bytes`."""
 
 
 def differences(
@@ -222,14 +225,15 @@ def summarise(found: Iterable[Difference], live: Path, owners: bool) -> tuple[Su
 
     Folders are counted only where their mode or owner changes; `owners` is whether owners are restored.
     """
-    totals, closed, looked_at = _Totals(owners), None, None
+    totals, closed, looked_at, rooms = _Totals(owners), None, None, _Rooms(live)
     for one in found:
         totals.add(one)
+        rooms.add(one)
         below = one.path.rpartition("/")[0]
         if closed is None and one.action != "dress" and below != looked_at:
             looked_at = below
             closed = live / below if _is_read_only(live / below) else None
-    return totals.summary(), closed
+    return replace(totals.summary(), in_mounts=rooms.needed()), closed
 
 
 def remembering(found: Iterable[Difference], kept: list[Difference]) -> Iterator[Difference]:
@@ -265,6 +269,49 @@ class _Totals:
             new_rights=self._new_rights,
             with_new_owner=found["owner"],
         )
+
+
+class _Room:
+    """What a mount inside the uploads must have free: files are copied there one by one, after others were removed."""
+
+    def __init__(self, has_staging: bool) -> None:
+        self._has_staging, self._removed, self._now, self._most = has_staging, 0, 0, 0
+
+    def add(self, one: Difference) -> None:
+        before = tree.content_size(one.live.facts) if one.live and one.live.facts.st_nlink == 1 else 0
+        if one.action == "remove":
+            self._removed += before
+        elif one.needs_content and one.wanted:
+            size = tree.content_size(one.wanted.facts)
+            self._most = max(self._most, self._now + size)
+            self._now += (0 if self._has_staging else size) - before
+
+    @property
+    def needed(self) -> int:
+        return max(0, self._most - self._removed)
+
+
+class _Rooms:
+    """The rooms of all mounts inside the live uploads."""
+
+    def __init__(self, live: Path) -> None:
+        root = os.path.realpath(live)
+        places = sorted(mounts.below(root), key=len, reverse=True)  # the innermost first
+        self._rooms = {f"{place[len(root) + 1 :]}/": _Room(_is_same_disk(place, root)) for place in places}
+        self._live = live
+
+    def add(self, one: Difference) -> None:
+        if self._rooms and (room := next((self._rooms[at] for at in self._rooms if one.path.startswith(at)), None)):
+            room.add(one)
+
+    def needed(self) -> tuple[tuple[Path, int], ...]:
+        return tuple((self._live / at, room.needed) for at, room in self._rooms.items() if room.needed)
+
+
+def _is_same_disk(one: str, two: str) -> bool:
+    with suppress(OSError):
+        return os.stat(one).st_dev == os.stat(two).st_dev
+    return False
 
 
 def _is_others(facts: os.stat_result) -> bool:
@@ -719,9 +766,8 @@ class _Staging:
         parents = self._other_names if before else self._live
         try:
             with parents.of(before or path) as (within, name), self._area.of(staged) as (folder, new):
-                os.link(name, new, src_dir_fd=within, dst_dir_fd=folder, follow_symlinks=False)
-            return True
-        except OSError:  # another mount, too many names, a file system without links
+                return descriptors.link(name, within, new, folder)
+        except OSError:  # the live file is gone
             return False
 
     def warn_of_lost(self, emit: EventListener) -> None:

@@ -6,6 +6,7 @@ They are recognised by inode, not by path: a folder can be reached through a lin
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from backupkit.upload_files.marked import MarkedFolders
 
 _SIDECARS = ("", "-wal", "-shm", "-journal")
 _SUPER_JOURNAL = "-mj"  # SQLite's super-journal for a commit to several databases; more characters follow
+
+_DRAFT = re.compile(rf"{re.escape(STAGING)}-[0-9a-f]{{32}}")
 
 Identity = tuple[int, int]
 
@@ -76,9 +79,9 @@ class Selection:
     def leaves_out(self, path: str, facts: os.stat_result, within: os.stat_result) -> bool:
         """Return whether a live entry is not an upload; `within` is the `stat` of its folder."""
         is_folder = stat.S_ISDIR(facts.st_mode)
+        name = path.rpartition("/")[2]
         is_out = (
-            path == STAGING
-            or self._is_database(path.rpartition("/")[2], within)
+            (name.startswith(self._reserved) and self._is_ours(path, name, within))
             or (facts.st_ino in self._inodes and self._is_apart(tree.inode(facts)))
             or (bool(self.excluded) and self._is_excluded(path, is_folder))
             or (is_folder and self.marked.has(path))
@@ -95,10 +98,10 @@ class Selection:
         for one in self.databases:
             if one.has_the_name(name) and one.is_in(self.live, above):
                 return True
-        return path == STAGING or self._is_excluded(path, is_folder) or self.marked.holds(path)
+        return _is_staged(path, name) or self._is_excluded(path, is_folder) or self.marked.holds(path)
 
-    def _is_database(self, name: str, within: os.stat_result) -> bool:
-        return name.startswith(self._reserved) and any(
+    def _is_ours(self, path: str, name: str, within: os.stat_result) -> bool:
+        return _is_staged(path, name) or any(
             one.has_the_name(name) and tree.inode(within) == one.folder for one in self.databases
         )
 
@@ -108,6 +111,11 @@ class Selection:
     def _is_apart(self, found: Identity) -> bool:
         # The inode is read again: that of a removed file may be an upload's now.
         return found in self.apart and _identity_of(self.apart[found]) == found
+
+
+def _is_staged(path: str, name: str) -> bool:
+    """Return whether it is the staging area, or what a killed restore has half copied into a mount in the uploads."""
+    return path == STAGING or _DRAFT.fullmatch(name) is not None
 
 
 class Excluded(Struct, frozen=True):

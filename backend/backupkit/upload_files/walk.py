@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from backupkit.fs import attributes, tree
+from backupkit.fs import attributes, disk, tree
 from backupkit.fs.stamps import stamp_of
 from backupkit.model.errors import SourceUnreadable
 from backupkit.repository.files_cache import ParentBackup
@@ -26,6 +26,8 @@ def require(live: Path, tree_name: str = "") -> None:
     except FileNotFoundError as error:
         otherwise = "remove that table" if tree_name else "to nothing"
         hint = f"Set {setting} to where it is, or {otherwise} if the app has none."
+        if text := disk.dangling(live):
+            raise SourceUnreadable(f"The uploads cannot be read: {text}", disk.CORRECT_LINK) from error
         raise SourceUnreadable(f"There is no uploads folder at {live}.", hint) from error
     except NotADirectoryError as error:
         hint = f"Set {setting} to the folder."

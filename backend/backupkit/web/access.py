@@ -197,10 +197,15 @@ class Access:
 
     def session(self, path: str, key: str) -> Session | None:
         """Return the session of that path if the key opens it and no password has changed since, else None."""
+        found = self.knows(path, key)
+        return found if found and found.accounts == self._accounts() else None
+
+    def knows(self, path: str, key: str) -> Session | None:
+        """Return the session as it began, at once: a password may have changed since."""
         found = self._sessions.get(path)
         if not found or not hmac.compare_digest(_hash(key), found.key_hash):
             return None
-        return found if time.time() < found.until and found.accounts == self._accounts() else None
+        return found if time.time() < found.until else None
 
     def end(self, session: Session | None = None) -> None:
         """Sign this session out, or every one."""

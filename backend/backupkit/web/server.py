@@ -2,15 +2,14 @@
 
 Every path but the sign-in page's and the static files' begins with that of a session (`access.py`). Requests with an
 unknown host name, or made by another site, are refused before anything else. A client that sends no complete request,
-or does not read its answer, is cut off at a deadline; the number of connections is limited. Handlers that read or write
-files run in threads.
+or does not read its answer, is cut off at a deadline; the number of connections is limited (`connections.py`). Handlers
+that read or write files run in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import ipaddress
 import json
 import os
@@ -29,6 +28,7 @@ from backupkit.monitoring import log
 from backupkit.repository import store
 from backupkit.web import archives, html, inside, pages, plan, restoring
 from backupkit.web.access import COOKIE, MARK_COOKIE, SESSION_SECONDS, Session, is_form_token
+from backupkit.web.connections import ANSWERED, SIGNED_IN, WAITS, BoundedSocket, Rank
 from backupkit.web.site import Answer, Content, Goto, Handler, OwnerOnly, Page, Site, Visit, owner_only, require_owner
 
 Visited = Callable[[web.Request, Visit], Awaitable[web.StreamResponse]]
@@ -49,7 +49,6 @@ _UNTRUSTED = {"Content-Security-Policy": "sandbox; default-src 'none'; img-src '
 _REQUEST_SECONDS, _ANSWER_SECONDS = 15.0, 90.0  # seconds for a request to arrive, and for an answer to be made
 _MARK_SECONDS = 365 * 24 * 3600.0  # seconds
 _SHUTDOWN_SECONDS = 5.0  # seconds for open transfers to finish at shutdown
-_CONNECTIONS = 64
 _MOST_FORM = 64 * 1024  # bytes
 _POLL_SECONDS = 0.3  # seconds between two checks of a job
 _STATUS = {NoSuchBackup: 404, Refused: 400, Locked: 409, Damaged: 422}
@@ -58,8 +57,8 @@ _STATUS = {NoSuchBackup: 404, Refused: 400, Locked: 409, Damaged: 422}
 class Server:
     """The routes of a site. `name` is a further host name to accept, beside localhost and IP addresses."""
 
-    def __init__(self, site: Site, name: str = "") -> None:
-        self.site, self._name = site, name.lower()
+    def __init__(self, site: Site, name: str = "", listening: BoundedSocket | None = None) -> None:
+        self.site, self._name, self._listening = site, name.lower(), listening
 
     def application(self) -> web.Application:
         """Return the aiohttp application with all routes."""
@@ -85,6 +84,7 @@ class Server:
     async def _guard(self, request: web.Request, handler: Callable[..., Awaitable[Any]]) -> web.StreamResponse:
         if not self._is_known_host(request) or not self._is_same_origin(request):
             return web.Response(status=403, text="Not here. Open the address that `web` printed.")
+        self._note(request, self._rank(request))
         try:
             response: web.StreamResponse = await handler(request)
             return response
@@ -93,6 +93,17 @@ class Server:
         except BackupError as error:
             log.error(f"web: {error.message}")
             return web.Response(status=_status(error), text=self._error_text(request, error))
+        finally:
+            self._note(request, WAITS)
+
+    def _rank(self, request: web.Request) -> Rank:
+        if any(self.site.access.knows(_path_of(request), key) for key in _cookies(request, COOKIE)):
+            return SIGNED_IN
+        return WAITS if request.body_exists else ANSWERED
+
+    def _note(self, request: web.Request, rank: Rank) -> None:
+        if self._listening and request.transport:  # it is connected
+            self._listening.note(request.transport.get_extra_info("socket").fileno(), rank)
 
     def _error_text(self, request: web.Request, error: BackupError) -> str:
         """Return the error for the owner, and a general sentence for anybody else (settings, say, are private)."""
@@ -124,7 +135,7 @@ class Server:
 
     def _session(self, request: web.Request) -> tuple[Session, str] | None:
         for key in _cookies(request, COOKIE):
-            if found := self.site.access.session(request.match_info.get("session", ""), key):
+            if found := self.site.access.session(_path_of(request), key):
                 return found, key
         return None
 
@@ -140,6 +151,7 @@ class Server:
 
     async def _sign_in(self, request: web.Request) -> web.Response:
         form = await _read_form(request)
+        self._note(request, ANSWERED)
         access, token, password = self.site.access, str(form.get("token", "")), str(form.get("password", ""))
         mark = access.mark_of(_cookies(request, MARK_COOKIE))
         try:
@@ -330,6 +342,11 @@ def _cookies(request: web.Request, wanted: str) -> list[str]:
     return [value for name, _, value in pairs if name == wanted and value.isascii()]
 
 
+def _path_of(request: web.Request) -> str:
+    """Return the path of the session that the request is for."""
+    return request.match_info.get("session", "")
+
+
 def _goto(path: str) -> web.Response:
     return web.Response(status=303, headers={"Location": path})
 
@@ -347,24 +364,7 @@ def _status(error: BackupError) -> int:
     return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
 
 
-class BoundedSocket(socket.socket):
-    """A listening socket that allows at most `_CONNECTIONS` open connections and closes any further one at once."""
-
-    def __init__(self, listening: socket.socket) -> None:
-        super().__init__(listening.family, listening.type, listening.proto, listening.detach())
-        self._accepted: list[socket.socket] = []
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        connection, peer = super().accept()
-        self._accepted = [one for one in self._accepted if one.fileno() >= 0]
-        if len(self._accepted) >= _CONNECTIONS:
-            connection.close()
-            raise ConnectionAbortedError(errno.ECONNABORTED, "too many connections")
-        self._accepted.append(connection)
-        return connection, peer
-
-
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> BoundedSocket:
     """Return a socket that listens at the address; raise `Refused` if that is not possible."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -384,9 +384,9 @@ def address(host: str, port: int) -> str:
     return f"http://{name}:{port}/"
 
 
-def serve(site: Site, listening: socket.socket, name: str = "") -> None:
+def serve(site: Site, listening: BoundedSocket, name: str = "") -> None:
     """Serve the pages until the process gets a signal to end."""
-    app = Server(site, name).application()
+    app = Server(site, name, listening).application()
     web.run_app(
         app,
         sock=listening,
