@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from backupkit.fs import disk
+
 HOW_TO_MAKE = {"xfs": ("mkfs.xfs", "-q", "-m", "reflink=1"), "btrfs": ("mkfs.btrfs", "-q", "--mixed")}
 
 
@@ -22,6 +24,7 @@ def mounted(kind: str, folder: Path) -> Iterator[Path]:
     subprocess.run([*HOW_TO_MAKE[kind], image], check=True)
     if subprocess.run(["mount", "-o", "loop", image, place], capture_output=True).returncode:
         pytest.skip(f"this machine mounts no image of {kind}; it takes root and loop devices")
+    disk._devices_without_reflinks.clear()  # an earlier file system may have had the same device
     try:
         yield place
     finally:

@@ -10,7 +10,7 @@ import sys
 import tomllib
 import venv
 import zipfile
-from importlib.metadata import distribution, requires
+from importlib.metadata import distribution, packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -240,6 +240,14 @@ def imported(file: Path) -> set[str]:
     nodes = list(ast.walk(ast.parse(file.read_text())))
     plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     return {name.partition(".")[0] for name in plain | {str(n.module) for n in nodes if isinstance(n, ast.ImportFrom)}}
+
+
+def test_the_tests_import_nothing_but_what_is_pinned() -> None:
+    files = [file for place in ("tests", "benchmarks", "docs") for file in (ROOT / place).rglob("*.py")]
+    found = packages_distributions()
+    used = {one for file in files for name in imported(file) for one in found.get(name, ())}
+    pinned = pins() | pins(ROOT / "requirements-dev.txt")
+    assert {canonicalize_name(one) for one in used} - set(pinned) - {"pats", "backupkit"} == set()
 
 
 def test_the_toolkit_imports_nothing_but_its_dependencies() -> None:

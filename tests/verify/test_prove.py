@@ -20,9 +20,11 @@ from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings
 from backupkit.migrations.upgrade import MigrationFailed
 from backupkit.model.backup import BackupRequest
-from backupkit.model.errors import ExitCode, NoSpace, Refused, SchemaMismatch
+from backupkit.model.errors import Damaged, ExitCode, NoSpace, Refused, SchemaMismatch
 from backupkit.model.events import Event, Step
 from backupkit.repository import store
+from backupkit.restore.restore import Restored, restore_backup
+from backupkit.verify import test_restore
 from backupkit.verify.test_restore import NotProven, refuse_live
 from backupkit.verify.verify import Verified, verify_backups
 from refusals import picture, run_here
@@ -122,6 +124,19 @@ def test_a_migration_that_fails_on_it_is_told_and_it_is_not_proven(app: SmallApp
     assert "ZeroDivisionError" in failed.backup.not_proven
     assert "ZeroDivisionError" in run_here(app, "show", "one", check=0).out
     assert drafts(app) == []
+
+
+def test_a_backup_that_is_changed_while_it_is_tested_is_damaged(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup = make(app)
+
+    def restore_and_change(*given: Any) -> Restored:
+        done = restore_backup(*given)
+        (backup / "uploads" / "came").write_text("after it was made")
+        return done
+
+    monkeypatch.setattr(test_restore, "restore_backup", restore_and_change)
+    failed = prove(app)
+    assert isinstance(failed.failure, Damaged) and "came was added after the backup was made" in failed.failure.message
 
 
 def test_a_migration_that_moves_uploads_moves_the_restored_ones(app: SmallApp, tmp_path: Path) -> None:

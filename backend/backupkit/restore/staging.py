@@ -589,7 +589,7 @@ def _stage_uploads(
         emit(Warned(f"{printable(path)} cannot be read ({error.strerror}), and stays as it is."))
 
     found = _as_planned(settings, source, copies) or differences(settings, source, stays, silence)
-    with _refusing_altered(source):
+    with refusing_altered(source):
         changes = diff.stage(found, places, identity.id, emit=emit)
     disk.sync_tree(staging_area.place_of(live, "uploads"))
     return changes
@@ -616,7 +616,7 @@ def differences(
     assert settings.uploads is not None and source.uploads is not None
     if settings.uploads.exists() and not settings.uploads.is_dir():
         walk.require(settings.uploads)
-    with files_cache.newest(settings, with_uploads=True) as earlier, _refusing_altered(source):
+    with files_cache.newest(settings, with_uploads=True) as earlier, refusing_altered(source):
         yield from diff.differences(
             settings.uploads,
             source.uploads,
@@ -645,7 +645,7 @@ def sealed_files(source: Source) -> diff.Sealed | None:
 
 
 @contextlib.contextmanager
-def _refusing_altered(source: Source) -> Iterator[None]:
+def refusing_altered(source: Source) -> Iterator[None]:
     """Translate `Altered`, for a file that is not as it was sealed, to `Damaged`."""
     try:
         yield

@@ -129,7 +129,8 @@ def _compare_part(scratch: Settings, source: Source, rows: Mapping[str, int]) ->
             lambda path, _error: wrong.append(path),
             sealed=staging.sealed_files(source),
         )
-        wrong += [one.path for one in found if one.action != "dress"]
+        with staging.refusing_altered(source):
+            wrong += [one.path for one in found if one.action != "dress"]
         if wrong:
             raise NotProven(
                 f"{scratch.uploads / wrong[0]} is not as in the backup {source.name} after its test restore.",
