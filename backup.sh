@@ -149,13 +149,21 @@ has_compose_file() {
   [ -f .env ] && grep -qs '^COMPOSE_FILE=' .env
 }
 
+# For a question in a subshell: in a process group of its own. A client catches Ctrl-C and fails, and bash would take that
+# for its answer, and go on.
+ask() {
+  set -m
+  "$@" </dev/null &
+  wait "$!"
+}
+
 # Whether the engine answers within `engine_patience` seconds; if not, `why` and `broken` say so.
 engine_patience=30 broken=""
 engine_answers() {
   local answer code=0
   if IFS= read -r -d '' -t "$engine_patience" answer < <(
     exec 2>/dev/null # who reads our stderr need not wait for an engine that hangs
-    "$engine" ps --quiet 2>&1 >/dev/null </dev/null || code=$?
+    ask "$engine" ps --quiet 2>&1 >/dev/null || code=$?
     printf '\n%s\0' "$code"
   ); then
     code=${answer##*$'\n'} answer=${answer%$'\n'*}
@@ -183,7 +191,7 @@ find_engine() {
       silent+=" $engine "
     elif [ "${#compose[@]}" = 1 ]; then
       return
-    elif answer=$("${compose[@]}" version 2>&1 </dev/null); then
+    elif answer=$(ask "${compose[@]}" version 2>&1); then
       # `podman compose` hands everything over to another program, which may be this one.
       case $answer in *podman-compose*) if command -v podman-compose >/dev/null; then compose=(podman-compose); fi ;; esac
       return
@@ -232,11 +240,11 @@ containers() {
   local ids owner one_off rest flags=() all=--all
   local format='{{index .Config.Labels "com.docker.compose.service"}}|{{index .Config.Labels "com.docker.compose.oneoff"}}'
   if is_podman_compose; then all=""; fi # lists all of them, and knows no such option
-  ids=$(tell_compose ps $all --quiet </dev/null) || die 2 "Compose cannot read its file in $root (see above)."
+  ids=$(ask tell_compose ps $all --quiet) || die 2 "Compose cannot read its file in $root (see above)."
   # shellcheck disable=SC2086 # one word per container
   while IFS='|' read -r owner one_off rest; do
     if [ "$one_off" != True ]; then printf '%s|%s\n' "$owner" "$rest"; fi
-  done < <([ -z "$ids" ] || "$engine" inspect --format "$format|$1" $ids 2>/dev/null)
+  done < <([ -z "$ids" ] || ask "$engine" inspect --format "$format|$1" $ids 2>/dev/null)
 }
 
 # As the engine writes times; the second form is BSD's.
@@ -263,7 +271,7 @@ find_state() {
 
 check_service() {
   local services
-  services=$("${compose[@]}" config --services </dev/null 2>/dev/null) || return 0
+  services=$(ask "${compose[@]}" config --services 2>/dev/null) || return 0
   case $'\n'$services$'\n' in *$'\n'"$service"$'\n'*) return ;; esac
   die 2 "The compose file has no service '$service', but: ${services//$'\n'/, }. Set BACKUP_SERVICE."
 }
@@ -364,7 +372,7 @@ find_compose_settings() {
   done
 }
 
-has_service() { case $'\n'$("${compose[@]}" config --services </dev/null 2>/dev/null)$'\n' in *$'\n'"$1"$'\n'*) ;; *) return 1 ;; esac }
+has_service() { case $'\n'$(ask "${compose[@]}" config --services 2>/dev/null)$'\n' in *$'\n'"$1"$'\n'*) ;; *) return 1 ;; esac }
 
 export_facts() {
   local seen=""
@@ -384,6 +392,8 @@ export_facts() {
 # --- in a container ---------------------------------------------------------------------------------------------------
 
 one_off=backup-$$-$RANDOM
+mark=backup_run=$one_off
+came="" deaf=""
 
 in_container() {
   local flags=() options=() name
@@ -395,38 +405,125 @@ in_container() {
     case $name in BACKUP_RUNNER | BACKUP_COMPOSE_FILE | BACKUP_APP_DIR) ;; *) flags+=(-e "$name") ;; esac
   done
   if is_podman_compose; then
-    if [ "$runner" = exec ]; then enter_with_podman; return; fi
-    flags+=(--label com.docker.compose.oneoff=True)
+    if [ "$runner" = run ]; then flags+=(--label com.docker.compose.oneoff=True); fi
   else
     options+=("${flags[@]}")
   fi
   case $runner in
-    exec) "${compose[@]}" exec ${options[@]+"${options[@]}"} "$service" python backup_restore.py ${words[@]+"${words[@]}"} ;;
+    exec) attend signal_command enter python -X "$mark" backup_restore.py ${words[@]+"${words[@]}"} ;;
     # Not through the entrypoint: what makes a service crash may be there.
     run)
-      trap interrupted INT TERM HUP
-      tell_compose run --rm --no-deps --name "$one_off" ${options[@]+"${options[@]}"} --entrypoint python "$service" \
-        backup_restore.py ${words[@]+"${words[@]}"}
+      attend signal_command tell_compose run --rm --no-deps --name "$one_off" ${options[@]+"${options[@]}"} \
+        --entrypoint python "$service" -X "$mark" backup_restore.py ${words[@]+"${words[@]}"}
       ;;
   esac
 }
 
-# podman-compose would give the command the word None for each variable without a value.
-enter_with_podman() {
-  if [ ${#options[@]} = 0 ]; then flags+=(--tty); fi
-  "$engine" exec --interactive "${flags[@]}" "$container" python backup_restore.py ${words[@]+"${words[@]}"}
+# Runs a program in the service's container, with `options` and `flags`. podman-compose would give it the word None for
+# each variable without a value.
+enter() {
+  if ! is_podman_compose; then
+    "${compose[@]}" exec ${options[@]+"${options[@]}"} "$service" "$@"
+  else
+    if [ ${#options[@]} = 0 ]; then flags+=(--tty); fi
+    "$engine" exec --interactive ${flags[@]+"${flags[@]}"} "$container" "$@"
+  fi
 }
 
-# Compose v2 may leave the container running: it is ended, with the time to finish its step, before anything goes on.
-interrupted() {
-  trap '' INT TERM HUP
-  end_container "$one_off"
-  exit 130
+# What a signal ends is this script and its client, never the command: that lives in a container. So a client is waited
+# for to its end, and a signal is handed over to `$1`. Without a terminal, the client is in a process group of its own:
+# it goes on, and shows what the command says. With one, it must be in ours to read from it. Sets `came`, the signal.
+attend() {
+  local hear=$1 client="" code=0 terminal=""
+  shift
+  came=""
+  if [ -t 0 ] && [ -t 1 ]; then
+    terminal=yes
+  elif [ -t 0 ]; then
+    if needs_input; then exec < <(cat); else exec </dev/null; fi
+  fi
+  if [ -z "$deaf" ]; then
+    trap 'came=INT' INT
+    trap 'came=TERM' TERM HUP
+  fi
+  [ -n "$terminal" ] || set -m
+  (trap - INT TERM HUP && "$@") <&0 &
+  client=$!
+  set +m
+  if [ -z "$deaf" ]; then
+    trap 'hand_over INT' INT
+    trap 'hand_over TERM' TERM HUP
+  fi
+  if [ -n "$came" ]; then hand_over "$came"; fi
+  while kill -0 "$client" 2>/dev/null; do wait "$client" || true; done
+  wait "$client" || code=$? # a signal ends an earlier `wait` with a code of its own
+  if [ -n "$came" ]; then
+    while "$hear" ""; do sleep 0.5 || true; done
+    if [ -n "$terminal" ] || [ "$code" -gt 16 ] || updates; then code=130; fi
+  fi
+  if [ -z "$deaf" ]; then trap 'exit 130' INT TERM HUP; fi
+  return "$code"
 }
 
+# For a client that is waited for without more.
+finish() { [ -n "$1" ]; }
+
+# Until the signal has arrived. An engine may yet be starting what a client that is gone has asked for.
+hand_over() {
+  local looks=0
+  came=$1
+  until "$hear" "$1"; do
+    if ! kill -0 "$client" 2>/dev/null && [ $((looks += 1)) = 5 ]; then break; fi
+    sleep 0.1 || true
+  done
+}
+
+# Sends the signal to the command, or none if it is empty; fails where the command does not run, or cannot hear yet.
+signal_command() {
+  local options=(-T) flags=() way=("$engine" exec "$one_off")
+  if [ "$runner" = exec ]; then way=(enter); fi
+  "${way[@]}" python -c "$signal_marked" "$mark" "$1" || {
+    if [ "$runner" = run ] && [ -z "$1" ]; then "$engine" rm "$one_off"; fi # left where its client could not remove it
+    return 1
+  }
+} >/dev/null 2>&1 </dev/null
+
+# The command is known by its words, which show in every container. It hears once it has handlers of its own, and may
+# belong to the owner of the data.
+signal_marked='import os, re, signal, sys, time
+
+def read(name):
+    try:
+        with open(f"/proc/{name}", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+def hears(process):
+    caught = re.search(rb"SigCgt:\s*(\w+)", read(f"{process}/status"))
+    return caught and int(caught[1], 16) >> signal.SIGTERM - 1 & 1
+
+def ours():
+    words = [b"-X", sys.argv[1].encode()]
+    return [one for one in os.listdir("/proc") if one.isdigit() and read(f"{one}/cmdline").split(b"\0")[1:3] == words]
+
+while sys.argv[2] and ours() and not any(map(hears, ours())):
+    time.sleep(0.02)
+for process in ours():
+    if sys.argv[2] and hears(process):
+        os.seteuid(os.stat(f"/proc/{process}").st_uid)
+        os.kill(int(process), signal.Signals["SIG" + sys.argv[2]])
+sys.exit(not ours())'
+
+# With the time to finish its step. An engine may yet be making it.
 end_container() {
-  if "$engine" stop --time 60 "$1" >/dev/null 2>&1; then "$engine" rm --force "$1" >/dev/null 2>&1 || true; fi
-}
+  local looks=0
+  while [ "$looks" -lt 5 ]; do
+    if "$engine" stop --time 60 "$1"; then "$engine" rm --force "$1" || true; fi
+    looks=$((looks + 1))
+    sleep 0.2
+  done
+} >/dev/null 2>&1
 
 # A container does not see a path of this machine: the file's content travels through stdin and stdout.
 send_path() {
@@ -529,8 +626,8 @@ with_service_stopped() {
       ;;
   esac
   trap start_again EXIT
-  trap interrupted INT TERM HUP
-  tell_compose stop "$app_service" >&2 </dev/null
+  attend finish tell_compose stop "$app_service" >&2 </dev/null
+  if [ -n "$came" ]; then exit 130; fi
   in_container
 }
 
@@ -595,7 +692,7 @@ in_compose_file() {
       "  "[!\ ]*) name=${line//[\"\' :]/} ;;
       "    image: "* | "    build:"*) if [ "$part$name" = "services:$1" ]; then printf '%s\n' "${line#    }"; fi ;;
     esac
-  done < <("${compose[@]}" config 2>/dev/null </dev/null)
+  done < <(ask "${compose[@]}" config 2>/dev/null)
 }
 
 # The image's name of a service in the compose file; nothing where it has none.
@@ -967,6 +1064,7 @@ if [ -n "$stop" ] && [ -n "$to" ]; then die 2 "--stop does not go with --to: not
 if asked_for --dry-run || asked_for --help; then stop=""; fi
 if ! [ -t 0 ] && ! needs_input; then exec </dev/null; fi
 
+trap 'exit 130' INT TERM HUP
 cd "$root"
 choose_runner
 export_facts
