@@ -393,10 +393,10 @@ export_facts() {
 
 one_off=backup-$$-$RANDOM
 mark=backup_run=$one_off
-came="" deaf=""
+came="" deaf="" ending="exit 130"
 
 in_container() {
-  local flags=() options=() name
+  local flags=() options=() name ending="exit 130"
   if ! [ -t 0 ] || ! [ -t 1 ]; then options=(-T); fi
   if is_served; then flags+=(-p "$published"); fi
   if [ -n "$to" ]; then flags+=(-v "$BACKUP_HOST_MOUNT:$mounted"); fi
@@ -461,12 +461,16 @@ attend() {
     while "$hear" ""; do sleep 0.5 || true; done
     if [ -n "$terminal" ] || [ "$code" -gt 16 ] || updates; then code=130; fi
   fi
-  if [ -z "$deaf" ]; then trap 'exit 130' INT TERM HUP; fi
+  # shellcheck disable=SC2064 # what it is now
+  if [ -z "$deaf" ]; then trap "$ending" INT TERM HUP; fi
   return "$code"
 }
 
-# For a client that is waited for without more.
+# For a client that is only waited for.
 finish() { [ -n "$1" ]; }
+
+# For one that does the work itself, in a group of its own.
+end_client() { [ -n "$1" ] && kill -s "$1" -- "-$client" 2>/dev/null; }
 
 # Until the signal has arrived. An engine may yet be starting what a client that is gone has asked for.
 hand_over() {
@@ -634,8 +638,8 @@ with_service_stopped() {
 # --- update: a new image, and a way back ------------------------------------------------------------------------------
 
 # Each step is written down before it begins, so that whoever comes next can go back. What is needed for that: the image
-# that runs, by its id and by its name; the name in the compose file; the services on it; and the backup of the moment
-# they stopped.
+# that runs, by its id and by its name; the name in the compose file, and the image that it named; the services on it,
+# once for each container; and the backup of the moment they stopped.
 #   building    nothing that runs was touched, but the name may be the new image's
 #   stopping    the services may be stopped; the data is as it was
 #   migrating   the data may be another
@@ -645,15 +649,17 @@ ledger=.backup-update/state
 slowest_start=900 # seconds, for a container that is neither healthy nor unhealthy
 
 note_step() {
-  step=$1
-  printf '%s\n' "$step" "$old" "$was_named" "$tag" "$services" "$point" "${new:-}" >"$ledger.new"
-  mv "$ledger.new" "$ledger"
-  sync
+  printf '%s\n' "$1" "$old" "$was_named" "$tag" "$services" "$point" "${new:-}" "$named" >"$ledger.new" || return
+  mv "$ledger.new" "$ledger" && step=$1 && sync
 }
 
+begin_step() { note_step "$1" || give_up 15 "The next step could not be written down in $root/${ledger%/*} (see above)."; }
+
 read_ledger() {
+  named="" # a ledger of an earlier version has it not
   {
-    read -r step && read -r old && read -r was_named && read -r tag && read -r services && read -r point && read -r new
+    read -r step && read -r old && read -r was_named && read -r tag && read -r services && read -r point && read -r new &&
+      read -r named
   } <"$ledger" || true
   name_old_image
 }
@@ -677,7 +683,7 @@ claim_update() {
   if ! (set -C && printf '%s\n' "$$" "$(start_of $$)" >"$holder") 2>/dev/null; then
     find_updater
     [ -z "$other" ] || [ "$other" = "$$" ] || die 11 "Another update is at work (pid $other)."
-    printf '%s\n' "$$" "$(start_of $$)" >"$holder"
+    printf '%s\n' "$$" "$(start_of $$)" >"$holder" || die 15 "Cannot write to $root/${ledger%/*}. Nothing was changed."
   fi
   # shellcheck disable=SC2064 # the name as it is now
   trap "rm -f '$holder'" EXIT
@@ -709,7 +715,7 @@ name_old_image() {
   kept=$name:before-update held=$name:updating
 }
 
-# Sets `old`, `was_named`, `tag`, `services`, `kept` and `held`.
+# Sets `old`, `was_named`, `tag`, `named`, `services`, `kept` and `held`.
 find_image() {
   local found owner status image name
   old="" services="" point=""
@@ -724,6 +730,7 @@ find_image() {
   tag=$(image_name "$app_service")
   tag=${tag:-$was_named}
   case $tag in *@*) die 2 "The compose file pins $tag: no other image can have that name. Pin a tag, not a digest." ;; esac
+  named=$(image_id "$tag") || true
   name_old_image
   if [ "$service" != "$app_service" ] && [ "$(image_name "$service")" != "$tag" ]; then
     die 2 "Commands run in '$service', on another image than '$app_service': the new migrations cannot be run from there."
@@ -736,8 +743,12 @@ on_image() {
   one_off=$(update_container)
   shift
   words=("$@")
-  "$engine" tag "$image" "$tag" && (in_container)
+  name_image "$image" "$tag" && (in_container)
 }
+
+name_image() { attend finish "$engine" tag "$1" "$2"; }
+
+image_id() { ask "$engine" image inspect --format '{{.Id}}' "$1" 2>/dev/null; }
 
 update_container() {
   local sum rest
@@ -745,17 +756,21 @@ update_container() {
   printf 'backup-update-%s\n' "$sum"
 }
 
-# Gives the old image its name back. If the compose file has another name by now, the new image keeps that.
+# Gives the name back to the image that had it. If the compose file has another name by now, the new image keeps that.
 give_name_back() {
-  if [ "$tag" = "$was_named" ]; then "$engine" tag "$old" "$tag"; elif [ -n "${new:-}" ]; then "$engine" tag "$new" "$tag"; fi
+  if [ "$tag" = "$was_named" ]; then
+    name_image "${named:-$old}" "$tag"
+  elif [ -n "${new:-}" ]; then
+    name_image "$new" "$tag"
+  fi
 }
 
 # Sets `new`, the image that was built, or pulled where the compose file does not say how to build one.
 make_image() {
   local verb=pull
   case $(in_compose_file "$app_service") in *build:*) verb=build ;; esac
-  "${compose[@]}" "$verb" "$app_service" >&2 </dev/null || return
-  new=$("$engine" image inspect --format '{{.Id}}' "$tag" 2>/dev/null)
+  attend end_client "${compose[@]}" "$verb" "$app_service" >&2 </dev/null || return
+  new=$(image_id "$tag")
 }
 
 # Whether the services run, and the app is healthy where its image has a health check; if not, `why`.
@@ -783,26 +798,56 @@ comes_up() {
   [ "$all" = yes ] || { why=$all && return 1; }
 }
 
+# Sets `scales`, the options that keep the number of containers of each service.
+count_containers() {
+  local owner other count
+  scales=()
+  for owner in $(each_service); do
+    count=0
+    for other in $services; do if [ "$other" = "$owner" ]; then count=$((count + 1)); fi; done
+    if [ "$count" -gt 1 ]; then scales+=(--scale "$owner=$count"); fi
+  done
+}
+
+each_service() {
+  local owner seen=""
+  for owner in $services; do
+    case " $seen " in *" $owner "*) ;; *) seen="${seen:+$seen }$owner" ;; esac
+  done
+  printf '%s\n' "$seen"
+}
+
 # The services run on that image.
 start_on() {
+  local scales
+  count_containers
   why="they could not be started"
-  # shellcheck disable=SC2086 # one word per service
-  "$engine" tag "$1" "$tag" && "${compose[@]}" up -d --no-deps --no-build $services >&2 </dev/null && comes_up
+  # shellcheck disable=SC2046 # one word per service
+  name_image "$1" "$tag" && attend finish "${compose[@]}" up -d --no-deps --no-build ${scales[@]+"${scales[@]}"} \
+    $(each_service) >&2 </dev/null && comes_up
 }
 
 stop_services() {
-  # shellcheck disable=SC2086 # one word per service
-  "${compose[@]}" stop $services >&2 </dev/null
+  # shellcheck disable=SC2046 # one word per service
+  attend finish "${compose[@]}" stop $(each_service) >&2 </dev/null
+}
+
+# From here on no signal is heard.
+be_deaf() {
+  deaf=yes
+  trap '' INT TERM HUP PIPE
 }
 
 # Brings the old image and the old data back, whichever step was the last; else ends with the reason. The terminal may
 # be gone by now, so the output goes into a file first.
 go_back() {
-  local code=0 log=${ledger%/*}/log
-  trap '' INT TERM HUP PIPE
+  local code=0 log
+  be_deaf
+  log=$(mktemp) || log=/dev/null # not beside the ledger: the disk may be full
   say "Going back to what was before the update ($step)."
   bring_back >"$log" 2>&1 || code=$?
   cat "$log" >&2 || true
+  rm -f "$log"
   if [ "$code" != 0 ]; then
     say "Not all of it is back. When the cause above is gone, type: ./backup.sh recover"
     die "$code" "${why:-The update could not be taken back.}"
@@ -834,10 +879,10 @@ bring_back() {
       return 0 # a bare return says in a trap what was before it
       ;;
     migrating | starting)
-      why="The data could not be put back, and '$services' stays stopped."
+      why="The data could not be put back, and '$(each_service)' stays stopped."
       stop_services || true
       on_image "$old" restore "$point" --yes || code=$?
-      case $code in 0 | 3) note_step returned ;; *) return "$code" ;; esac
+      case $code in 0 | 3) note_step returned || true ;; *) return "$code" ;; esac
       ;;
   esac
   start_on "$old" || { why="The data is as before, but on the old image $why." && return 1; }
@@ -861,14 +906,17 @@ end_interrupted_update() {
   claim_update
   read_ledger
   if [ "$step" = starting ] && runs_on_another && comes_up; then
-    say "The interrupted update is done: '$services' runs on the new image, and $point has the data of before."
+    say "The interrupted update is done: '$(each_service)' runs on the new image, and $point has the data of before."
     keep_way_back
     end_update
     return
   fi
   go_back
   say "The interrupted update was taken back."
-  trap - INT TERM HUP PIPE
+  deaf=""
+  trap - PIPE
+  # shellcheck disable=SC2064 # what it is now
+  trap "$ending" INT TERM HUP
 }
 
 # Whether the app's container is on another image than the old one.
@@ -883,6 +931,7 @@ runs_on_another() {
 give_up() {
   local code=$1
   shift
+  if [ "$code" = 130 ] || [ -n "$came" ]; then code=130 && set -- "Interrupted."; fi
   go_back
   die "$code" "$* What ran before runs again."
 }
@@ -930,10 +979,11 @@ update() {
   ! is_podman_compose || die 2 "update needs Docker Compose: podman-compose cannot change the image of a service that runs."
   claim_update
   find_image
-  trap 'give_up 130 "Interrupted."' INT TERM HUP PIPE
-  "$engine" tag "$old" "$held"
-  note_step building
-  say_notice "1/5 A new image for $services."
+  ending="give_up 130"
+  trap give_up\ 130 INT TERM HUP PIPE
+  name_image "$old" "$held" || give_up 1 "The engine cannot name the image that runs (see above)."
+  begin_step building
+  say_notice "1/5 A new image for $(each_service)."
   make_image || give_up 1 "No new image: it could not be built or pulled (see above)."
   if [ "$new" = "$old" ]; then
     say_notice "The image is the one that runs: there is nothing to update. If the data are behind its code: ./backup.sh migrate"
@@ -953,22 +1003,24 @@ update() {
 # The first backup is made while the app runs, so that the second, for which the app is stopped, has little to copy.
 put_live() {
   local code=0
-  say_notice "3/5 A backup; then '$services' stops, and what was written meanwhile is backed up too."
+  say_notice "3/5 A backup; then '$(each_service)' stops, and what was written meanwhile is backed up too."
   make_backup as_it_runs auto-backup || give_up $? "There is no backup, so there is no update (see above)."
-  note_step stopping
-  stop_services || give_up 1 "'$services' could not be stopped (see above)."
+  begin_step stopping
+  stop_services || give_up 1 "'$(each_service)' could not be stopped (see above)."
   make_backup on_image "$old" auto-backup || give_up $? "There is no backup, so there is no update (see above)."
-  note_step migrating
+  begin_step migrating
   say_notice "4/5 The migrations, on the data."
   on_image "$new" migrate --if-any ${options[@]+"${options[@]}"} >&2 || code=$?
   case $code in 0 | 3) ;; *) give_up "$code" "The migration failed (see above)." ;; esac
-  note_step starting
-  say_notice "5/5 '$services' starts on the new image."
+  begin_step starting
+  say_notice "5/5 '$(each_service)' starts on the new image."
   if ! start_on "$new"; then
+    if [ -n "$came" ]; then give_up 130; fi
     code=$why
     "${compose[@]}" logs --tail 20 "$app_service" >&2 </dev/null || true
     give_up 1 "The new image does not come up: $code."
   fi
+  be_deaf
   keep_way_back
 }
 
@@ -1064,7 +1116,8 @@ if [ -n "$stop" ] && [ -n "$to" ]; then die 2 "--stop does not go with --to: not
 if asked_for --dry-run || asked_for --help; then stop=""; fi
 if ! [ -t 0 ] && ! needs_input; then exec </dev/null; fi
 
-trap 'exit 130' INT TERM HUP
+# shellcheck disable=SC2064 # what it is now
+trap "$ending" INT TERM HUP
 cd "$root"
 choose_runner
 export_facts
