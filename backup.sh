@@ -149,13 +149,21 @@ has_compose_file() {
   [ -f .env ] && grep -qs '^COMPOSE_FILE=' .env
 }
 
+# For a question in a subshell: in a process group of its own. A client catches Ctrl-C and fails, and bash would take that
+# for its answer, and go on.
+ask() {
+  set -m
+  "$@" </dev/null &
+  wait "$!"
+}
+
 # Whether the engine answers within `engine_patience` seconds; if not, `why` and `broken` say so.
 engine_patience=30 broken=""
 engine_answers() {
   local answer code=0
   if IFS= read -r -d '' -t "$engine_patience" answer < <(
     exec 2>/dev/null # who reads our stderr need not wait for an engine that hangs
-    "$engine" ps --quiet 2>&1 >/dev/null </dev/null || code=$?
+    ask "$engine" ps --quiet 2>&1 >/dev/null || code=$?
     printf '\n%s\0' "$code"
   ); then
     code=${answer##*$'\n'} answer=${answer%$'\n'*}
@@ -183,7 +191,7 @@ find_engine() {
       silent+=" $engine "
     elif [ "${#compose[@]}" = 1 ]; then
       return
-    elif answer=$("${compose[@]}" version 2>&1 </dev/null); then
+    elif answer=$(ask "${compose[@]}" version 2>&1); then
       # `podman compose` hands everything over to another program, which may be this one.
       case $answer in *podman-compose*) if command -v podman-compose >/dev/null; then compose=(podman-compose); fi ;; esac
       return
@@ -232,11 +240,11 @@ containers() {
   local ids owner one_off rest flags=() all=--all
   local format='{{index .Config.Labels "com.docker.compose.service"}}|{{index .Config.Labels "com.docker.compose.oneoff"}}'
   if is_podman_compose; then all=""; fi # lists all of them, and knows no such option
-  ids=$(tell_compose ps $all --quiet </dev/null) || die 2 "Compose cannot read its file in $root (see above)."
+  ids=$(ask tell_compose ps $all --quiet) || die 2 "Compose cannot read its file in $root (see above)."
   # shellcheck disable=SC2086 # one word per container
   while IFS='|' read -r owner one_off rest; do
     if [ "$one_off" != True ]; then printf '%s|%s\n' "$owner" "$rest"; fi
-  done < <([ -z "$ids" ] || "$engine" inspect --format "$format|$1" $ids 2>/dev/null)
+  done < <([ -z "$ids" ] || ask "$engine" inspect --format "$format|$1" $ids 2>/dev/null)
 }
 
 # As the engine writes times; the second form is BSD's.
@@ -263,7 +271,7 @@ find_state() {
 
 check_service() {
   local services
-  services=$("${compose[@]}" config --services </dev/null 2>/dev/null) || return 0
+  services=$(ask "${compose[@]}" config --services 2>/dev/null) || return 0
   case $'\n'$services$'\n' in *$'\n'"$service"$'\n'*) return ;; esac
   die 2 "The compose file has no service '$service', but: ${services//$'\n'/, }. Set BACKUP_SERVICE."
 }
@@ -364,7 +372,7 @@ find_compose_settings() {
   done
 }
 
-has_service() { case $'\n'$("${compose[@]}" config --services </dev/null 2>/dev/null)$'\n' in *$'\n'"$1"$'\n'*) ;; *) return 1 ;; esac }
+has_service() { case $'\n'$(ask "${compose[@]}" config --services 2>/dev/null)$'\n' in *$'\n'"$1"$'\n'*) ;; *) return 1 ;; esac }
 
 export_facts() {
   local seen=""
@@ -384,9 +392,11 @@ export_facts() {
 # --- in a container ---------------------------------------------------------------------------------------------------
 
 one_off=backup-$$-$RANDOM
+mark=backup_run=$one_off
+came="" deaf="" ending="exit 130"
 
 in_container() {
-  local flags=() options=() name
+  local flags=() options=() name ending="exit 130"
   if ! [ -t 0 ] || ! [ -t 1 ]; then options=(-T); fi
   if is_served; then flags+=(-p "$published"); fi
   if [ -n "$to" ]; then flags+=(-v "$BACKUP_HOST_MOUNT:$mounted"); fi
@@ -395,38 +405,129 @@ in_container() {
     case $name in BACKUP_RUNNER | BACKUP_COMPOSE_FILE | BACKUP_APP_DIR) ;; *) flags+=(-e "$name") ;; esac
   done
   if is_podman_compose; then
-    if [ "$runner" = exec ]; then enter_with_podman; return; fi
-    flags+=(--label com.docker.compose.oneoff=True)
+    if [ "$runner" = run ]; then flags+=(--label com.docker.compose.oneoff=True); fi
   else
     options+=("${flags[@]}")
   fi
   case $runner in
-    exec) "${compose[@]}" exec ${options[@]+"${options[@]}"} "$service" python backup_restore.py ${words[@]+"${words[@]}"} ;;
+    exec) attend signal_command enter python -X "$mark" backup_restore.py ${words[@]+"${words[@]}"} ;;
     # Not through the entrypoint: what makes a service crash may be there.
     run)
-      trap interrupted INT TERM HUP
-      tell_compose run --rm --no-deps --name "$one_off" ${options[@]+"${options[@]}"} --entrypoint python "$service" \
-        backup_restore.py ${words[@]+"${words[@]}"}
+      attend signal_command tell_compose run --rm --no-deps --name "$one_off" ${options[@]+"${options[@]}"} \
+        --entrypoint python "$service" -X "$mark" backup_restore.py ${words[@]+"${words[@]}"}
       ;;
   esac
 }
 
-# podman-compose would give the command the word None for each variable without a value.
-enter_with_podman() {
-  if [ ${#options[@]} = 0 ]; then flags+=(--tty); fi
-  "$engine" exec --interactive "${flags[@]}" "$container" python backup_restore.py ${words[@]+"${words[@]}"}
+# Runs a program in the service's container, with `options` and `flags`. podman-compose would give it the word None for
+# each variable without a value.
+enter() {
+  if ! is_podman_compose; then
+    "${compose[@]}" exec ${options[@]+"${options[@]}"} "$service" "$@"
+  else
+    if [ ${#options[@]} = 0 ]; then flags+=(--tty); fi
+    "$engine" exec --interactive ${flags[@]+"${flags[@]}"} "$container" "$@"
+  fi
 }
 
-# Compose v2 may leave the container running: it is ended, with the time to finish its step, before anything goes on.
-interrupted() {
-  trap '' INT TERM HUP
-  end_container "$one_off"
-  exit 130
+# What a signal ends is this script and its client, never the command: that lives in a container. So a client is waited
+# for to its end, and a signal is handed over to `$1`. Without a terminal, the client is in a process group of its own:
+# it goes on, and shows what the command says. With one, it must be in ours to read from it. Sets `came`, the signal.
+attend() {
+  local hear=$1 client="" code=0 terminal=""
+  shift
+  came=""
+  if [ -t 0 ] && [ -t 1 ]; then
+    terminal=yes
+  elif [ -t 0 ]; then
+    if needs_input; then exec < <(cat); else exec </dev/null; fi
+  fi
+  if [ -z "$deaf" ]; then
+    trap 'came=INT' INT
+    trap 'came=TERM' TERM HUP
+  fi
+  [ -n "$terminal" ] || set -m
+  (trap - INT TERM HUP && "$@") <&0 &
+  client=$!
+  set +m
+  if [ -z "$deaf" ]; then
+    trap 'hand_over INT' INT
+    trap 'hand_over TERM' TERM HUP
+  fi
+  if [ -n "$came" ]; then hand_over "$came"; fi
+  while kill -0 "$client" 2>/dev/null; do wait "$client" || true; done
+  wait "$client" || code=$? # a signal ends an earlier `wait` with a code of its own
+  if [ -n "$came" ]; then
+    while "$hear" ""; do sleep 0.5 || true; done
+    if [ -n "$terminal" ] || [ "$code" -gt 16 ] || updates; then code=130; fi
+  fi
+  # shellcheck disable=SC2064 # what it is now
+  if [ -z "$deaf" ]; then trap "$ending" INT TERM HUP; fi
+  return "$code"
 }
 
+# For a client that is only waited for.
+finish() { [ -n "$1" ]; }
+
+# For one that does the work itself, in a group of its own.
+end_client() { [ -n "$1" ] && kill -s "$1" -- "-$client" 2>/dev/null; }
+
+# Until the signal has arrived. An engine may yet be starting what a client that is gone has asked for.
+hand_over() {
+  local looks=0
+  came=$1
+  until "$hear" "$1"; do
+    if ! kill -0 "$client" 2>/dev/null && [ $((looks += 1)) = 5 ]; then break; fi
+    sleep 0.1 || true
+  done
+}
+
+# Sends the signal to the command, or none if it is empty; fails where the command does not run, or cannot hear yet.
+signal_command() {
+  local options=(-T) flags=() way=("$engine" exec "$one_off")
+  if [ "$runner" = exec ]; then way=(enter); fi
+  "${way[@]}" python -c "$signal_marked" "$mark" "$1" || {
+    if [ "$runner" = run ] && [ -z "$1" ]; then "$engine" rm "$one_off"; fi # left where its client could not remove it
+    return 1
+  }
+} >/dev/null 2>&1 </dev/null
+
+# The command is known by its words, which show in every container. It hears once it has handlers of its own, and may
+# belong to the owner of the data.
+signal_marked='import os, re, signal, sys, time
+
+def read(name):
+    try:
+        with open(f"/proc/{name}", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+def hears(process):
+    caught = re.search(rb"SigCgt:\s*(\w+)", read(f"{process}/status"))
+    return caught and int(caught[1], 16) >> signal.SIGTERM - 1 & 1
+
+def ours():
+    words = [b"-X", sys.argv[1].encode()]
+    return [one for one in os.listdir("/proc") if one.isdigit() and read(f"{one}/cmdline").split(b"\0")[1:3] == words]
+
+while sys.argv[2] and ours() and not any(map(hears, ours())):
+    time.sleep(0.02)
+for process in ours():
+    if sys.argv[2] and hears(process):
+        os.seteuid(os.stat(f"/proc/{process}").st_uid)
+        os.kill(int(process), signal.Signals["SIG" + sys.argv[2]])
+sys.exit(not ours())'
+
+# With the time to finish its step. An engine may yet be making it.
 end_container() {
-  if "$engine" stop --time 60 "$1" >/dev/null 2>&1; then "$engine" rm --force "$1" >/dev/null 2>&1 || true; fi
-}
+  local looks=0
+  while [ "$looks" -lt 5 ]; do
+    if "$engine" stop --time 60 "$1"; then "$engine" rm --force "$1" || true; fi
+    looks=$((looks + 1))
+    sleep 0.2
+  done
+} >/dev/null 2>&1
 
 # A container does not see a path of this machine: the file's content travels through stdin and stdout.
 send_path() {
@@ -529,16 +630,16 @@ with_service_stopped() {
       ;;
   esac
   trap start_again EXIT
-  trap interrupted INT TERM HUP
-  tell_compose stop "$app_service" >&2 </dev/null
+  attend finish tell_compose stop "$app_service" >&2 </dev/null
+  if [ -n "$came" ]; then exit 130; fi
   in_container
 }
 
 # --- update: a new image, and a way back ------------------------------------------------------------------------------
 
 # Each step is written down before it begins, so that whoever comes next can go back. What is needed for that: the image
-# that runs, by its id and by its name; the name in the compose file; the services on it; and the backup of the moment
-# they stopped.
+# that runs, by its id and by its name; the name in the compose file, and the image that it named; the services on it,
+# once for each container; and the backup of the moment they stopped.
 #   building    nothing that runs was touched, but the name may be the new image's
 #   stopping    the services may be stopped; the data is as it was
 #   migrating   the data may be another
@@ -548,15 +649,17 @@ ledger=.backup-update/state
 slowest_start=900 # seconds, for a container that is neither healthy nor unhealthy
 
 note_step() {
-  step=$1
-  printf '%s\n' "$step" "$old" "$was_named" "$tag" "$services" "$point" "${new:-}" >"$ledger.new"
-  mv "$ledger.new" "$ledger"
-  sync
+  printf '%s\n' "$1" "$old" "$was_named" "$tag" "$services" "$point" "${new:-}" "$named" >"$ledger.new" || return
+  mv "$ledger.new" "$ledger" && step=$1 && sync
 }
 
+begin_step() { note_step "$1" || give_up 15 "The next step could not be written down in $root/${ledger%/*} (see above)."; }
+
 read_ledger() {
+  named="" # a ledger of an earlier version has it not
   {
-    read -r step && read -r old && read -r was_named && read -r tag && read -r services && read -r point && read -r new
+    read -r step && read -r old && read -r was_named && read -r tag && read -r services && read -r point && read -r new &&
+      read -r named
   } <"$ledger" || true
   name_old_image
 }
@@ -580,7 +683,7 @@ claim_update() {
   if ! (set -C && printf '%s\n' "$$" "$(start_of $$)" >"$holder") 2>/dev/null; then
     find_updater
     [ -z "$other" ] || [ "$other" = "$$" ] || die 11 "Another update is at work (pid $other)."
-    printf '%s\n' "$$" "$(start_of $$)" >"$holder"
+    printf '%s\n' "$$" "$(start_of $$)" >"$holder" || die 15 "Cannot write to $root/${ledger%/*}. Nothing was changed."
   fi
   # shellcheck disable=SC2064 # the name as it is now
   trap "rm -f '$holder'" EXIT
@@ -595,7 +698,7 @@ in_compose_file() {
       "  "[!\ ]*) name=${line//[\"\' :]/} ;;
       "    image: "* | "    build:"*) if [ "$part$name" = "services:$1" ]; then printf '%s\n' "${line#    }"; fi ;;
     esac
-  done < <("${compose[@]}" config 2>/dev/null </dev/null)
+  done < <(ask "${compose[@]}" config 2>/dev/null)
 }
 
 # The image's name of a service in the compose file; nothing where it has none.
@@ -612,7 +715,7 @@ name_old_image() {
   kept=$name:before-update held=$name:updating
 }
 
-# Sets `old`, `was_named`, `tag`, `services`, `kept` and `held`.
+# Sets `old`, `was_named`, `tag`, `named`, `services`, `kept` and `held`.
 find_image() {
   local found owner status image name
   old="" services="" point=""
@@ -627,6 +730,7 @@ find_image() {
   tag=$(image_name "$app_service")
   tag=${tag:-$was_named}
   case $tag in *@*) die 2 "The compose file pins $tag: no other image can have that name. Pin a tag, not a digest." ;; esac
+  named=$(image_id "$tag") || true
   name_old_image
   if [ "$service" != "$app_service" ] && [ "$(image_name "$service")" != "$tag" ]; then
     die 2 "Commands run in '$service', on another image than '$app_service': the new migrations cannot be run from there."
@@ -639,8 +743,12 @@ on_image() {
   one_off=$(update_container)
   shift
   words=("$@")
-  "$engine" tag "$image" "$tag" && (in_container)
+  name_image "$image" "$tag" && (in_container)
 }
+
+name_image() { attend finish "$engine" tag "$1" "$2"; }
+
+image_id() { ask "$engine" image inspect --format '{{.Id}}' "$1" 2>/dev/null; }
 
 update_container() {
   local sum rest
@@ -648,17 +756,21 @@ update_container() {
   printf 'backup-update-%s\n' "$sum"
 }
 
-# Gives the old image its name back. If the compose file has another name by now, the new image keeps that.
+# Gives the name back to the image that had it. If the compose file has another name by now, the new image keeps that.
 give_name_back() {
-  if [ "$tag" = "$was_named" ]; then "$engine" tag "$old" "$tag"; elif [ -n "${new:-}" ]; then "$engine" tag "$new" "$tag"; fi
+  if [ "$tag" = "$was_named" ]; then
+    name_image "${named:-$old}" "$tag"
+  elif [ -n "${new:-}" ]; then
+    name_image "$new" "$tag"
+  fi
 }
 
 # Sets `new`, the image that was built, or pulled where the compose file does not say how to build one.
 make_image() {
   local verb=pull
   case $(in_compose_file "$app_service") in *build:*) verb=build ;; esac
-  "${compose[@]}" "$verb" "$app_service" >&2 </dev/null || return
-  new=$("$engine" image inspect --format '{{.Id}}' "$tag" 2>/dev/null)
+  attend end_client "${compose[@]}" "$verb" "$app_service" >&2 </dev/null || return
+  new=$(image_id "$tag")
 }
 
 # Whether the services run, and the app is healthy where its image has a health check; if not, `why`.
@@ -686,26 +798,56 @@ comes_up() {
   [ "$all" = yes ] || { why=$all && return 1; }
 }
 
+# Sets `scales`, the options that keep the number of containers of each service.
+count_containers() {
+  local owner other count
+  scales=()
+  for owner in $(each_service); do
+    count=0
+    for other in $services; do if [ "$other" = "$owner" ]; then count=$((count + 1)); fi; done
+    if [ "$count" -gt 1 ]; then scales+=(--scale "$owner=$count"); fi
+  done
+}
+
+each_service() {
+  local owner seen=""
+  for owner in $services; do
+    case " $seen " in *" $owner "*) ;; *) seen="${seen:+$seen }$owner" ;; esac
+  done
+  printf '%s\n' "$seen"
+}
+
 # The services run on that image.
 start_on() {
+  local scales
+  count_containers
   why="they could not be started"
-  # shellcheck disable=SC2086 # one word per service
-  "$engine" tag "$1" "$tag" && "${compose[@]}" up -d --no-deps --no-build $services >&2 </dev/null && comes_up
+  # shellcheck disable=SC2046 # one word per service
+  name_image "$1" "$tag" && attend finish "${compose[@]}" up -d --no-deps --no-build ${scales[@]+"${scales[@]}"} \
+    $(each_service) >&2 </dev/null && comes_up
 }
 
 stop_services() {
-  # shellcheck disable=SC2086 # one word per service
-  "${compose[@]}" stop $services >&2 </dev/null
+  # shellcheck disable=SC2046 # one word per service
+  attend finish "${compose[@]}" stop $(each_service) >&2 </dev/null
+}
+
+# From here on no signal is heard.
+be_deaf() {
+  deaf=yes
+  trap '' INT TERM HUP PIPE
 }
 
 # Brings the old image and the old data back, whichever step was the last; else ends with the reason. The terminal may
 # be gone by now, so the output goes into a file first.
 go_back() {
-  local code=0 log=${ledger%/*}/log
-  trap '' INT TERM HUP PIPE
+  local code=0 log
+  be_deaf
+  log=$(mktemp) || log=/dev/null # not beside the ledger: the disk may be full
   say "Going back to what was before the update ($step)."
   bring_back >"$log" 2>&1 || code=$?
   cat "$log" >&2 || true
+  rm -f "$log"
   if [ "$code" != 0 ]; then
     say "Not all of it is back. When the cause above is gone, type: ./backup.sh recover"
     die "$code" "${why:-The update could not be taken back.}"
@@ -737,10 +879,10 @@ bring_back() {
       return 0 # a bare return says in a trap what was before it
       ;;
     migrating | starting)
-      why="The data could not be put back, and '$services' stays stopped."
+      why="The data could not be put back, and '$(each_service)' stays stopped."
       stop_services || true
       on_image "$old" restore "$point" --yes || code=$?
-      case $code in 0 | 3) note_step returned ;; *) return "$code" ;; esac
+      case $code in 0 | 3) note_step returned || true ;; *) return "$code" ;; esac
       ;;
   esac
   start_on "$old" || { why="The data is as before, but on the old image $why." && return 1; }
@@ -764,14 +906,17 @@ end_interrupted_update() {
   claim_update
   read_ledger
   if [ "$step" = starting ] && runs_on_another && comes_up; then
-    say "The interrupted update is done: '$services' runs on the new image, and $point has the data of before."
+    say "The interrupted update is done: '$(each_service)' runs on the new image, and $point has the data of before."
     keep_way_back
     end_update
     return
   fi
   go_back
   say "The interrupted update was taken back."
-  trap - INT TERM HUP PIPE
+  deaf=""
+  trap - PIPE
+  # shellcheck disable=SC2064 # what it is now
+  trap "$ending" INT TERM HUP
 }
 
 # Whether the app's container is on another image than the old one.
@@ -786,6 +931,7 @@ runs_on_another() {
 give_up() {
   local code=$1
   shift
+  if [ "$code" = 130 ] || [ -n "$came" ]; then code=130 && set -- "Interrupted."; fi
   go_back
   die "$code" "$* What ran before runs again."
 }
@@ -833,10 +979,11 @@ update() {
   ! is_podman_compose || die 2 "update needs Docker Compose: podman-compose cannot change the image of a service that runs."
   claim_update
   find_image
-  trap 'give_up 130 "Interrupted."' INT TERM HUP PIPE
-  "$engine" tag "$old" "$held"
-  note_step building
-  say_notice "1/5 A new image for $services."
+  ending="give_up 130"
+  trap give_up\ 130 INT TERM HUP PIPE
+  name_image "$old" "$held" || give_up 1 "The engine cannot name the image that runs (see above)."
+  begin_step building
+  say_notice "1/5 A new image for $(each_service)."
   make_image || give_up 1 "No new image: it could not be built or pulled (see above)."
   if [ "$new" = "$old" ]; then
     say_notice "The image is the one that runs: there is nothing to update. If the data are behind its code: ./backup.sh migrate"
@@ -856,22 +1003,24 @@ update() {
 # The first backup is made while the app runs, so that the second, for which the app is stopped, has little to copy.
 put_live() {
   local code=0
-  say_notice "3/5 A backup; then '$services' stops, and what was written meanwhile is backed up too."
+  say_notice "3/5 A backup; then '$(each_service)' stops, and what was written meanwhile is backed up too."
   make_backup as_it_runs auto-backup || give_up $? "There is no backup, so there is no update (see above)."
-  note_step stopping
-  stop_services || give_up 1 "'$services' could not be stopped (see above)."
+  begin_step stopping
+  stop_services || give_up 1 "'$(each_service)' could not be stopped (see above)."
   make_backup on_image "$old" auto-backup || give_up $? "There is no backup, so there is no update (see above)."
-  note_step migrating
+  begin_step migrating
   say_notice "4/5 The migrations, on the data."
   on_image "$new" migrate --if-any ${options[@]+"${options[@]}"} >&2 || code=$?
   case $code in 0 | 3) ;; *) give_up "$code" "The migration failed (see above)." ;; esac
-  note_step starting
-  say_notice "5/5 '$services' starts on the new image."
+  begin_step starting
+  say_notice "5/5 '$(each_service)' starts on the new image."
   if ! start_on "$new"; then
+    if [ -n "$came" ]; then give_up 130; fi
     code=$why
     "${compose[@]}" logs --tail 20 "$app_service" >&2 </dev/null || true
     give_up 1 "The new image does not come up: $code."
   fi
+  be_deaf
   keep_way_back
 }
 
@@ -967,6 +1116,8 @@ if [ -n "$stop" ] && [ -n "$to" ]; then die 2 "--stop does not go with --to: not
 if asked_for --dry-run || asked_for --help; then stop=""; fi
 if ! [ -t 0 ] && ! needs_input; then exec </dev/null; fi
 
+# shellcheck disable=SC2064 # what it is now
+trap "$ending" INT TERM HUP
 cd "$root"
 choose_runner
 export_facts

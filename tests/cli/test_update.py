@@ -23,7 +23,7 @@ WRAPPER = Path(__file__).resolve().parents[2] / "backup.sh"
 
 # Keeps its state in a file. A build makes the image `new`, and `answers` replaces the usual answers.
 ENGINE = f"""#!{sys.executable}
-import json, os, pathlib, sys
+import json, os, pathlib, sys, time
 place = pathlib.Path(__file__).parent / "engine.json"
 state = json.loads(place.read_text())
 images, containers, answers = state["images"], state["containers"], state["answers"]
@@ -37,26 +37,32 @@ def leave(code=0):
 
 if words[0] == "compose":
     words = words[1:]
+    if words[0] == answers.get("slow"):
+        (place.parent / "slow").touch()
+        time.sleep(1)
+    if words[0] == answers.get("full") and not os.path.lexists(".backup-update/state.new"):
+        os.symlink("/dev/full", ".backup-update/state.new")
     if words[0] == "config" and "--services" in words:
         print("\\n".join(containers))
     elif words[0] == "config":
         print("services:")
         for name, one in containers.items():
-            print(f"  {{name}}:\\n    build:\\n      context: .\\n    image: {{one.get('name', state['tag'])}}")
+            how = "" if "pull" in answers else "\\n    build:\\n      context: ."
+            print(f"  {{name}}:{{how}}\\n    image: {{one.get('name', state['tag'])}}")
     elif words[0] == "ps":
         print("\\n".join(containers))
     elif words[0] == "build":
-        if "wait" in answers:
-            import time
-            time.sleep(answers["wait"])
         images[state["tag"]] = answers.get("new", "sha256:new")
         leave(answers.get("build", 0))
+    elif words[0] == "pull":
+        leave(answers["pull"])
     elif words[0] == "stop":
         for name in words[1:]:
             containers[name]["status"] = "exited"
     elif words[0] == "up":
+        state["scales"] = [word for word in words if "=" in word]
         for name in words[1:]:
-            if not name.startswith("-"):
+            if name in containers:
                 image = images[state["tag"]]
                 containers[name] |= {{"image": image, "status": "running", "health": "healthy"}}
                 containers[name] |= answers.get(f"{{name}} on {{image}}", {{}})
@@ -73,7 +79,7 @@ elif words[:2] == ["image", "rm"]:
     images.pop(words[2], None)
 elif words[0] == "image":
     print(images.get(words[-1], ""))
-elif words[0] == "stop":
+elif words[0] in ("stop", "exec"):
     leave(1)
 elif words[0] == "inspect":
     for name, one in containers.items():
@@ -86,7 +92,7 @@ elif words[0] == "inspect":
             rest = told["image"]
         else:
             rest = f"{{told['status']}} {{told['restarts']}} {{told['health']}}"
-        print(f"{{name}}|False|{{rest}}")
+        print(f"{{name}}|False|{{rest}}\\n" * one.get("count", 1), end="")
 leave()
 """
 UNHEALTHY = {"status": "running", "health": "unhealthy"}
@@ -315,22 +321,52 @@ def test_an_update_goes_back_when_its_terminal_has_gone(machine: Machine) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_update_that_is_interrupted_while_the_image_is_made_leaves_nothing(machine: Machine, number: int) -> None:
-    machine.answer(wait=2)
-    process = subprocess.Popen(
+@pytest.mark.parametrize("step", ["build", "run", "exec", "stop", "up"])
+def test_an_update_that_is_interrupted_says_only_that_and_goes_back(machine: Machine, step: str, number: int) -> None:
+    machine.answer(slow=step)
+    with subprocess.Popen(
         ["bash", str(machine.project / "backup.sh"), "update"],
         env={"PATH": f"{machine.programs}:{os.environ['PATH']}", "HOME": str(machine.project)},
         stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         start_new_session=True,
-    )
-    deadline = time.monotonic() + 60
-    while not machine.ledger.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, number)
-    assert process.wait() == 130
+        text=True,
+    ) as process:
+        while not (machine.programs / "slow").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, number)
+        said = process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == 130
+    assert said[-1] == "backup.sh: Interrupted. What ran before runs again."
+    assert not [line for line in said if "(see above)" in line or "does not come up" in line]
     machine.read()
-    assert machine.runs_on("sha256:old") and not machine.ledger.exists() and machine.ran == []
+    assert machine.runs_on("sha256:old") and not machine.ledger.exists()
+    assert bool(machine.ran) == (step != "build")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(("moment", "code"), [("stop", 15), ("up", 1)])
+def test_a_full_disk_leaves_the_old_image_running(machine: Machine, moment: str, code: int) -> None:
+    machine.answer(full=moment, **{"backend on sha256:new": UNHEALTHY})
+    _, said = machine.run("update", code=code)
+    assert said.endswith("What ran before runs again.\n")
+    assert machine.runs_on("sha256:old") and not machine.ledger.exists()
+
+
+def test_a_pull_that_fails_leaves_the_names_as_they_were_found(machine: Machine) -> None:
+    """An image that somebody loaded may have the name by now."""
+    machine.state["images"]["app:1"] = "sha256:loaded"
+    machine.answer(pull=1)
+    machine.run("update", code=1)
+    assert machine.state["images"] == {"app:1": "sha256:loaded"} and machine.ran == []
+
+
+def test_a_service_keeps_the_number_of_its_containers(machine: Machine) -> None:
+    machine.state["containers"]["backend"]["count"] = 2
+    machine.write()
+    _, said = machine.run("update")
+    assert "'backend scheduler' starts" in said and machine.state["scales"] == ["backend=2"]
 
 
 def test_without_ps_a_holder_that_is_gone_holds_nothing(machine: Machine) -> None:

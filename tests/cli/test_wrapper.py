@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -33,6 +34,8 @@ import json, os, pathlib, sys, time
 here = pathlib.Path(__file__).parent
 answers = json.loads((here / "answers.json").read_text())
 name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
+if "-X" in words:
+    del words[(place := words.index("-X")) : place + 2]  # the mark by which a signal finds the command
 call = " ".join([name, *words])
 if name in ("docker", "podman") and words[:1] == ["compose"]:
     if not answers["plugin"]:
@@ -446,6 +449,66 @@ def test_bytes_pass_through_unharmed(host: Host, state: str) -> None:
     (host.programs / "calls.jsonl").unlink()
     host.run("restore-dump", "-", "--force", content=every_byte)
     assert host.handover()["read"].encode("latin-1") == every_byte
+
+
+# An engine whose command ends when it is signalled in its container, and not with its client.
+HEARS = """read = ""
+told, here_it_is = here / "told", "backup_restore.py" in words
+if here_it_is:
+    (here / "began").touch()
+    for _ in range(600):
+        if told.exists():
+            print("Interrupted; nothing is left half done.")
+            sys.exit(130)
+        time.sleep(0.02)
+if "-c" in words:
+    if words[-1]:
+        told.write_text(words[-1])
+    sys.exit(not words[-1])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("state", ["running", "exited"])
+def test_a_signal_ends_the_command_in_its_container_and_what_that_says_is_shown(
+    host: Host, state: str, number: signal.Signals
+) -> None:
+    host.write_program("docker", STUB.replace('read = ""\n', HEARS))
+    host.link("sleep")
+    host.answer(state=state)
+    with subprocess.Popen(
+        [BASH, str(host.project / "backup.sh"), "restore", "good", "--yes"],
+        env={"PATH": str(host.programs), "HOME": str(host.folder)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as wrapper:
+        while not (host.programs / "began").exists():
+            assert wrapper.poll() is None
+            time.sleep(0.02)
+        os.killpg(wrapper.pid, number)
+        said, noise = wrapper.communicate(timeout=60)
+    assert (wrapper.returncode, said, noise) == (130, b"Interrupted; nothing is left half done.\n", b"")
+    assert (host.programs / "told").read_text() == ("INT" if number == signal.SIGINT else "TERM")
+
+
+def test_ctrl_c_while_the_engine_is_asked_is_not_taken_for_its_answer(host: Host) -> None:
+    host.install("docker", "uv")
+    host.write_program("docker", STUB.replace('read = ""\n', 'read = ""\ntime.sleep(0.2)\n'))
+    for moment in range(6):
+        with subprocess.Popen(
+            [BASH, str(host.project / "backup.sh"), "list"],
+            env={"PATH": str(host.programs), "HOME": str(host.folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as wrapper:
+            time.sleep(0.2 + moment / 10)
+            os.killpg(wrapper.pid, signal.SIGINT)
+            said = wrapper.communicate(timeout=60)[0]
+        assert (wrapper.returncode, said) == (130, b"")
 
 
 @pytest.mark.parametrize("words", [["list"], ["dump", "-"], ["restore-dump", "x.sql"], ["restore", "x"]])
@@ -893,7 +956,7 @@ def test_shellcheck_has_nothing_to_say(script: str) -> None:
 
 # What macOS's Bash 3.2 lacks: the pattern that finds it, and a line that prints yes if bash has it.
 NAME = r"!?\w+(?:\[[^]]*\])?"
-NEVER_EMPTY = "compose|filter|flags|pip|rest|words"
+NEVER_EMPTY = "compose|filter|flags|pip|rest|way|words"
 NEWER_BASH = {
     "an associative array": (r"\b(declare|local|typeset)\s+-\w*A", "declare -A a; a[x]=yes; a[y]=no; echo ${a[x]}"),
     "a reference to a name": (r"\b(declare|local|typeset)\s+-\w*n", "a=yes; declare -n b=a; echo $b"),

@@ -138,6 +138,7 @@ class Running:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
 
     def says(self, text: str) -> bool:
@@ -250,6 +251,33 @@ def test_an_app_started_during_a_restore_is_up_when_that_is_over(project: Projec
     project.add_application("Later")
     assert project.companies() == {"first", "Later"}
     assert litter(project) == []
+
+
+@pytest.mark.parametrize("number", chance.cases((signal.SIGINT, signal.SIGTERM), "signals to a restore"))
+def test_a_restore_that_a_signal_ends_does_not_go_on_in_its_container(
+    project: Project, prepare: Prepare, number: signal.Signals
+) -> None:
+    prepare(project)
+    project.backup_sh("backup", "first")
+    before = become(project, "second")
+    # Beside the stopped service: the engine may have been asked for the container, and not yet have started it.
+    restore = Running(project, "restore", "first", "--force")
+    assert wait_until(lambda: project.containers("True"))
+    os.killpg(restore.process.pid, number)
+    restore.ends(130)
+    assert project.containers("True") == []
+    assert (contents(project), litter(project)) == (before, [])
+    # In the service's container.
+    project.up()
+    with (project.backups / LOCK_FILE).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        restore = Running(project, "restore", "first", "--force", BACKUP_LOCK_TIMEOUT="300")
+        assert restore.says("Waiting up to 300 s")
+        os.killpg(restore.process.pid, number)
+        restore.ends(130)
+        assert "Interrupted; nothing is left half done." in restore.log.read_text()
+        assert not [command for command in commands(project) if "backup_restore.py" in command]
+    assert (contents(project), litter(project)) == (before, [])
 
 
 MOMENTS = ("staging", "waiting for the database", "putting the uploads in place")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +21,7 @@ from project import Project
 from test_service import KILLED_RESTORE, back_up_and_restore_while_it_writes, drop_table, give, owners
 
 import chance
+from backupkit.repository.lock import LOCK_FILE
 
 pytestmark = pytest.mark.needs(
     "podman", "podman-compose", "crun", "catatonit", "newuidmap", "unshare", "ip", "mmdebstrap"
@@ -142,6 +146,32 @@ def test_a_restore_leaves_the_service_running_or_stopped_as_it_was(project: Podm
     assert project.state() == "exited"
     assert "Before" in project.companies()
     assert project.containers("True") == []
+
+
+def test_a_signal_ends_a_restore_in_its_container(project: PodmanProject, podman: Podman) -> None:
+    """In that of the running service, and in one beside it."""
+    project.up()
+    project.backup_sh("backup", "good")
+    project.add_application("After")
+    with (project.backups / LOCK_FILE).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for stopped in (False, True):
+            if stopped:
+                project.compose("stop", "backend")
+            with subprocess.Popen(
+                [*podman.place, str(project.folder / "backup.sh"), "restore", "good", "--force"],
+                env=project.environment | {"BACKUP_LOCK_TIMEOUT": "300"},
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            ) as restore:
+                assert restore.stderr and any(b"Waiting up to 300 s" in line for line in restore.stderr)
+                os.killpg(restore.pid, signal.SIGINT)
+                assert b"Interrupted; nothing is left half done." in restore.stderr.read()
+            assert restore.returncode == 130
+            assert project.containers("True") == []
+    project.up()
+    assert "After" in project.companies()
 
 
 def test_a_crash_looping_service_is_restored_beside_not_inside_it(project: PodmanProject) -> None:

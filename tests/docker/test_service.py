@@ -469,7 +469,7 @@ def test_the_pages_are_served_to_a_browser_from_a_container_of_its_own(project: 
             assert refused == "403" and "HttpOnly" in cookie
         finally:
             os.killpg(served.pid, signal.SIGINT)  # as Ctrl-C does
-        assert served.wait(120) == 130
+        assert served.wait(120) in (0, 130)  # its own: nothing was going on
     assert wait_until(lambda: project.containers("True") == [])  # the engine may still be removing it
 
 
