@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,10 +22,18 @@ def mounted(kind: str, folder: Path) -> Iterator[Path]:
     with open(image, "wb") as file:
         file.truncate(400_000_000)
     subprocess.run([*HOW_TO_MAKE[kind], image], check=True)
-    if subprocess.run(["mount", "-o", "loop", image, place], capture_output=True).returncode:
-        pytest.skip(f"this machine mounts no image of {kind}; it takes root and loop devices")
-    disk._devices_without_reflinks.clear()  # an earlier file system may have had the same device
-    try:
+    with until_unmounted(kind, ["mount", "-o", "loop", image, place]):
+        disk._devices_without_reflinks.clear()  # an earlier file system may have had the same device
         yield place
+
+
+@contextmanager
+def until_unmounted(kind: str, command: Sequence[str | Path]) -> Iterator[None]:
+    """Mount with this command, whose last word is the place, until the block ends; skip the test where that fails."""
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    if done.returncode:
+        pytest.skip(f"this machine mounts no {kind}: {done.stderr.decode()}")
+    try:
+        yield
     finally:
-        subprocess.run(["umount", place], check=True)
+        subprocess.run(["umount", command[-1]], check=True)

@@ -121,6 +121,17 @@ class Host:
         (self.programs / name).write_text(text)
         (self.programs / name).chmod(0o755)
 
+    def begin(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start `backup.sh` without a terminal, in a process group of its own."""
+        return subprocess.Popen(
+            [BASH, str(self.project / "backup.sh"), *words],
+            env={"PATH": str(self.programs), "HOME": str(self.folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
     def run(
         self,
         *words: str,
@@ -476,14 +487,7 @@ def test_a_signal_ends_the_command_in_its_container_and_what_that_says_is_shown(
     host.write_program("docker", STUB.replace('read = ""\n', HEARS))
     host.link("sleep")
     host.answer(state=state)
-    with subprocess.Popen(
-        [BASH, str(host.project / "backup.sh"), "restore", "good", "--yes"],
-        env={"PATH": str(host.programs), "HOME": str(host.folder)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    ) as wrapper:
+    with host.begin("restore", "good", "--yes") as wrapper:
         while not (host.programs / "began").exists():
             assert wrapper.poll() is None
             time.sleep(0.02)
@@ -497,18 +501,11 @@ def test_ctrl_c_while_the_engine_is_asked_is_not_taken_for_its_answer(host: Host
     host.install("docker", "uv")
     host.write_program("docker", STUB.replace('read = ""\n', 'read = ""\ntime.sleep(0.2)\n'))
     for moment in range(6):
-        with subprocess.Popen(
-            [BASH, str(host.project / "backup.sh"), "list"],
-            env={"PATH": str(host.programs), "HOME": str(host.folder)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as wrapper:
+        with host.begin("list") as wrapper:
             time.sleep(0.2 + moment / 10)
             os.killpg(wrapper.pid, signal.SIGINT)
-            said = wrapper.communicate(timeout=60)[0]
-        assert (wrapper.returncode, said) == (130, b"")
+            said = wrapper.communicate(timeout=60)
+        assert (wrapper.returncode, said) == (130, (b"", b""))
 
 
 @pytest.mark.parametrize("words", [["list"], ["dump", "-"], ["restore-dump", "x.sql"], ["restore", "x"]])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import disk_images
 from backupkit.fs import attributes
 from backupkit.model.errors import Refused
 from backupkit.rewind import moments
@@ -32,13 +33,8 @@ def mounted(kind: str, place: Path) -> Iterator[Path]:
     mount = {"exfat": "mount.exfat-fuse", "ntfs": "ntfs-3g"}
     try:
         subprocess.run([*make[kind], device], check=True, capture_output=True)
-        done = subprocess.run([mount[kind], "-o", "umask=077", device, place], capture_output=True, timeout=60)
-        if done.returncode:
-            pytest.skip(f"this machine mounts no {kind}: {done.stderr.decode()}")
-        try:
+        with disk_images.until_unmounted(kind, [mount[kind], "-o", "umask=077", device, place]):
             yield place
-        finally:
-            subprocess.run(["umount", place], check=True)
     finally:
         subprocess.run(["losetup", "-d", device], check=False)
 
@@ -53,13 +49,8 @@ def on_sshfs(place: Path) -> Iterator[Path]:
     place.mkdir(exist_ok=True)
     ssh.write_text(f"#!/bin/sh\nexec {server}\n")
     ssh.chmod(0o755)
-    done = subprocess.run(["sshfs", "-o", f"ssh_command={ssh}", f"far:{far}", place], capture_output=True, timeout=60)
-    if done.returncode:
-        pytest.skip(f"this machine mounts no sshfs: {done.stderr.decode()}")
-    try:
+    with disk_images.until_unmounted("sshfs", ["sshfs", "-o", f"ssh_command={ssh}", f"far:{far}", place]):
         yield far
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 def loop_device(image: Path) -> str:

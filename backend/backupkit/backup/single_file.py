@@ -223,12 +223,7 @@ def _stage(config: SingleFileConfig, backup: Path, staged: Path, force: bool, em
 
 def _refuse_altered(backup: Path, checksum: str, emit: EventListener) -> None:
     """Raise `Damaged` if another checksum is recorded: SQLite sees no flipped bit in a value."""
-    try:
-        recorded = plain_files.checksum_of(backup)
-    except (BackupError, OSError) as error:
-        emit(Warned(f"{backup} could not be compared with its checksum: {error}"))
-        return
-    if recorded not in (None, checksum):
+    if plain_files.checksum_or_warn(backup, emit) not in (None, checksum):
         raise Damaged(
             f"{backup} is not as it was written; nothing was changed.",
             hint="Restore another backup: list_backups() tells which there are. "

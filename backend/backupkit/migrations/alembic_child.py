@@ -165,8 +165,13 @@ def _explained(error: BaseException) -> Answer:
         "error": text,
         "file": own[-1] if own and os.path.exists(own[-1]) else "",
         "missing": getattr(error, "name", "") if isinstance(error, ModuleNotFoundError) else "",
-        "refused": next((one for one in (REFUSAL, REFUSAL_OF_UPLOADS) if one in _traceback(error)), ""),
+        "refused": refused_in(_traceback(error)),
     }
+
+
+def refused_in(said: str) -> str:
+    """Return what the app's code was kept from, by what it said; empty for nothing."""
+    return next((one for one in (REFUSAL, REFUSAL_OF_UPLOADS) if one in said), "")
 
 
 def _traceback(error: BaseException) -> str:

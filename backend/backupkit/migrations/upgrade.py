@@ -149,8 +149,7 @@ def _run(settings: Settings, command: list[str], shop: Workshop, emit: EventList
     done = app_process.run(command, folder, shop.environment, settings.migrate_timeout, lock)
     app_process.say(done.out, emit)
     if done.code:
-        refusals = (alembic_child.REFUSAL, alembic_child.REFUSAL_OF_UPLOADS)
-        refused = next((one for one in refusals if one in done.err), "")
+        refused = alembic_child.refused_in(done.err)
         lines = [line for line in done.err.splitlines() if refused and refused in line]
         raise AppCodeFailed(lines[-1] if lines else done.last_words, refused=refused)
 

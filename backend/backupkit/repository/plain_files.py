@@ -14,7 +14,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from backupkit.fs import disk, own_folder
 from backupkit.model.errors import BackupError
+from backupkit.model.events import EventListener, Warned
 from backupkit.model.names import STAMP
 from backupkit.repository.flags import STATE_FOLDER
 
@@ -93,6 +94,15 @@ def record_checksum(folder: Path, name: str, checksum: str) -> None:
 def checksum_of(backup: Path) -> str | None:
     """Return the SHA-256 that is recorded beside this backup, or None. Raise `BackupError` if it cannot be read."""
     return _recorded(backup.parent, _CHECKSUMS).get(backup.name)
+
+
+def checksum_or_warn(backup: Path, emit: EventListener, look: Callable[[Path], str | None] = checksum_of) -> str | None:
+    """Return the checksum that `look` finds for this backup; if it cannot be read, warn and return None."""
+    try:
+        return look(backup)
+    except (BackupError, OSError) as error:
+        emit(Warned(f"{backup} could not be compared with its checksum: {error}"))
+        return None
 
 
 def clear_unfinished_record(folder: Path) -> None:

@@ -140,13 +140,13 @@ def verify_file(settings: Settings, path: Path, emit: EventListener = silence) -
 
 def _is_as_recorded(path: Path, emit: EventListener) -> bool:
     """Return False if another checksum is recorded for this backup: SQLite sees no flipped bit in a value."""
-    try:
-        in_list = manifest.has_checksums(path.parent)
-        recorded = manifest.checksum_of(path.parent, path.name) if in_list else plain_files.checksum_of(path)
-    except (BackupError, OSError) as error:
-        emit(Warned(f"{path} could not be compared with its checksum: {error}"))
-        return True
+    look = _sealed_checksum if manifest.has_checksums(path.parent) else plain_files.checksum_of
+    recorded = plain_files.checksum_or_warn(path, emit, look)
     return recorded is None or recorded == disk.hash_file(path)
+
+
+def _sealed_checksum(path: Path) -> str | None:
+    return manifest.checksum_of(path.parent, path.name)
 
 
 def backup_at(settings: Settings, path: Path) -> Backup:
