@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
-from backupkit.fs import scratch
+from backupkit.fs import descriptors, scratch
 from small_app import BACKEND, SmallApp
 
 HOLD = "from backupkit.fs import scratch\nwith scratch.folder() as it:\n    print(it, flush=True)\n    input()\n"
@@ -79,3 +80,40 @@ def test_the_next_command_that_writes_clears_it(app: SmallApp, temporary: Path, 
     assert left.exists(), "what only reads clears nothing away"
     app.command(*command, check=0, env={"TMPDIR": str(temporary)})
     assert list(temporary.iterdir()) == []
+
+
+def interrupt_at(count: int) -> bool:
+    """Use a temporary folder, interrupted at that call of the code that makes and removes it; return whether.
+
+    Python raises what a signal asks for when a function begins, and when native code returns.
+    """
+    left = count
+
+    def at_call(frame: FrameType, event: str, _value: object) -> None:
+        nonlocal left
+        left -= frame.f_code.co_filename in WATCHED and event in ("call", "c_return")
+        if not left:
+            left = -1
+            raise KeyboardInterrupt
+
+    sys.setprofile(at_call)
+    try:
+        with scratch.folder() as folder:
+            (folder / "inner").mkdir()
+            (folder / "inner" / "row").touch()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+WATCHED = (scratch.__file__, descriptors.__file__)
+
+
+def test_interrupted_at_any_call_it_leaves_no_folder(temporary: Path) -> None:
+    count = 1
+    while interrupt_at(count):
+        assert list(temporary.iterdir()) == [], f"interrupted at call {count}"
+        count += 1
+    assert count > 40

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +22,26 @@ _NAME = re.compile(rf"{PREFIX}[a-z0-9_]{{8}}")
 
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
-    """Yield a new empty folder, which is removed when the block ends."""
-    path, handle = _make_locked()
+    """Yield a new empty folder. It is removed when the block ends, and if a signal interrupts its making or removal."""
+    made: list[Path] = []
+    handles: list[int] = []
     try:
-        yield path
+        yield _make_locked(made, handles)
     finally:
+        try:
+            _remove(made)
+        except KeyboardInterrupt:
+            _remove(made)
+            raise
+        finally:
+            for handle in handles:
+                os.close(handle)
+
+
+def _remove(made: list[Path]) -> None:
+    for path in made:
         with contextlib.suppress(OSError):  # a later run removes it
             descriptors.remove_tree(path)
-        os.close(handle)
 
 
 def has_leftovers() -> bool:
@@ -45,24 +58,35 @@ def clear() -> None:
             descriptors.remove_tree_in(name, parent)
 
 
-def _make_locked() -> tuple[Path, int]:
+def _make_locked(made: list[Path], handles: list[int]) -> Path:
     while True:
-        path = Path(_make_unlocked())
+        path = _make_unlocked(made)
         with contextlib.suppress(FileNotFoundError):  # another run took it for a leftover before it was locked
-            handle = os.open(path, descriptors.FOLDER)
+            handles.append(os.open(path, descriptors.FOLDER))
             with contextlib.suppress(OSError):  # a file system without locks: nothing is ever cleared there
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                fcntl.flock(handles[-1], fcntl.LOCK_EX)
             if path.exists():
-                return path, handle
-            os.close(handle)
+                return path
 
 
-def _make_unlocked() -> str:
-    """Create it where Python would, but without Python's test for a writable place, which a kill would leave behind."""
+def _make_unlocked(made: list[Path]) -> Path:
+    """Make it where Python would, but without Python's test for a writable place, which a kill would leave behind."""
     for place in _places():
         with contextlib.suppress(OSError):
-            return tempfile.mkdtemp(prefix=PREFIX, dir=place)
-    return tempfile.mkdtemp(prefix=PREFIX)
+            return _make_in(place, made)
+    return _make_in(tempfile.gettempdir(), made)
+
+
+def _make_in(place: str, made: list[Path]) -> Path:
+    """Make a folder there, and add its path before that: an interrupt may come as soon as it exists."""
+    path = Path(place, PREFIX + secrets.token_hex(4))
+    made.append(path)
+    try:
+        path.mkdir(0o700)
+    except OSError:
+        made.remove(path)  # it may be somebody else's
+        raise
+    return path
 
 
 def _places() -> list[str]:
