@@ -472,7 +472,7 @@ def test_every_file_has_the_same_name_and_form(story: Story, same: Compare) -> N
 
 _FACTS = DatabaseFacts(1, "1" * 64, 2, "wal", "UTF-16le", 3, 4, {"one": 5}, 6, ("seven",), "3.8.9", 0o640, True)
 _GIT = GitFacts("abc1234", "abc", "main", "a subject", True, "v1")
-_UPLOADS = UploadsFacts(1, 2, 3, 4, 5, 6, 7, "8" * 64, ("nine",))
+_UPLOADS = UploadsFacts(1, 2, 3, 4, 5, 6, 7, "8" * 64, ("nine",), ("ten",))
 _CACHE = SealedDatabase(
     "cache", "cache.db", HEAD, (HEAD, MERGED), "versions", AppMigrations("Django", "last", 1), "3" * 64, _FACTS
 )

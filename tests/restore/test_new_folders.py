@@ -14,13 +14,16 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import STAGING, BackupRequest
+from backupkit.repository import store
 from backupkit.restore import journal
+from disk_images import until_unmounted
 from killed import AMONG_THE_UPLOADS, BEFORE_THE_DATABASE, Point, kill
 from refusals import as_user, run_here
 from small_app import COMMAND, Contents, SmallApp, clean_environment
 
 RESTORE = ("restore", "good", "--force")
 IN_THE_FOLDER = ("backupkit.upload_files.apply", "_Applying._make_folder", "after")
+MOUNT = ("mount", "-t", "tmpfs", "none")
 LAST_YEAR = 1_700_000_000
 
 
@@ -51,10 +54,8 @@ def another_mount(app: SmallApp) -> Iterator[Path]:
     """A tmpfs mounted among the uploads."""
     place = app.uploads / "disk"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "none", place], capture_output=True).returncode:
-        pytest.skip("this machine mounts nothing; it takes root")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    with until_unmounted("tmpfs", [*MOUNT, place]):
+        yield place
 
 
 def assert_tidy(app: SmallApp) -> None:
@@ -153,3 +154,22 @@ def test_an_ordinary_user_gets_a_folder_back_that_is_read_only(lost: tuple[Small
     subprocess.run(["rm", "-rf", app.uploads / "closed"], check=True)
     assert as_user(app, "restore", "closed", "--force").code == 0
     assert app.contents() == good
+
+
+def test_a_disk_among_the_uploads_that_is_not_mounted_is_no_empty_folder(app: SmallApp) -> None:
+    place = app.uploads / "videos"
+    place.mkdir()
+    with until_unmounted("tmpfs", [*MOUNT, place]):
+        (place / "one.mp4").write_bytes(b"a video")
+        app.command("backup", "whole", check=0)
+    alone = app.command("backup", "without", check=0)
+    assert "Unusual: uploads: nothing is mounted at videos, where something was.\n" in alone.err
+    assert "unusual" in app.command("status").out
+    plan = app.command("restore", "latest", "--dry-run", check=0).out
+    assert "Restoring whole " in plan
+    assert f"  note       Nothing is mounted at videos in {app.uploads}; at the backup's time something was.\n" in plan
+    with until_unmounted("tmpfs", [*MOUNT, place]):
+        assert "Nothing is mounted" not in app.command("restore", "latest", "--force", check=0).out
+        assert (place / "one.mp4").read_bytes() == b"a video"
+        app.command("backup", "again", check=0)
+    assert not store.find(app.settings, "again").unusual

@@ -472,6 +472,38 @@ def test_uploads_are_measured_by_backups_that_have_them() -> None:
     assert told(found(7, files=None, a=100), *parts, found(1, a=100)) == ()
 
 
+def with_mounts(backup: Backup, *places: str) -> Backup:
+    assert backup.metadata and backup.metadata.uploads
+    return replace(backup, metadata=replace(backup.metadata, uploads=replace(backup.metadata.uploads, mounts=places)))
+
+
+def test_a_disk_in_the_uploads_that_is_not_mounted_is_told() -> None:
+    before, now = with_mounts(found(1), "scans", "videos"), with_mounts(found(2), "scans")
+    assert told(now, before) == ("uploads: nothing is mounted at videos, where something was",)
+    assert told(now, replace(before, accepted=True)) == told(now, before)
+    assert told(before, now) == told(before, before) == told(now, before, drop=100) == ()
+
+
+def test_where_no_mounts_are_known_nothing_is_told_of_them() -> None:
+    before = with_mounts(found(1), "videos")
+    assert told(found(2), before) == told(with_mounts(found(2)), found(1)) == ()
+    assert told(with_mounts(found(3)), found(2), before) != (), "the newest that knows is compared"
+
+
+def test_a_disk_that_is_gone_is_told_for_a_fortnight_or_until_that_is_accepted() -> None:
+    days = [with_mounts(found(day), *(["videos"] if day < 3 else [])) for day in range(40)]
+    assert [day for day, alarm in enumerate(judged(days)) if alarm] == list(range(3, 17))
+    days[4] = replace(days[4], accepted=True)
+    assert [day for day, alarm in enumerate(judged(days)) if alarm] == [3, 4]
+
+
+def test_uploads_excluded_otherwise_are_not_compared_by_their_disks() -> None:
+    now = with_mounts(found(2))
+    assert now.metadata
+    now = replace(now, metadata=replace(now.metadata, exclude=("videos",)))
+    assert told(now, with_mounts(found(1), "videos")) == ()
+
+
 def test_a_safety_copy_is_no_measure_and_never_unusual() -> None:
     assert told(found(1, "pre_restore", a=1), found(0, a=100)) == ()
     assert told(found(2, a=100), found(1, "pre_restore", a=9999)) == ()

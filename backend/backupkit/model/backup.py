@@ -71,7 +71,7 @@ class UploadsFacts(Struct, frozen=True):
     `links_out` counts the links to something outside of the uploads, which is in no backup. `attributes` counts the
     ACLs, extended attributes and file capabilities, `hard_links` the further names of files with several names; None if
     they were not looked for. If the copies have fewer, these were lost in copying, and a restore must not remove them
-    from the live files.
+    from the live files. `mounts` are the places in the tree at which something was mounted, None if that is not known.
     """
 
     files: Count
@@ -83,6 +83,7 @@ class UploadsFacts(Struct, frozen=True):
     hard_links: Count | None = None
     tree: str = ""
     warnings: tuple[str, ...] = ()
+    mounts: tuple[str, ...] | None = None
 
 
 class ReferenceFacts(Struct, frozen=True):

@@ -152,6 +152,7 @@ def _uploads(facts: UploadsFacts) -> Document:
         "hard_links": facts.hard_links,
         "tree": facts.tree,
         "warnings": list(facts.warnings),
+        "mounts": None if facts.mounts is None else list(facts.mounts),
     }
 
 

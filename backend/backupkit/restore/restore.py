@@ -314,7 +314,7 @@ def _plan_part(
     summary, planned = _look_at_uploads(settings, source, emit)
     is_staged = not staging.is_restored_from_its_place(settings, source, migrate, live.page_size)
     needs = _needs(settings, source, live, summary, is_staged)
-    notes = (*_notes(settings, source, live, verdict), *_upload_notes(source, summary))
+    notes = (*_notes(settings, source, live, verdict), *_upload_notes(settings, source, summary))
     plan = RestorePlan(
         replace(source, planned=planned),
         verdict,
@@ -724,7 +724,14 @@ def _exclusions(settings: Settings, source: Source) -> list[str]:
     return list(dict.fromkeys((*patterns, *marks, *(f"{one}/" for one in source.excluded.folders))))
 
 
-def _upload_notes(source: Source, summary: diff.Summary | None) -> Iterable[str]:
+def _unmounted(uploads: Path, source: Source) -> list[str]:
+    there = walk.mounted(uploads) if source.mounts else None
+    return [] if there is None else [one for one in source.mounts if one not in there]
+
+
+def _upload_notes(settings: Settings, source: Source, summary: diff.Summary | None) -> Iterable[str]:
+    if summary and settings.uploads and (missing := _unmounted(settings.uploads, source)):
+        yield f"Nothing is mounted at {few(missing, 10)} in {settings.uploads}; at the backup's time something was."
     if source.traits.lost:
         yield f"The backup's uploads have {source.traits.lost}: what is live keeps its own."
     if "modes" in source.traits.missing_rights:

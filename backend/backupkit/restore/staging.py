@@ -76,6 +76,8 @@ class Source(Struct, frozen=True):
     """The only uploads to restore, or None for all of them."""
     excluded: Excluded = Excluded()
     """The exclusions of the backup: live uploads that match them stay as they are."""
+    mounts: tuple[str, ...] = ()
+    """The places in the tree at which something was mounted when the backup was made."""
     part: str = ""
     others: tuple[Source, ...] = ()
     inside: frozenset[str] = frozenset()
@@ -177,6 +179,7 @@ def _sources(
             has_checksums=is_sealed,
             verify_while_staging=verify_while_staging,
             excluded=excluded,
+            mounts=(alone.uploads and alone.uploads.mounts) or (),
             part=part,
         )
         return replace(source, is_sound=True, seen=_file_identity(file)) if file and is_known_sound else source

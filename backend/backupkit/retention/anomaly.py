@@ -1,4 +1,4 @@
-"""Detection of sudden shrinkage, which may be data loss: a pure comparison of a new backup with the earlier ones.
+"""Detection of signs of data loss, as sudden shrinkage: a pure comparison of a new backup with the earlier ones.
 
 The baseline is the minimum over the latest usual backups, so that a table which comes and goes raises no alarm.
 An unusual backup is not part of the baseline until it is accepted, or until the usual ones are two weeks old.
@@ -27,24 +27,32 @@ Figures = Mapping[tuple[str, str], int]
 def unusual(new: Metadata, earlier: Sequence[Backup], drop: int) -> tuple[str, ...]:
     """Return a sentence for each amount that is more than `drop` percent below that of the earlier backups.
 
+    And one for each disk in the uploads that is no longer mounted. With a `drop` of 100 nothing is unusual.
+
     `earlier` holds all existing backups, newest first. Safety copies and salvaged backups are never unusual: they may
     be taken of lost data on purpose.
     """
     if new.kind in APART:
         return ()
     comparable = [backup for backup in earlier if _is_earlier_state(backup, new)]
-    first = (sentence for part in (_database, _uploads) for sentence in _shrunk(part, new, comparable, drop))
-    return (*first, *(sentence for name in new.others for sentence in _shrunk_other(name, new, comparable, drop)))
+    first = _of_one(new, comparable, drop)
+    return (*first, *(sentence for name in new.others for sentence in _of_another(name, new, comparable, drop)))
 
 
-def _shrunk_other(name: str, new: Metadata, comparable: list[Backup], drop: int) -> Iterator[str]:
+def _of_one(new: Metadata, comparable: list[Backup], drop: int) -> Iterator[str]:
+    """Yield the sentences for the main database and the uploads."""
+    yield from _shrunk(_database, new, comparable, drop)
+    yield from _shrunk(_uploads, new, comparable, drop)
+    yield from _unmounted(new, comparable) if drop < 100 else ()
+
+
+def _of_another(name: str, new: Metadata, comparable: list[Backup], drop: int) -> Iterator[str]:
     """Yield the sentences for one additional database or tree, compared as if each backup held nothing else."""
     alone = new.at(name)
     before = [replace(one, metadata=found) for one in comparable if one.metadata and (found := one.metadata.at(name))]
-    for sentence in _shrunk(_database, alone, before, drop) if alone else ():
-        yield f"{printable(name)}: {sentence}"
-    for sentence in _shrunk(_uploads, alone, before, drop) if alone else ():
-        yield f"{printable(name)}{sentence.removeprefix('uploads')}"
+    for sentence in _of_one(alone, before, drop) if alone else ():
+        is_of_tree = sentence.startswith("uploads: ")
+        yield f"{printable(name)}: {sentence.removeprefix('uploads: ') if is_of_tree else sentence}"
 
 
 def _is_earlier_state(backup: Backup, new: Metadata) -> bool:
@@ -76,6 +84,16 @@ def _shrunk(part: Callable[[Metadata], Figures], new: Metadata, comparable: list
         there = now.get((what, unit), 0)
         if least >= _MIN_BASELINE[unit] and there * 100 < least * (100 - drop):
             yield f"{what}: {_amount(there, unit)}, down from {_amount(least, unit)}"
+
+
+def _unmounted(new: Metadata, comparable: list[Backup]) -> Iterator[str]:
+    """Yield a sentence for each place in the uploads at which something was mounted, and where nothing is now."""
+    usual = [one.metadata for one in comparable if one.metadata and not one.unusual and _is_recent(one, new)]
+    trees = [one.uploads for one in usual if one.uploads and _excludes_alike(one, new)]
+    before = next((tree.mounts for tree in trees if tree.mounts is not None), ())
+    if new.uploads and new.uploads.mounts is not None:
+        for place in sorted(set(before).difference(new.uploads.mounts)):
+            yield f"uploads: nothing is mounted at {printable(place)}, where something was"
 
 
 def _was_migrated(new: Metadata, comparable: list[Backup]) -> bool:

@@ -103,9 +103,14 @@ def copy(
     walk.require(live)  # if the whole folder is unreadable now, single warnings would be wrong
     copying.warn_of_missing()
     copying.warn_of_lost()
-    facts = copying.facts()
+    facts = replace(copying.facts(), mounts=_mounts_in(live, target))
     facts = replace(facts, tree=walk.digest(target)) if copying.late else facts
     return Copied(facts, copying.added, copying.late, not copying.keeper.lost, copying.databases)
+
+
+def _mounts_in(live: Path, copied: Path) -> tuple[str, ...] | None:
+    found = walk.mounted(live)
+    return None if found is None else tuple(path for path in found if os.path.lexists(copied / path))
 
 
 class _EarlierFolder:

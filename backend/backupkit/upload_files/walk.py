@@ -12,10 +12,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from backupkit.fs import attributes, disk, tree
+from backupkit.fs import attributes, disk, mounts, tree
 from backupkit.fs.stamps import stamp_of
 from backupkit.model.errors import SourceUnreadable
 from backupkit.repository.files_cache import ParentBackup
+from backupkit.upload_files import marked
 
 
 def require(live: Path, tree_name: str = "") -> None:
@@ -57,6 +58,16 @@ def _files(root: Path, skip: tree.Skip) -> Iterator[tuple[str, os.stat_result]]:
         for entry in tree.walk(root, skip=skip, unreadable=lambda _path, _error: None):
             if entry.form == "file":
                 yield entry.path, entry.facts
+
+
+def mounted(live: Path) -> list[str] | None:
+    """Return the paths below the folder at which something is mounted, sorted; None if the system shows no mounts.
+
+    They are text that metadata can hold, so a name of other bytes is not the one that it has on the disk.
+    """
+    root, there = os.path.realpath(live), mounts.read()
+    found = {marked.key(os.path.relpath(one.place, root)) for one in there if one.place.startswith(f"{root}/")}
+    return sorted(found) if there else None
 
 
 def leading_out(live: Path, skip: tree.Skip) -> Iterator[str]:
