@@ -396,7 +396,7 @@ mark=backup_run=$one_off
 came="" deaf="" ending="exit 130"
 
 in_container() {
-  local flags=() options=() name ending="exit 130"
+  local flags=() options=() name code=0 ending="exit 130"
   if ! [ -t 0 ] || ! [ -t 1 ]; then options=(-T); fi
   if is_served; then flags+=(-p "$published"); fi
   if [ -n "$to" ]; then flags+=(-v "$BACKUP_HOST_MOUNT:$mounted"); fi
@@ -410,13 +410,17 @@ in_container() {
     options+=("${flags[@]}")
   fi
   case $runner in
-    exec) attend signal_command enter python -X "$mark" backup_restore.py ${words[@]+"${words[@]}"} ;;
+    exec) attend signal_command enter python -X "$mark" backup_restore.py ${words[@]+"${words[@]}"} || code=$? ;;
     # Not through the entrypoint: what makes a service crash may be there.
     run)
       attend signal_command tell_compose run --rm --no-deps --name "$one_off" ${options[@]+"${options[@]}"} \
-        --entrypoint python "$service" -X "$mark" backup_restore.py ${words[@]+"${words[@]}"}
+        --entrypoint python "$service" -X "$mark" backup_restore.py ${words[@]+"${words[@]}"} || code=$?
       ;;
   esac
+  if [ "$code" = 137 ]; then
+    say "The command was killed: its container was stopped or removed, or the machine has too little memory. Type it again."
+  fi
+  return "$code"
 }
 
 # Runs a program in the service's container, with `options` and `flags`. podman-compose would give it the word None for

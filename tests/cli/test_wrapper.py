@@ -440,7 +440,14 @@ def test_every_usual_name_of_a_compose_file_is_found(host: Host, name: str) -> N
 def test_the_exit_code_is_passed_through(host: Host, state: str, code: int) -> None:
     host.install("docker")
     host.answer(state=state, codes={"exec": code, "run": code})
-    host.run("list", code=code)
+    assert b"killed" not in host.run("list", code=code).stderr
+
+
+@pytest.mark.parametrize("state", ["running", "exited"])
+def test_a_command_that_was_killed_with_its_container_is_told(host: Host, state: str) -> None:
+    host.install("docker")
+    host.answer(state=state, codes={"exec": 137, "run": 137})
+    assert b"The command was killed: its container was stopped or removed" in host.run("list", code=137).stderr
 
 
 def test_every_word_arrives_as_it_was_typed(host: Host) -> None:

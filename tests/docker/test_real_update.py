@@ -177,7 +177,8 @@ def test_killed_at_any_step_the_next_command_goes_back(app: Updatable) -> None:
         with started(app.project) as killed:
             assert wait_until(partial(app.is_at, step), 120), step
             os.killpg(killed.pid, signal.SIGKILL)
-        assert b"An update was interrupted" in app.project.backup_sh("list").stderr
+        listed = app.project.backup_sh("list", or_code=137)  # Compose has begun to stop the container
+        assert b"An update was interrupted" in listed.stderr
         app.project.backup_sh("recover")
         assert app.is_as_before()
         assert [one for one in app.project.json("list") if one["pinned"] and one["kind"] == "auto"] == [], step
