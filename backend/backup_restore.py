@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 
 if __name__ == "__main__":
     gc.set_threshold(50_000)  # what the imports make stays: the search for garbage in it is a tenth of their time
@@ -17,8 +18,17 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
-from backupkit.cli.commands import back_up, check, copies, restore, set_up
-from backupkit.cli.program import assembled, run
+try:
+    from backupkit.cli.commands import back_up, check, copies, restore, set_up
+    from backupkit.cli.program import assembled, run
+except ModuleNotFoundError as missing:
+    if missing.name and missing.name.startswith("backupkit"):
+        raise
+    sys.exit(
+        f"Error: The package {missing.name} is not installed in {sys.executable}.\n"
+        f"  Next: {sys.executable} -m pip install -r {Path(__file__).with_name('requirements.txt')}; "
+        "or type ./backup.sh, which brings its own."
+    )
 
 app = assembled(
     Path(__file__),

@@ -74,3 +74,15 @@ def test_a_backup_that_the_unfinished_restore_does_not_need_can_be_deleted(app: 
     assert not journal.exists(small_disk)
     with closing(sqlite3.connect(app.database)) as live:
         assert not live.execute("SELECT 1 FROM sqlite_master WHERE name = 'came_later'").fetchone()
+
+
+def test_a_disk_that_is_full_to_the_last_block_gets_room_again(app: SmallApp, small_disk: Path) -> None:
+    for name in ("one", "two", "three"):
+        app.write_upload(f"of_{name}.bin", os.urandom(1_000_000))
+        app.command("backup", name, check=0)
+    assert (small_disk / ".lock").stat().st_size == 0, "to sign it takes a block"
+    fill(small_disk)
+    assert app.command("delete", "two", "--yes").code in (ExitCode.DONE, ExitCode.WARNINGS)
+    assert not (small_disk / "two").exists()
+    fill(small_disk)
+    assert app.command("prune").code in (ExitCode.DONE, ExitCode.WARNINGS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from backupkit.cli.output import out
@@ -26,7 +26,7 @@ _showing: Bars | None = None
 
 def say(text: str = "") -> None:
     """Print one line on stderr, for anything but a result. Control characters do not reach the terminal."""
-    print(printable_lines(in_full(text)), file=sys.stderr, flush=True)
+    log.say(printable_lines(in_full(text)))
 
 
 def say_notice(text: str) -> None:
@@ -82,7 +82,8 @@ def _bars() -> Bars:
 
 def _with_bar(bars: Bars) -> EventListener:
     def say_above(text: str) -> None:
-        bars.console.print(printable_lines(in_full(text)), markup=False, highlight=False, soft_wrap=True)
+        with suppress(OSError):  # the terminal is gone
+            bars.console.print(printable_lines(in_full(text)), markup=False, highlight=False, soft_wrap=True)
 
     emit = sentences(say_above)
     task = None
@@ -105,7 +106,11 @@ def ask(question: str) -> bool:
     """Ask the question, and return whether the person typed yes; anything else, and the end of input, is no."""
     if _showing:
         _showing.stop()  # else the bar would keep drawing over the question
-    print(f"{printable_text(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    try:
+        print(f"{printable_text(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    except OSError as error:
+        text = f"The question cannot be written to stderr: {error.strerror}; nothing was changed."
+        raise Refused(text, _ADD_YES) from error
     answer = sys.stdin.readline().strip().lower() in ("y", "yes")
     if _showing:
         _showing.start()

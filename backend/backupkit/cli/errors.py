@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 from backupkit.cli.console import say, say_notice
 from backupkit.cli.help import command_name
-from backupkit.cli.output import out
+from backupkit.cli.output import CannotPrint, out
 from backupkit.config.deployment import program
 from backupkit.model.errors import CANCELLED, BackupError, Declined, ExitCode, Refused, explained, left_by_interrupt
 from backupkit.monitoring import log
@@ -31,6 +31,7 @@ def open_missing_streams() -> None:
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         continue  # else a file opened later would get the descriptor of a missing stream, and our output
     os.close(handle)
+    out.is_missing = sys.stdout is None
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
@@ -109,9 +110,9 @@ def boundary() -> Iterator[None]:
     """
     cause: BaseException | None = None
     try:
-        with _flushed():
-            yield
-        code = (ExitCode.WARNINGS if _warned else ExitCode.DONE).value
+        yield
+        out.flush()
+        code = _code_of_result()
         log.info(f"ended with exit code {code}" if code else "done")
     except BaseException as raised:
         code, cause = _print_error(raised), raised
@@ -119,21 +120,37 @@ def boundary() -> Iterator[None]:
         raise SystemExit(code)
 
 
+def _code_of_result() -> int:
+    """Return the exit code of a command that did what it was asked; raise `CannotPrint` if all it does is to print."""
+    code = (ExitCode.WARNINGS if _warned else ExitCode.DONE).value
+    if out.unprinted is None:
+        return code
+    if not out.is_of_work:
+        raise out.unprinted
+    if out.unprinted.is_unread:
+        return code
+    text = f"{out.unprinted.message} What it tells of is done."
+    run_report.warned(text)
+    say(f"Warning: {text}")
+    return ExitCode.WARNINGS
+
+
 def _print_error(raised: BaseException) -> int:
     """Print the error and return its exit code; raise it again if it is a bug."""
     if _slow_end_notice:
         _slow_end_notice.cancel()
+    out.flush()
     if isinstance(raised, SystemExit):
         log.info(f"ended with exit code {raised.code}")
         return raised.code if isinstance(raised.code, int) else int(bool(raised.code))
-    if isinstance(raised, BrokenPipeError):
+    if isinstance(raised, CannotPrint) and raised.is_unread:
         return ExitCode.FAILED  # the reader of our output has closed the pipe: print nothing
     error = usage_error(raised) or explained(raised)
     # A library may have replaced the interrupt by its own error: sqlite3 does in a callback.
     if isinstance(raised, KeyboardInterrupt) or (_interrupted and error is None):
         log.error("interrupted")
         said = f"Interrupted; {left_by_interrupt(raised)}."
-        print(f"\n{said}", file=sys.stderr)
+        say(f"\n{said}")
         _print_error_document(ExitCode.INTERRUPTED, said, "")
         return ExitCode.INTERRUPTED
     if error:
@@ -143,6 +160,25 @@ def _print_error(raised: BaseException) -> int:
     _print_error_document(ExitCode.FAILED, f"{type(raised).__name__}: {raised}", "")
     run_report.end(ExitCode.FAILED, raised)
     raise raised
+
+
+@contextmanager
+def printing_help() -> Iterator[None]:
+    """Exit with an error if what Typer prints itself, such as the help, cannot be written."""
+    try:
+        yield
+        return
+    except CannotPrint as error:
+        unprinted = error
+    except SystemExit:
+        told = out.unprinted
+        out.flush()
+        if out.unprinted is None or out.unprinted is told:
+            raise
+        unprinted = out.unprinted
+    if not unprinted.is_unread:
+        say_error(unprinted)
+    raise SystemExit(ExitCode.FAILED)
 
 
 def usage_error(raised: BaseException) -> Refused | None:
@@ -158,26 +194,13 @@ def usage_error(raised: BaseException) -> Refused | None:
 
 
 def _print_error_document(code: ExitCode, message: str, following: str) -> None:
-    """Print the error as the one JSON document on stdout; if that fails, stderr has the sentence."""
+    """Print the error as the one JSON document on stdout; where that fails, stderr has the sentence."""
     if not out.is_json or out.has_document:
         return
     from backupkit.cli import json_
 
-    with suppress(OSError), _flushed():
-        out.document(json_.error(code, message, following))
-
-
-@contextmanager
-def _flushed() -> Iterator[None]:
-    """Flush stdout after the block, so that results that cannot be written are an error here, not at Python's exit."""
-    try:
-        yield
-    finally:
-        try:
-            sys.stdout.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise
+    out.document(json_.error(code, message, following))
+    out.flush()
 
 
 def say_error(error: BackupError) -> None:

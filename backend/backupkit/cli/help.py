@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from backupkit.cli.output import CannotPrint
 from backupkit.cli.values import convert_only_what_must_be
 from backupkit.config.deployment import program
 from backupkit.model.version import VERSION
@@ -29,6 +30,13 @@ class _WithExamples:
     def __init__(self, *, epilog: str | None = None, **more: Any) -> None:
         super().__init__(**more)
         self.examples = (epilog or "").splitlines()
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **others: Any) -> Any:
+        """Parse as Typer does, which prints the help; raise `CannotPrint` if it cannot be written."""
+        try:
+            return super().make_context(info_name, args, *more, **others)  # type: ignore[misc]
+        except OSError as error:
+            raise CannotPrint(error) from error
 
     def get_params(self, ctx: typer.Context) -> list[Any]:
         """Return the parameters, with a metavar for each value and none for a flag: Typer would show Python types."""

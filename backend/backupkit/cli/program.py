@@ -13,9 +13,16 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from backupkit.cli import session
-from backupkit.cli.errors import boundary, end_at_once_on_signals, end_on_signals, open_missing_streams, usage_error
+from backupkit.cli.errors import (
+    boundary,
+    end_at_once_on_signals,
+    end_on_signals,
+    open_missing_streams,
+    printing_help,
+    usage_error,
+)
 from backupkit.cli.help import Command, Group, print_version
-from backupkit.cli.output import out
+from backupkit.cli.output import flush_streams, out
 from backupkit.config import deployment
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -102,8 +109,10 @@ def run(app: typer.Typer) -> None:
     else:
         _keep_only(app, sys.argv[1:2])
     try:
-        app(prog_name=os.environ.get("BACKUP_HOST_COMMAND") or None)
+        with printing_help():
+            app(prog_name=os.environ.get("BACKUP_HOST_COMMAND") or None)
     finally:
+        flush_streams()
         end_at_once_on_signals()  # from here on there is nothing to clean up
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from backupkit.cli.console import at_terminal, listening, say_notice
 from backupkit.cli.errors import end_with_warnings
+from backupkit.cli.output import out
 from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener, Warned, collecting
 from backupkit.model.names import printable
@@ -73,6 +74,7 @@ def open_to_write(work: str = "") -> Settings:
 
     settings = load()
     refuse_to_guess_owner(settings.database, settings.dir)
+    out.is_of_work = True
     if work:
         run_report.begin(settings, work, watched=at_terminal() and work != "run")
     finish_interrupted(settings)

@@ -6,6 +6,7 @@ printed once and work goes on. The last lines are also kept in memory, for notif
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -52,8 +53,14 @@ class _File(logging.Handler):
             _warn_not_written(self.path, error)
 
 
+def say(line: str) -> None:
+    """Print a line on stderr. It is no result: one that cannot be written, as on a full disk, stops no work."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def _warn_not_written(path: Path, error: OSError) -> None:
-    print(f"Warning: the log {printable_text(str(path))} cannot be written: {error.strerror}.", file=sys.stderr)
+    say(f"Warning: the log {printable_text(str(path))} cannot be written: {error.strerror}.")
 
 
 _PLAIN_FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(message)s"

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backupkit.fs import descriptors, disk, process, tree
-from backupkit.model.errors import BackupError, Locked
+from backupkit.model.errors import FULL, BackupError, Locked
 from backupkit.model.events import EventListener, StillWaiting, Waiting, silence
 
 LOCK_FILE = ".lock"
@@ -244,6 +244,11 @@ def _look_for(handle: int) -> str:
 
 
 def _sign(handle: int, command: str) -> None:
+    """Write down who has the lock, for others to read; without room for it the lock counts all the same."""
     since = datetime.now(UTC).isoformat(timespec="seconds")
     os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps({"command": command, "who": process.identity(), "since": since}).encode(), 0)
+    try:
+        os.pwrite(handle, json.dumps({"command": command, "who": process.identity(), "since": since}).encode(), 0)
+    except OSError as error:
+        if error.errno not in FULL:  # else nothing could be deleted from a full disk
+            raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -121,13 +120,15 @@ def dump(
     if file == "-":
         if json:
             raise Refused("With - the SQL text itself goes to stdout.", hint="Leave out --json, or name a file.")
-        with listening_for_warnings() as emit:
-            dump_to(settings, sys.stdout.buffer, emit)
+        with listening_for_warnings() as emit, out.stream() as stdout:
+            dump_to(settings, stdout, emit)
         return
     target = dump_path(settings, file)
     with listening_for_warnings() as emit:
         facts = write(settings, target, emit)
-    out.result(render.dumped(facts.tables, facts.rows, target), json_.dumped(target, facts.tables, facts.rows))
+    out.result(
+        render.dumped(facts.tables, facts.rows, target), json_.dumped(target, facts.tables, facts.rows), of_work=True
+    )
 
 
 @commands.command("pin", examples=["pin pre_migration"])

@@ -117,10 +117,11 @@ def export_one(
     with listening_for_warnings() as emit:
         if file == "-":
             form = told or (".tar.zst.age" if closing else ".tar.zst")
-            export.export_to(settings, name, sys.stdout.buffer, form, closing, emit)
+            with out.stream() as stdout:
+                export.export_to(settings, name, stdout, form, closing, emit)
             return
         done = export.export_backup(settings, name, export.export_path(settings, file), closing, emit)
-    out.result(render.exported(done), json_.exported(done))
+    out.result(render.exported(done), json_.exported(done), of_work=True)
 
 
 @commands.command("import", examples=["import today.tar.zst --name from_export"])

@@ -400,7 +400,7 @@ def _lay_out_from(remote: str, name: str, to: Path, only: str | None, at: str | 
             found = plan_lay_out_from(settings, name, remote, to, emit, until=until)
             return out.result(render.layout_from(found, remote, to), json_.layout_from(found, to))
         done = lay_out_from(settings, name, remote, to, only, emit, until=until)
-    out.result(render.laid_out(done), json_.laid_out(done))
+    out.result(render.laid_out(done), json_.laid_out(done), of_work=True)
     end_with_warnings(done.warnings)
 
 
@@ -418,8 +418,8 @@ def _write_out(name: str, patterns: list[str], tree: str | None, json: bool) -> 
     if json:
         raise Refused("With - the file itself goes to stdout.", hint="Leave out --json, or name a folder.")
     settings = of_tree(open_to_read(), tree)
-    with listening() as emit:
-        write_out(settings, name, patterns, sys.stdout.buffer, emit)
+    with listening() as emit, out.stream() as stdout:
+        write_out(settings, name, patterns, stdout, emit)
 
 
 def _carry_out_layout(settings: Settings, plan: Layout, dry_run: bool) -> None:
@@ -430,7 +430,7 @@ def _carry_out_layout(settings: Settings, plan: Layout, dry_run: bool) -> None:
         return out.result(render.layout(plan), json_.layout(plan))
     with listening() as emit:
         done = lay_out(settings, plan, emit)
-    out.result(render.laid_out(done), json_.laid_out(done))
+    out.result(render.laid_out(done), json_.laid_out(done), of_work=True)
     end_with_warnings(done.warnings)
 
 

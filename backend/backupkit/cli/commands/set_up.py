@@ -73,7 +73,7 @@ def config_init(
     if stdout:
         return out.text(template(settings_folder()))
     path = begin_file(settings_folder())
-    out.result([f"{path} is there, with every setting commented out."], json_.settings_file(path))
+    out.result([f"{path} is there, with every setting commented out."], json_.settings_file(path), of_work=True)
 
 
 @_config.command("set", examples=["config set timezone Europe/Berlin", "config set keep_daily 14"])
@@ -156,7 +156,7 @@ def update(
 def _show_changed(done: Changed) -> None:
     from backupkit.cli import json_, render
 
-    out.result(render.changed(done), json_.setting(done))
+    out.result(render.changed(done), json_.setting(done), of_work=True)
     if done.overridden_by:
         say(f"{done.overridden_by} in the environment overrides this.")
 

@@ -8,7 +8,6 @@ are reported.
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -106,7 +105,7 @@ def end(code: int, cause: BaseException | None) -> int:
     failures = report.send_all(code, cause) if report else []
     for text in failures:
         log.error(f"warning: {text}")
-        print(f"Warning: {printable_text(text)}", file=sys.stderr)
+        log.say(f"Warning: {printable_text(text)}")
     return ExitCode.WARNINGS if failures and code == ExitCode.DONE else code
 
 
