@@ -6,8 +6,10 @@ import gzip
 import json
 import os
 import re
+import shlex
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -346,11 +348,31 @@ def test_one_backup_that_may_not_be_read_does_not_hide_the_others(backed_up: Sma
     assert "good" in result.out
 
 
-def test_a_backups_folder_that_is_a_file_is_refused(app: SmallApp) -> None:
+@pytest.mark.parametrize("command", ["backup", "list", "prune", "verify"])
+def test_a_backups_folder_that_is_a_file_or_a_device_is_refused(app: SmallApp, command: str) -> None:
     file = app.write_upload("a file", b"")
-    there = {"BACKUP_DIR": str(file), "BACKUP_UPLOADS": ""}
-    refused(app, "backup", "one", code=1, names=str(file), hint="BACKUP_DIR", env=there)
-    refused(app, "list", code=1, names=str(file), hint="`doctor`", env=there)
+    for one in (str(file), "/dev/null"):  # which root must not be told to give away
+        there = {"BACKUP_DIR": one, "BACKUP_UPLOADS": ""}
+        refused(app, command, code=2, names=f"{one} is not a folder", hint="Set BACKUP_DIR", env=there)
+
+
+def test_a_backups_folder_that_cannot_be_made_is_not_to_be_given_away(app: SmallApp) -> None:
+    there = {"BACKUP_DIR": "/proc/backups"}
+    refused(
+        app, "backup", code=1, names="/proc/backups cannot be made", hint="Set BACKUP_DIR .*ls -ld /proc", env=there
+    )
+
+
+def test_a_backups_folder_that_may_not_be_made_can_be_made_as_the_hint_says(app: SmallApp) -> None:
+    app.backups.rmdir()
+    app.folder.chmod(0o555)
+    result = as_user(app, "backup")
+    app.folder.chmod(0o755)
+    assert f"cannot be made: Permission denied.\n  Next: As root: install -d -o {os.geteuid()}" in result.err
+    subprocess.run(
+        shlex.split(result.err.rpartition("As root: ")[2].removesuffix(" (or set BACKUP_DIR)\n")), check=True
+    )
+    app.command("backup", check=0)
 
 
 def test_backups_inside_uploads_are_refused(app: SmallApp) -> None:
