@@ -979,7 +979,7 @@ read_update_options() {
 
 update() {
   local new="" step=building
-  [ "$runner" != local ] || die 1 "There is no container to update. Without Docker: update the code, then type ./backup.sh migrate"
+  [ "$runner" != local ] || die 2 "There is no container to update. Without Docker: update the code, then type ./backup.sh migrate"
   ! is_podman_compose || die 2 "update needs Docker Compose: podman-compose cannot change the image of a service that runs."
   claim_update
   find_image

@@ -362,7 +362,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_in_one_sentence(host: Host) 
 
 
 def test_without_a_container_update_names_what_to_type(host: Host) -> None:
-    assert b"./backup.sh migrate" in host.run("update", code=1, BACKUP_RUNNER="local").stderr
+    assert b"./backup.sh migrate" in host.run("update", code=2, BACKUP_RUNNER="local").stderr
 
 
 def test_the_name_for_an_imported_backup_is_no_path(host: Host) -> None:
