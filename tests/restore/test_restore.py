@@ -389,6 +389,9 @@ def test_a_backup_without_uploads_leaves_the_live_ones(app: SmallApp) -> None:
     kept = app.write_upload("kept", b"x")
     restore(app)
     assert kept.exists()
+    for to in ((), ("--to", str(app.folder / "new"))):
+        refusal = app.command("restore", "good", "--force", "--only", "uploads", *to, check=10).err
+        assert f"There are no uploads in {app.backups / 'good'}." in refusal and "show good" in refusal
 
 
 def test_the_plan_says_what_the_restore_then_does(app: SmallApp) -> None:

@@ -32,7 +32,7 @@ from backupkit.model.backup import (
     SchemaVerdict,
     UploadsFacts,
 )
-from backupkit.model.errors import Damaged, Refused
+from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, silence
 from backupkit.model.names import first_of, printable
 from backupkit.model.patterns import Patterns
@@ -188,12 +188,20 @@ def _sources(
     found = [one for one in found if one.database or one.uploads]
     found.sort(key=lambda one: "/" in one.part)  # databases in trees come after the trees
     if not found:
-        if only and metadata.others:
-            raise Damaged(
-                f"{backup.path} holds no {printable(only)}.", hint=f"`show {backup.name}` says what is in it."
-            )
+        if only:
+            raise not_in_backup(backup, only)
         raise Damaged(f"{backup.path} holds nothing that can be restored.", hint="Try another backup: `list`.")
     return found
+
+
+def not_in_backup(backup: Backup, part: str) -> NoSuchBackup:
+    """Return the error for a part that was asked for and that the backup does not hold."""
+    texts = {
+        MAIN_DATABASE: f"There is no database in {backup.path}.",
+        UPLOADS_FOLDER: f"There are no uploads in {backup.path}.",
+    }
+    text = texts.get(part, f"{backup.path} holds no {printable(part)}.")
+    return NoSuchBackup(text, hint=f"`show {backup.name}` says what is in it.")
 
 
 def _with_database_facts(
