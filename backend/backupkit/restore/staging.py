@@ -45,6 +45,7 @@ from backupkit.upload_files.choice import Chosen
 from backupkit.upload_files.selection import Excluded
 
 _OLDER = "Try an older backup: `list`."
+_SHARED = "Other backups may share the damaged file: `verify --all` says which are good."
 
 
 class Source(Struct, frozen=True):
@@ -305,7 +306,7 @@ def _refuse_altered(
 
     flaws = list(integrity.file_flaws(backup.path, metadata, digest, only, on_survey))
     if flaws:
-        hint = _damage_hint(backup, {_part_of(flaw) for flaw in flaws}) if only is None else _OLDER
+        hint = _damage_hint(backup, {_part_of(flaw) for flaw in flaws}) if only is None else _SHARED
         raise _damaged(backup.path, first_of([flaw.text for flaw in flaws]), hint)
     left_out = metadata.left_out(only)
     earlier = [flaw for flaw in backup.flaws if _part_of(flaw) not in left_out]
@@ -331,11 +332,11 @@ def _damage_hint(backup: Backup, damaged: set[str]) -> str:
     metadata = store.require_metadata(backup)
     if damaged <= {*metadata.tree_facts} and metadata.database_file and not metadata.others:
         return _database_alone(backup.name)
-    return f"`verify {backup.name}` names all of it. {_OLDER}"
+    return f"`verify {backup.name}` names all of it. {_SHARED}"
 
 
 def _database_alone(name: str) -> str:
-    return f"Its database is as written: `restore {name} --only database`. An older backup: `list`."
+    return f"Its database is as written: `restore {name} --only database`. {_SHARED}"
 
 
 def _read_database(
@@ -356,7 +357,7 @@ def _read_database(
     check = database.check_for(source.database.stat().st_size)
     found = database.examine(source.database, check, opened=opened)
     if found.problems:
-        raise Damaged(f"{source.database} is damaged: {found.problems[0]}.", hint=_OLDER)
+        raise Damaged(f"{source.database} is damaged: {found.problems[0]}.", hint=_SHARED)
     kept = recorded or replace(found.facts, sha256=disk.hash_file(source.database))
     flaws = found.facts.index_flaws or kept.index_flaws
     mode = recorded.journal_mode if recorded else database.header_mode(source.database)
@@ -663,7 +664,7 @@ def refusing_altered(source: Source) -> Iterator[None]:
     except diff.Altered as error:
         assert source.uploads is not None
         what = f"{printable(f'{source.uploads.name}/{error.path}')} {error.what}"
-        hint = _database_alone(source.name) if source.database and not source.others else _OLDER
+        hint = _database_alone(source.name) if source.database and not source.others else _SHARED
         raise _damaged(source.uploads.parent, what, hint) from error
 
 
