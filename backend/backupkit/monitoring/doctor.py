@@ -321,6 +321,9 @@ def _schema(settings: Settings) -> Iterator[Finding]:
         yield Finding("wrong", f"{verdict.reason} A backup cannot be compared with this code.", verdict.needs)
     elif verdict.relation == "no_migrations" and not revisions:
         yield Finding("note", f"{verdict.reason} Schemas are not compared with the code.")
+    elif verdict.relation == "no_migrations":
+        text = f"The database is at {at}, and is not compared with this code: there is no {settings.alembic_ini}."
+        yield Finding("warning", text, "set BACKUP_ALEMBIC_INI to the one that the app uses")
     else:
         reason = verdict.reason.replace("The backup", "The database").replace("the backup", "the database")
         yield Finding("warning", f"The database is at {at}. {reason}")
