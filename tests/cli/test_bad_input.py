@@ -219,6 +219,12 @@ def test_a_broken_database_makes_no_dump(backed_up: SmallApp, break_it: Callable
     refused(backed_up, "dump", "text.sql", code=13, names=str(backed_up.database), hint="`|BACKUP_DATABASE")
 
 
+def test_a_setting_that_names_another_file_is_not_answered_with_a_restore_over_that_file(app: SmallApp) -> None:
+    file = app.write_upload("letter", b"Dear company, " * 1000)
+    hint = "If it is another file, correct BACKUP_DATABASE: `config`. If not: Put a backup back"
+    refused(app, "backup", code=13, names=str(file), hint=hint, env={"BACKUP_DATABASE": str(file)})
+
+
 def test_a_database_that_is_a_link_to_nothing_is_told_of(app: SmallApp) -> None:
     app.database.unlink()
     app.database.symlink_to("/nowhere/at/all")
