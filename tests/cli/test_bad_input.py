@@ -683,10 +683,12 @@ def forget_migrations(app: SmallApp) -> None:
             file.unlink()
 
 
-@pytest.mark.parametrize("command", [("restore", "good"), ("restore", "good", "--dry-run")])
+@pytest.mark.parametrize("command", [("restore", "good"), ("restore", "good", "--dry-run"), ("undo",)])
 def test_a_revision_this_code_does_not_know_is_refused(backed_up: SmallApp, command: tuple[str, ...]) -> None:
+    if command == ("undo",):
+        run_here(backed_up, "restore", "good", "--yes", check=0)
     forget_migrations(backed_up)
-    refused(backed_up, *command, code=14, names="revision", hint="--force")
+    refused(backed_up, *command, code=14, names="revision", hint="then type it again; or anyway, with --force")
 
 
 def test_a_revision_this_code_does_not_know_is_restored_when_forced(backed_up: SmallApp) -> None:
