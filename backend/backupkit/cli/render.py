@@ -526,7 +526,7 @@ def pulled(deployment: Deployment, done: Pulled) -> Iterator[str]:
     backup = done.backup
     size = format_bytes(backup.size_bytes)
     if done.fetched:
-        yield f"Pulled {backup.name} ({size}), every byte compared."
+        yield f"Pulled {backup.name} ({size}), all of it compared."
     else:
         yield f"{backup.name} is here already ({size}); nothing was pulled."
     if done.points:
