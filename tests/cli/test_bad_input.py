@@ -144,6 +144,15 @@ def test_a_backup_that_is_not_there_is_told_with_those_that_are(backed_up: Small
     assert "good" in result.err
 
 
+def test_a_dump_or_an_archive_that_is_named_as_a_backup_is_told_as_what_it_is(backed_up: SmallApp) -> None:
+    run_here(backed_up, "dump", "text.sql.gz", check=0)
+    run_here(backed_up, "export", "good", "whole.tar.gz", check=0)
+    refused(backed_up, "restore", "text.sql.gz", code=10, names="named text.sql.gz", hint="`restore-dump text.sql.gz`")
+    run_here(backed_up, "restore-dump", "text.sql.gz", "--yes", check=0)
+    refused(backed_up, "verify", "whole.tar.gz", code=10, names="named whole.tar.gz", hint="`import whole.tar.gz`")
+    run_here(backed_up, "import", "whole.tar.gz", "--name", "again", check=0)
+
+
 @pytest.mark.parametrize("command", [("show", "latest"), ("restore", "latest", "--force"), ("undo", "--force")])
 def test_without_any_backup_there_is_nothing_to_restore(app: SmallApp, command: tuple[str, ...]) -> None:
     refused(app, *command, code=10, names=str(app.backups), hint="`")

@@ -117,8 +117,17 @@ def _find_named(settings: Settings, name: str) -> Backup:
             if known
             else f"There are none yet. {none_yet(settings)}"
         )
-        raise NoSuchBackup(f"There is no backup named {name} in {settings.dir}.", hint)
+        raise NoSuchBackup(f"There is no backup named {name} in {settings.dir}.", _hint_on_file(path) or hint)
     return read(settings, name)
+
+
+def _hint_on_file(path: Path) -> str:
+    """Return how to use a dump or an archive that has the name of a backup; empty if there is none."""
+    if not path.is_file():
+        return ""
+    if ".sql" in path.suffixes:
+        return f"That file is a dump: `restore-dump {path.name}`"
+    return f"That file is an archive: `import {path.name}`" if ".tar" in path.suffixes else ""
 
 
 class Latest(Struct, frozen=True):
