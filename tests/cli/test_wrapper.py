@@ -690,7 +690,7 @@ def test_a_repository_that_a_stranger_put_around_the_project_is_not_asked(host: 
     os.utime(around / ".gitattributes", (1, 1))
     for path in (around / ".git", *(around / ".git").rglob("*")):
         os.chown(path, 4321, 4321)
-    assert git_facts(host) == {"MISSING": "not a git repository"}
+    assert git_facts(host) == {"MISSING": f"{around}/.git belongs to user 4321, so git is not asked"}
     assert not ran.exists()
 
 
