@@ -328,18 +328,21 @@ owner_of() {
   read -r _ _ owner _ < <(ls -ldn "$1") && printf '%s\n' "$owner"
 }
 
-# Sets `repository`: where the work tree around this folder begins. The settings of a repository name commands that git
-# runs, and its check of who owns them is off, so that root sees the facts of another user's project. One counts only if
-# its .git is root's, of this user, or of the owner of this folder: anybody can put one into a folder like /tmp.
+# Sets `repository`: where the work tree around this folder begins; and `missing`: why there is none to ask. The
+# settings of a repository name commands that git runs, and its check of who owns them is off, so that root sees the
+# facts of another user's project. One counts only if its .git is root's, of this user, or of the owner of this folder:
+# anybody can put one into a folder like /tmp.
 find_repository() {
   local owner
+  missing="not a git repository"
   repository=$(quiet_git rev-parse --show-toplevel) || return
   owner=$(owner_of "${repository%/}/.git" 2>/dev/null) || return
+  missing="${repository%/}/.git belongs to user $owner, so git is not asked"
   [ "$owner" = 0 ] || [ "$owner" = "$EUID" ] || [ "$owner" = "$(owner_of "$root")" ]
 }
 
 collect_git_facts() {
-  local facts repository=""
+  local facts repository="" missing=""
   if ! command -v git >/dev/null; then
     export BACKUP_GIT_MISSING="no git here"
     return
@@ -347,7 +350,7 @@ collect_git_facts() {
   # shellcheck disable=SC2046 # in a git hook these point at another repository, or at half an index
   unset $(quiet_git rev-parse --local-env-vars)
   if ! find_repository; then
-    export BACKUP_GIT_MISSING="not a git repository"
+    export BACKUP_GIT_MISSING=$missing
     return
   fi
   if ! facts=$(quiet_git log -1 --no-show-signature --format='%H%n%h%n%s'); then
@@ -979,7 +982,7 @@ read_update_options() {
 
 update() {
   local new="" step=building
-  [ "$runner" != local ] || die 1 "There is no container to update. Without Docker: update the code, then type ./backup.sh migrate"
+  [ "$runner" != local ] || die 2 "There is no container to update. Without Docker: update the code, then type ./backup.sh migrate"
   ! is_podman_compose || die 2 "update needs Docker Compose: podman-compose cannot change the image of a service that runs."
   claim_update
   find_image

@@ -168,6 +168,22 @@ def test_deleting_any_backup_harms_no_other(app: SmallApp, gone: str) -> None:
         assert app.contents() == contents[name]
 
 
+def test_a_damaged_file_that_backups_share_is_called_so(app: SmallApp) -> None:
+    """An older backup has it too: to type `restore` of one after the other would end each time with 12."""
+    for name in ("one", "two"):
+        back_up(app, name)
+    (app.backups / "one" / LETTER).write_bytes(b"damaged")
+    (app.uploads / "1" / "letter.txt").unlink()
+    assert "verify --all` says which are good" in app.command("verify", "one", check=12).err
+    for arguments in ((), ("--only", "uploads")):
+        refusal = app.command("restore", "two", "--force", *arguments, check=12).err
+        assert "verify --all` says which are good" in refusal
+    told = app.command("verify", "--all", check=12).err
+    assert "damaged: two, one" in told and "Other backups share" not in told
+    (app.backups / "two" / LETTER).unlink()
+    assert "Other backups share" not in app.command("verify", "two", check=12).err
+
+
 def test_a_backup_copied_elsewhere_restores_there(app: SmallApp, tmp_path: Path, templates: Path) -> None:
     back_up(app, "one")
     back_up(app, "two")

@@ -231,7 +231,7 @@ def test_what_was_salvaged_is_kept_and_stands_in_for_no_backup(broken: SmallApp)
     broken.command("salvage", check=3)
     settings = broken.settings
     assert store.latest(settings).backup.name == "good"
-    assert "salvaged from a broken database" in store.latest(settings).passed_over
+    assert "made by salvage" in store.latest(settings).passed_over
     made = store.all_backups(settings)[0]
     assert made.kind == "salvaged" and made.unusual == ()
     assert broken.command("backup", "--if-needed").code == 13  # it does not count as today's backup

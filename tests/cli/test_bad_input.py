@@ -6,8 +6,10 @@ import gzip
 import json
 import os
 import re
+import shlex
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -142,6 +144,15 @@ def test_a_backup_that_is_not_there_is_told_with_those_that_are(backed_up: Small
     assert "good" in result.err
 
 
+def test_a_dump_or_an_archive_that_is_named_as_a_backup_is_told_as_what_it_is(backed_up: SmallApp) -> None:
+    run_here(backed_up, "dump", "text.sql.gz", check=0)
+    run_here(backed_up, "export", "good", "whole.tar.gz", check=0)
+    refused(backed_up, "restore", "text.sql.gz", code=10, names="named text.sql.gz", hint="`restore-dump text.sql.gz`")
+    run_here(backed_up, "restore-dump", "text.sql.gz", "--yes", check=0)
+    refused(backed_up, "verify", "whole.tar.gz", code=10, names="named whole.tar.gz", hint="`import whole.tar.gz`")
+    run_here(backed_up, "import", "whole.tar.gz", "--name", "again", check=0)
+
+
 @pytest.mark.parametrize("command", [("show", "latest"), ("restore", "latest", "--force"), ("undo", "--force")])
 def test_without_any_backup_there_is_nothing_to_restore(app: SmallApp, command: tuple[str, ...]) -> None:
     refused(app, *command, code=10, names=str(app.backups), hint="`")
@@ -215,6 +226,12 @@ def test_a_broken_database_is_no_backup(backed_up: SmallApp, break_it: Callable[
 def test_a_broken_database_makes_no_dump(backed_up: SmallApp, break_it: Callable[[SmallApp], None]) -> None:
     break_it(backed_up)
     refused(backed_up, "dump", "text.sql", code=13, names=str(backed_up.database), hint="`|BACKUP_DATABASE")
+
+
+def test_a_setting_that_names_another_file_is_not_answered_with_a_restore_over_that_file(app: SmallApp) -> None:
+    file = app.write_upload("letter", b"Dear company, " * 1000)
+    hint = "If it is another file, correct BACKUP_DATABASE: `config`. If not: Put a backup back"
+    refused(app, "backup", code=13, names=str(file), hint=hint, env={"BACKUP_DATABASE": str(file)})
 
 
 def test_a_database_that_is_a_link_to_nothing_is_told_of(app: SmallApp) -> None:
@@ -346,11 +363,31 @@ def test_one_backup_that_may_not_be_read_does_not_hide_the_others(backed_up: Sma
     assert "good" in result.out
 
 
-def test_a_backups_folder_that_is_a_file_is_refused(app: SmallApp) -> None:
+@pytest.mark.parametrize("command", ["backup", "list", "prune", "verify"])
+def test_a_backups_folder_that_is_a_file_or_a_device_is_refused(app: SmallApp, command: str) -> None:
     file = app.write_upload("a file", b"")
-    there = {"BACKUP_DIR": str(file), "BACKUP_UPLOADS": ""}
-    refused(app, "backup", "one", code=1, names=str(file), hint="BACKUP_DIR", env=there)
-    refused(app, "list", code=1, names=str(file), hint="`doctor`", env=there)
+    for one in (str(file), "/dev/null"):  # which root must not be told to give away
+        there = {"BACKUP_DIR": one, "BACKUP_UPLOADS": ""}
+        refused(app, command, code=2, names=f"{one} is not a folder", hint="Set BACKUP_DIR", env=there)
+
+
+def test_a_backups_folder_that_cannot_be_made_is_not_to_be_given_away(app: SmallApp) -> None:
+    there = {"BACKUP_DIR": "/proc/backups"}
+    refused(
+        app, "backup", code=1, names="/proc/backups cannot be made", hint="Set BACKUP_DIR .*ls -ld /proc", env=there
+    )
+
+
+def test_a_backups_folder_that_may_not_be_made_can_be_made_as_the_hint_says(app: SmallApp) -> None:
+    app.backups.rmdir()
+    app.folder.chmod(0o555)
+    result = as_user(app, "backup")
+    app.folder.chmod(0o755)
+    assert f"cannot be made: Permission denied.\n  Next: As root: install -d -o {os.geteuid()}" in result.err
+    subprocess.run(
+        shlex.split(result.err.rpartition("As root: ")[2].removesuffix(" (or set BACKUP_DIR)\n")), check=True
+    )
+    app.command("backup", check=0)
 
 
 def test_backups_inside_uploads_are_refused(app: SmallApp) -> None:
@@ -655,10 +692,12 @@ def forget_migrations(app: SmallApp) -> None:
             file.unlink()
 
 
-@pytest.mark.parametrize("command", [("restore", "good"), ("restore", "good", "--dry-run")])
+@pytest.mark.parametrize("command", [("restore", "good"), ("restore", "good", "--dry-run"), ("undo",)])
 def test_a_revision_this_code_does_not_know_is_refused(backed_up: SmallApp, command: tuple[str, ...]) -> None:
+    if command == ("undo",):
+        run_here(backed_up, "restore", "good", "--yes", check=0)
     forget_migrations(backed_up)
-    refused(backed_up, *command, code=14, names="revision", hint="--force")
+    refused(backed_up, *command, code=14, names="revision", hint="then type it again; or anyway, with --force")
 
 
 def test_a_revision_this_code_does_not_know_is_restored_when_forced(backed_up: SmallApp) -> None:

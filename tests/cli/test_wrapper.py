@@ -362,7 +362,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_in_one_sentence(host: Host) 
 
 
 def test_without_a_container_update_names_what_to_type(host: Host) -> None:
-    assert b"./backup.sh migrate" in host.run("update", code=1, BACKUP_RUNNER="local").stderr
+    assert b"./backup.sh migrate" in host.run("update", code=2, BACKUP_RUNNER="local").stderr
 
 
 def test_the_name_for_an_imported_backup_is_no_path(host: Host) -> None:
@@ -690,7 +690,7 @@ def test_a_repository_that_a_stranger_put_around_the_project_is_not_asked(host: 
     os.utime(around / ".gitattributes", (1, 1))
     for path in (around / ".git", *(around / ".git").rglob("*")):
         os.chown(path, 4321, 4321)
-    assert git_facts(host) == {"MISSING": "not a git repository"}
+    assert git_facts(host) == {"MISSING": f"{around}/.git belongs to user 4321, so git is not asked"}
     assert not ran.exists()
 
 

@@ -17,6 +17,7 @@ from backupkit.migrations.migrate import migrate
 from backupkit.migrations.upgrade import MigrationFailed
 from backupkit.model.backup import STAGING, BackupRequest
 from backupkit.model.errors import Refused, SchemaMismatch
+from backupkit.monitoring.doctor import examine
 from backupkit.repository import store
 from backupkit.restore import journal
 from backupkit.restore.restore import plan_restore, restore_backup
@@ -281,6 +282,28 @@ def test_restore_migrate_is_refused_where_there_is_no_way(app: SmallApp) -> None
     create_backup(app.settings, BackupRequest("old"))
     with pytest.raises(Refused):
         plan_restore(app.settings, "old", migrate=True)
+
+
+@pytest.mark.parametrize("revision", ["", "@", "a@"])
+def test_a_revision_that_alembic_cannot_read_is_a_typing_error(app: SmallApp, revision: str) -> None:
+    refused = app.command("migrate", revision, check=2).err
+    assert f"{revision!r} is not a revision to migrate to: Alembic cannot read it." in refused
+    assert "alembic history" in refused
+
+
+def test_a_database_without_a_revision_is_what_failed_and_not_the_migration(app: SmallApp) -> None:
+    app.at_revision(DOCUMENTS)
+    app.forget_revision()
+    before = app.contents()
+    failed = app.command("migrate", check=1).err
+    assert "already exists" in failed and "has no Alembic revision" in failed and "Correct that" not in failed
+    assert "alembic stamp THAT_REVISION" in failed and app.contents() == before
+    (found,) = [one for one in examine(app.settings) if "Alembic revision" in one.text]
+    assert found.text == "The database has no Alembic revision." and "stamp THAT_REVISION" in found.fix
+    app.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+    app.execute("INSERT INTO alembic_version VALUES (?)", (DOCUMENTS,))
+    app.command("migrate", check=0)
+    assert app.revisions() == {HEAD}
 
 
 def alembic(app: SmallApp, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

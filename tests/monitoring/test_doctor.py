@@ -26,7 +26,7 @@ from backupkit.remotes.folder import FolderRemote
 from backupkit.remotes.registry import prepare_remote, try_remotes
 from backupkit.scheduling import scheduler_lock
 from refusals import run_here
-from small_app import DOCUMENTS, MERGED, NOON, SmallApp
+from small_app import DOCUMENTS, HEAD, MERGED, NOON, SmallApp
 
 
 def with_remotes(app: SmallApp, **tables: dict[str, Any]) -> Settings:
@@ -74,7 +74,9 @@ def test_a_missing_database_is_said_once(app: SmallApp) -> None:
 def test_an_app_without_alembic_is_not_warned_for_that(app: SmallApp) -> None:
     (app.folder / "alembic.ini").unlink()
     settings = app.settings.replaced(alembic_ini=app.folder / "alembic.ini")
-    assert about(examine(settings), "alembic.ini").level == "warning"  # needed, as the database has a revision
+    found = about(examine(settings), "alembic.ini")
+    assert found.level == "warning" and "BACKUP_ALEMBIC_INI" in found.fix  # needed, as the database has a revision
+    assert f"{HEAD}, and is not compared with this code: there is no {settings.alembic_ini}." in found.text
     with sqlite3.connect(app.database) as live:
         live.execute("DROP TABLE alembic_version")
     found = about(examine(settings), "alembic.ini")

@@ -1603,7 +1603,7 @@ def test_copies_without_the_uploads_are_none_of_them_latest_and_the_newest_is_na
     assert not (tmp_path / "look").exists()
     for name in ("one", "two"):
         shutil.rmtree(app.backups / name)
-    app.command("pull", "two", "--remote", git_remote, check=0)
+    assert "all of it compared" in app.command("pull", "two", "--remote", git_remote, check=0).out
     app.command("restore", "two", "--yes", check=0)
 
 

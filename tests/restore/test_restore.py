@@ -208,6 +208,8 @@ def test_the_plan_says_what_is_kept_of_a_database_only_where_some_of_it_is_there
     (lose if is_gone else empty)(app)
     said = app.command("restore", "latest", "--dry-run", check=0).out
     assert ("Nothing of it is there to be kept" in said, "is kept in the safety copy" in said) == (is_gone, not is_gone)
+    told = app.command("restore", "good", "--only", "uploads", "--force", check=0).err
+    assert ("The safety copy is without it." in told, "Its files are kept" in told) == (is_gone, not is_gone)
 
 
 @pytest.mark.parametrize("journal_mode", ["WAL", "DELETE"])
@@ -389,6 +391,9 @@ def test_a_backup_without_uploads_leaves_the_live_ones(app: SmallApp) -> None:
     kept = app.write_upload("kept", b"x")
     restore(app)
     assert kept.exists()
+    for to in ((), ("--to", str(app.folder / "new"))):
+        refusal = app.command("restore", "good", "--force", "--only", "uploads", *to, check=10).err
+        assert f"There are no uploads in {app.backups / 'good'}." in refusal and "show good" in refusal
 
 
 def test_the_plan_says_what_the_restore_then_does(app: SmallApp) -> None:

@@ -72,11 +72,21 @@ def test_a_backup_holds_every_database_and_every_tree_under_its_own_name(several
     assert store.read(several.settings, "good").state == "checked"
 
 
+def test_a_backup_says_how_much_it_holds_of_all_of_them(several: SeveralApp) -> None:
+    told = run_here(several, "backup", "good", check=0).out
+    held = run_here(several, "show", "good", "--json", check=0).json
+    rows = [one["database"]["rows"] for one in held["databases"]]
+    tables, total = sum(map(len, rows)), sum(sum(one.values()) for one in rows)
+    files = sum(one["uploads"]["files"] for one in held["trees"])
+    assert f", {len(rows)} databases with {tables} tables, {total} rows, {files} uploads, revision" in told
+
+
 def test_where_one_is_missing_the_next_step_names_its_own_table(several: SeveralApp) -> None:
     back_up(several)
     several.media.rename(several.media.with_name("away"))
     error = run_here(several, "backup", check=13).err
     assert "Next: Set path of [trees.media] in backup.toml to where it is" in error and "BACKUP_UPLOADS" not in error
+    assert f"There is no folder media at {several.media}." in error
     several.media.with_name("away").rename(several.media)
     for part in ("", "-wal", "-shm"):
         several.cache.with_name(f"{several.cache.name}{part}").unlink(missing_ok=True)

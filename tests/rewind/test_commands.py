@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -133,6 +134,25 @@ def test_rewind_shows_stretches_gaps_and_cost(past: Past) -> None:
     assert found["size_bytes"] == sum(one["size_bytes"] for one in found["points"])
     words = run_here(past.app, "rewind", env=ON, check=0).out
     assert "Gap: the data is unknown from" in words and "5 points" in words
+
+
+def test_what_rewind_says_to_type_leads_to_the_newest_point(app: SmallApp) -> None:
+    """All within one minute: cut to minutes, that time was before all of them."""
+    at = datetime.now(UTC).replace(second=5) - timedelta(minutes=10)
+    create_backup(app.settings, BackupRequest(name="before"), clock=lambda: at - timedelta(hours=2))
+    create_backup(app.settings, BackupRequest(name="base"), clock=lambda: at)
+    rewinder = Rewinder(app.settings.replaced(rewind="7d"), lambda: at)
+    for _ in range(2):
+        app.add_rows(1)
+        at += timedelta(seconds=10)
+        assert rewinder.look() == "taken"
+    told = run_here(app, "rewind", env=ON, check=0).out
+    typed = shlex.split(told.rpartition("Restore one: ")[2])[2:]
+    found = run_here(app, *typed, "--dry-run", "--json", env=ON, check=0).json
+    assert found["notes"][0].startswith(f"The point of {at:%Y-%m-%d %H:%M:%S}")
+    assert "A look every" in told and "A look every" not in run_here(app, "rewind", check=0).out
+    refusal = run_here(app, "restore", "latest", "--at", "1d", "--yes", env=ON, check=10).err
+    assert f"The first is of {at - timedelta(hours=2, seconds=20):%Y-%m-%d %H:%M:%S}" in refusal
 
 
 def test_times_that_lead_nowhere_are_refused_with_the_way_out(past: Past) -> None:

@@ -522,7 +522,9 @@ def test_a_second_scheduler_is_refused_and_names_the_first(app: SmallApp) -> Non
     with running(app) as scheduler:
         scheduler.says("Next backup: ")
         result = app.command("schedule", env={"BACKUP_LOCK_TIMEOUT": "0"}, check=11)
+        assert "A scheduler is running already: schedule (" in result.err
         assert f"pid {scheduler.child.pid}" in result.err
+        assert "Wait for it" not in result.err and "changed settings from backup.toml by itself" in result.err
         scheduler.end()
 
 

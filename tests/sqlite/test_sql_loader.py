@@ -205,7 +205,7 @@ def outcome(text: str | bytes, folder: Path) -> str:
 def test_much_of_nothing_takes_little_time(tmp_path: Path, unit: bytes, before: bytes) -> None:
     seconds = processor_seconds()
     message = outcome(before + unit * (30_000_000 // len(unit)), tmp_path)
-    assert "ends in the middle" in message
+    assert "ends in the middle" in message or "it is empty" in message
     assert processor_seconds() - seconds < 3
 
 

@@ -214,6 +214,23 @@ def test_every_key_of_a_json_document_is_in_the_reference(app: SmallApp, command
     assert keys_in(printed) <= in_backticks(text(REFERENCE / "json.md"))
 
 
+def own_keys(schema: dict[str, Any], every: dict[str, Any]) -> set[str]:
+    """Return the keys of the document, or of each one in the array, and of the remotes in it."""
+    while "$ref" in schema or "items" in schema:
+        schema = every[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema["items"]
+    inner = schema.get("properties", {}).get("remotes", {})
+    return {*schema.get("properties", {})} - {"schema_version"} | (own_keys(inner, every) if inner else set())
+
+
+def test_each_row_of_the_reference_names_every_key_of_its_schema() -> None:
+    every = json.loads(text(REFERENCE / "schemas" / "documents.json"))["$defs"]
+    wanted = [row for row in rows(text(REFERENCE / "json.md")) if len(row) == 3 and row[2].strip("`") in every]
+    alone = [row for row in wanted if not re.search(r"\(#|[Tt]he same|of these|Everything", row[1])]
+    assert len(alone) > 25
+    missing = {row[2]: own_keys(every[row[2].strip("`")], every) - {*re.findall(r"\w+", row[1])} for row in alone}
+    assert {name: keys for name, keys in missing.items() if keys} == {}
+
+
 # The documents themselves
 
 

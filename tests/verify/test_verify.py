@@ -780,9 +780,13 @@ def test_one_damaged_backup_among_others_ends_with_12_and_all_are_told_of(app: S
 
 
 def test_a_backup_is_accepted_where_it_is_sound(app: SmallApp) -> None:
+    app.add_rows(50)
     backup = make(app)
-    assert "accepted" in run_here(app, "verify", "one", "--accept", check=0).err
-    assert "one" in flags.load(app.backups).accepted
+    assert "one has nothing unusual to accept." in run_here(app, "verify", "one", "--accept", check=0).err
+    app.execute("DELETE FROM companies WHERE id > 5")
+    make(app, "few", 1)
+    assert "few is accepted" in run_here(app, "verify", "few", "--accept", check=0).err
+    assert "few" in flags.load(app.backups).accepted
     flags.clear(app.backups, flags.ACCEPTED, "one")
     (backup / "RESTORE.md").unlink()
     run_here(app, "verify", "one", "--accept", check=12)

@@ -309,8 +309,10 @@ def _archive_or_keep_raw(source: _DatabaseSource, emit: EventListener) -> _Archi
         except SourceBroken as broken:
             error = _raise_unless_tolerated(draft, broken)
     assert error is not None
-    emit(Notice(f"{error.message} Its files are kept as they are."))
-    return _keep_raw(draft)
+    kept = _keep_raw(draft)
+    what = "Its files are kept as they are." if _database_files(draft) else "The safety copy is without it."
+    emit(Notice(f"{error.message} {what}"))
+    return kept
 
 
 def _archive_database(draft: Draft, snapshot: sqlite3.Connection, stamp: str | None, emit: EventListener) -> _Archived:

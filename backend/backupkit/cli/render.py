@@ -215,10 +215,14 @@ def made(created: Created) -> Iterator[str]:
     """Yield what was backed up and where it is; then new data, links out of the uploads, and references, if any."""
     metadata = created.backup.metadata
     assert metadata is not None and metadata.database is not None
-    files = counted(metadata.uploads.files, "upload") if metadata.uploads else "no uploads"
+    databases = [one for one in metadata.database_files.values() if one]
+    several = f"{len(databases)} databases with " if len(databases) > 1 else ""
+    amount = several + _amount(*(one.rows for one in databases))
+    trees = [one for one in metadata.tree_facts.values() if one]
+    files = counted(sum(one.files for one in trees), "upload") if trees else "no uploads"
     revision = f"revision {printable(metadata.schema_name)}" if metadata.schema_name else "no revision"
     size = format_bytes(created.backup.size_bytes)
-    yield f"Backup {created.backup.name}: {size}, {_amount(metadata.database.rows)}, {files}, {revision}"
+    yield f"Backup {created.backup.name}: {size}, {amount}, {files}, {revision}"
     yield f"  checked and on disk in {created.backup.path}"
     if metadata.linked_from:
         new = format_bytes(created.backup.unique_bytes)
@@ -228,9 +232,9 @@ def made(created: Created) -> Iterator[str]:
     yield from _references(metadata.references, "  references ")
 
 
-def _amount(rows: Mapping[str, int]) -> str:
-    """Return how many tables there are, and how many rows in all of them."""
-    return f"{counted(len(rows), 'table')}, {counted(sum(rows.values()), 'row')}"
+def _amount(*rows: Mapping[str, int]) -> str:
+    """Return how many tables there are in these databases, and how many rows in all of them."""
+    return f"{counted(sum(map(len, rows)), 'table')}, {counted(sum(sum(one.values()) for one in rows), 'row')}"
 
 
 def _links_out(uploads: UploadsFacts) -> Iterator[str]:
@@ -526,7 +530,7 @@ def pulled(deployment: Deployment, done: Pulled) -> Iterator[str]:
     backup = done.backup
     size = format_bytes(backup.size_bytes)
     if done.fetched:
-        yield f"Pulled {backup.name} ({size}), every byte compared."
+        yield f"Pulled {backup.name} ({size}), all of it compared."
     else:
         yield f"{backup.name} is here already ({size}); nothing was pulled."
     if done.points:

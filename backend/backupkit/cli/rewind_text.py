@@ -19,6 +19,8 @@ _MOST_LOST = 20
 
 def timeline(settings: Settings, found: Timeline, interval: float, screen: Terminal | None = None) -> Iterator[str]:
     """Yield the stretches of time that can be restored, the gaps, the lost points, and the size on disk."""
+    from backupkit.rewind.moments import typed_time
+
     if not settings.rewind:
         yield f"Rewind is off. To restore any minute of a week: {settings.deployment.tool('config set rewind 7d')}"
     points = [one for one in found.moments if one.point]
@@ -36,9 +38,9 @@ def timeline(settings: Settings, found: Timeline, interval: float, screen: Termi
         yield f"Lost: {printable(lost.chain)}/{printable(lost.name)}: {printable(lost.why)}"
     if (more := len(found.lost) - _MOST_LOST) > 0:
         yield f"Lost: {counted(more, 'point')} more."
-    yield f"{counted(len(points), 'point')}, {format_bytes(found.size)}. A look every {interval:g} s."
-    newest = settings.local(points[-1].at)
-    typed = f'restore --at "{newest:%Y-%m-%d %H:%M}"'
+    looks = f" A look every {interval:g} s." if settings.rewind else ""
+    yield f"{counted(len(points), 'point')}, {format_bytes(found.size)}.{looks}"
+    typed = f'restore --at "{typed_time(settings, points[-1].at)}"'
     yield f"Restore one: {settings.deployment.tool(typed)}"
 
 

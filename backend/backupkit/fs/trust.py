@@ -68,11 +68,19 @@ def _everybody_can_write(facts: os.stat_result) -> bool:
     return bool(facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX)
 
 
+def require_folder(folder: Path) -> None:
+    """Raise `Refused` if the backups folder is something else, such as a file or a device."""
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise Refused(f"The backups folder {folder} is not a folder.", hint="Set BACKUP_DIR to a folder.")
+
+
 def require_roots(folder: Path) -> None:
     """Raise `Untrusted` if we are root and another user can change the folder, or put another in its place.
 
-    That user could swap a file or a folder for a link between any two calls of root's.
+    That user could swap a file or a folder for a link between any two calls of root's. Raise `Refused` for what is no
+    folder.
     """
+    require_folder(folder)
     if os.geteuid() != 0:
         return
     # A link on the way may be another user's; mostly there is none, and both paths are the same.

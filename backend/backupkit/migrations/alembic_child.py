@@ -51,8 +51,8 @@ def _steps(scripts: ScriptDirectory, request: Request) -> Answer:
     try:
         steps = scripts._upgrade_revs(target, current)  # type: ignore[arg-type]
         asked = [] if steps else [one.revision for one in scripts.get_revisions(target)]
-    except (CommandError, RevisionError) as error:
-        return {"refusal": str(error)}
+    except (CommandError, RevisionError, AssertionError) as error:  # Alembic asserts that it is not empty, nor is `a@`
+        return {"refusal": str(error) or "Alembic cannot read it"}
     return {"steps": [one.revision.revision for one in steps], "asked": asked}
 
 

@@ -91,7 +91,7 @@ def refuse_unless_restorable(
         return
     where = f"git checkout {git.commit}" if git else "Check out the code that made it"
     raise SchemaMismatch(
-        f"{verdict.reason} Nothing was changed.", hint=f"{where}, then restore; or anyway: `restore NAME --force`."
+        f"{verdict.reason} Nothing was changed.", hint=f"{where}, then type it again; or anyway, with --force."
     )
 
 

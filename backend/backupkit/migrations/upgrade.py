@@ -6,8 +6,9 @@ the process cannot open the live database, nor change the live uploads.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from msgspec import Struct
@@ -25,6 +26,11 @@ _MOST_LOSSES = 10  # how many an error lists
 _HINT_ON_URL = (
     "Let env.py take its URL from sqlalchemy.url, DATABASE_URL or BACKUP_DATABASE; or set BACKUP_MIGRATE_ENVIRONMENT"
     " to the variable that it reads, BACKUP_ALEMBIC_X to what it takes with -x, or BACKUP_MIGRATE_COMMAND."
+)
+
+_HINT_ON_REVISION = (
+    "The database has no Alembic revision, so the migrations ran from the first on. Only if you know which one its"
+    " tables are at:"
 )
 
 
@@ -59,7 +65,7 @@ def migrate_copy(
     then; None means all of this code's. `uploads` is the copy of the uploads that goes with it, if there is one.
     """
     filled, version = loss.measure(copy), _schema_version(settings)
-    with app_process.workshop(settings, copy, uploads) as shop:
+    with _explaining(settings, copy, emit), app_process.workshop(settings, copy, uploads) as shop:
         way = _upgrade(settings, shop, target, alembic_child.WAYS, emit)
     if version is not None and _schema_version(settings) not in (version, None):
         raise MigrationFailed(
@@ -98,6 +104,27 @@ def migrate_live(
     """
     with app_process.workshop(settings, settings.database) as shop:
         _upgrade(settings, shop, target, (way,), emit, lock)
+
+
+@contextlib.contextmanager
+def _explaining(settings: Settings, copy: Path, emit: EventListener) -> Iterator[None]:
+    """Give a migration that fails on a table that is there already the reason: no revision says that it ran."""
+    has_revision = _has_revision(settings, copy, emit)
+    try:
+        yield
+    except MigrationFailed as error:
+        if has_revision or "already exists" not in error.message:
+            raise
+        stamp = settings.deployment.alembic("stamp THAT_REVISION")
+        raise MigrationFailed(error.message, f"{_HINT_ON_REVISION} {stamp}") from error
+
+
+def _has_revision(settings: Settings, copy: Path, emit: EventListener) -> bool:
+    """Return whether the copy is at a revision; True if Alembic is not what migrates it."""
+    if settings.alembic is None or settings.migrate_command:
+        return True
+    with database.open_sealed(copy) as connection:
+        return bool(version_table.of_live(settings, connection, emit))
 
 
 def _upgrade(

@@ -307,17 +307,23 @@ def _schema(settings: Settings) -> Iterator[Finding]:
     with database.snapshot(settings.database, min(settings.busy_timeout, 5)) as snapshot:
         revisions = version_table.of_live(settings, snapshot)
     verdict = schema.classify(settings, revisions)
-    at = ", ".join(revisions) or "no revision"
+    at = ", ".join(revisions)
     if verdict.relation == "same":
         yield Finding("fine", f"The database is at this code's revision: {at}.")
     elif verdict.relation == "behind":
         fix = settings.deployment.tool(verdict.command)
         count = counted(len(verdict.pending), "migration")
         yield Finding("warning", f"The database is {count} behind this code.", fix)
+    elif verdict.relation == "unversioned":
+        fix = f"only if you know which one its tables are at: {settings.deployment.alembic('stamp THAT_REVISION')}"
+        yield Finding("warning", "The database has no Alembic revision.", fix)
     elif verdict.relation == "unreadable":
         yield Finding("wrong", f"{verdict.reason} A backup cannot be compared with this code.", verdict.needs)
     elif verdict.relation == "no_migrations" and not revisions:
         yield Finding("note", f"{verdict.reason} Schemas are not compared with the code.")
+    elif verdict.relation == "no_migrations":
+        text = f"The database is at {at}, and is not compared with this code: there is no {settings.alembic_ini}."
+        yield Finding("warning", text, "set BACKUP_ALEMBIC_INI to the one that the app uses")
     else:
         reason = verdict.reason.replace("The backup", "The database").replace("the backup", "the database")
         yield Finding("warning", f"The database is at {at}. {reason}")

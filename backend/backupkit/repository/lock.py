@@ -47,6 +47,10 @@ def _of_this_process(handle: int) -> Iterator[None]:
         _handles.discard(handle)
 
 
+class RunAtWork(Locked):
+    """The error for a lock that another run of this toolkit holds."""
+
+
 @contextlib.contextmanager
 def held(
     backups: Path, command: str, timeout: float, emit: EventListener = silence, place: Path | None = None
@@ -228,7 +232,7 @@ def _acquire(handle: int, timeout: float, emit: EventListener, record: Path | No
 def _refusal(handle: int, record: Path | None, where: Path) -> Locked:
     locker = process.locker(handle)
     if run := _run(record, locker):
-        return Locked(
+        return RunAtWork(
             f"{run} is at work in {where}; nothing was changed.",
             hint="Wait for it to end, then try again; the lock ends with that process.",
         )

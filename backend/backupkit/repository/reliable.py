@@ -41,7 +41,7 @@ def why_not_latest(settings: Settings, backup: Backup, now: datetime) -> str:
     reasons = (
         (not is_own(settings, metadata), f"of another app: {owner_of(metadata) or 'it names none'}"),
         (metadata.kind == "pre_restore", "a safety copy"),
-        (metadata.kind == "salvaged", "salvaged from a broken database"),
+        (metadata.kind == "salvaged", "made by salvage"),
         (metadata.is_raw, "raw files of a broken database"),
         (metadata.created_at > now + CLOCKS_DIFFER, "dated in the future"),
         (metadata.database_file is None, "without the database"),

@@ -37,13 +37,11 @@ BUILT = f"{disk.DRAFT_PREFIX}rewind-"
 def require(backups: Path) -> None:
     """Make the backups folder if it is missing. Raise `BackupError` if it is unwritable, or not safe to use as root."""
     trust.require_roots(backups)
-    if backups.exists() and not backups.is_dir():
-        raise BackupError(f"The backups folder {backups} is not a folder.", hint="Set BACKUP_DIR to a folder.")
     try:
         disk.make_folder(backups)
     except OSError as error:
         raise BackupError(
-            f"The backups folder {backups} cannot be made: {error.strerror}.", _writable_hint(backups)
+            f"The backups folder {backups} cannot be made: {error.strerror}.", _makeable_hint(backups, error)
         ) from error
     if not os.access(backups, os.W_OK | os.X_OK) or mounts.is_read_only(backups):
         raise BackupError(f"The backups folder {backups} cannot be written to.", _writable_hint(backups))
@@ -78,6 +76,7 @@ def read_all(folder: Path, zone: ZoneInfo) -> list[Backup]:
 
 
 def _all_in(folder: Path, zone: ZoneInfo) -> list[Backup]:
+    trust.require_folder(folder)
     try:
         with os.scandir(folder) as entries:
             folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -118,8 +117,17 @@ def _find_named(settings: Settings, name: str) -> Backup:
             if known
             else f"There are none yet. {none_yet(settings)}"
         )
-        raise NoSuchBackup(f"There is no backup named {name} in {settings.dir}.", hint)
+        raise NoSuchBackup(f"There is no backup named {name} in {settings.dir}.", _hint_on_file(path) or hint)
     return read(settings, name)
+
+
+def _hint_on_file(path: Path) -> str:
+    """Return how to use a dump or an archive that has the name of a backup; empty if there is none."""
+    if not path.is_file():
+        return ""
+    if ".sql" in path.suffixes:
+        return f"That file is a dump: `restore-dump {path.name}`"
+    return f"That file is an archive: `import {path.name}`" if ".tar" in path.suffixes else ""
 
 
 class Latest(Struct, frozen=True):
@@ -421,8 +429,16 @@ def _file_sizes(path: Path) -> Iterator[int]:
                 yield entry.facts.st_size
 
 
+def _makeable_hint(backups: Path, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return _writable_hint(backups)
+    return f"Set BACKUP_DIR to a folder in one that is there: ls -ld {shlex.quote(str(backups.parent))}"
+
+
 def _writable_hint(backups: Path) -> str:
     if backups.exists() and mounts.is_read_only(backups):
         return "It is mounted read-only: mount it so that it can be written to, or set BACKUP_DIR."
     as_owner = own_folder.as_its_owner(backups) if backups.exists() and not is_contained(os.environ) else ""
-    return f"{as_owner}{as_root('chown', '-R', f'{os.geteuid()}:{os.getegid()}', str(backups))} (or set BACKUP_DIR)"
+    user, group = str(os.geteuid()), str(os.getegid())
+    give = ("chown", "-R", f"{user}:{group}") if backups.exists() else ("install", "-d", "-o", user, "-g", group)
+    return f"{as_owner}{as_root(*give, str(backups))} (or set BACKUP_DIR)"

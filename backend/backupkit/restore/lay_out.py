@@ -19,7 +19,7 @@ from backupkit.config.settings import WITHOUT_HOOKS, Settings
 from backupkit.fs import descriptors, disk, mounts, space, trust
 from backupkit.model.backup import MAIN_DATABASE, UPLOADS_FOLDER, Backup, Metadata, SchemaVerdict
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import BackupError, Damaged, Locked, Refused
+from backupkit.model.errors import BackupError, Locked, Refused
 from backupkit.model.events import EventListener, Finished, Notice, Step, collecting, silence, without
 from backupkit.repository import lock, manifest, store
 from backupkit.repository.operation import recorded
@@ -119,7 +119,7 @@ def _layout_of(settings: Settings, backup: Backup, target: Path, only: str | Non
     others = dict(_additional_paths(settings, metadata, only))
     stays = left_in_backup(settings, metadata) if only is None else ()
     if database is None and uploads is None and not others:
-        raise Damaged(f"{backup.path} does not hold that part.", hint=f"`show {backup.name}` says what is in it.")
+        raise staging.not_in_backup(backup, only or MAIN_DATABASE)
     needs = _needs(backup, metadata, database is not None, uploads is not None)
     for alone in filter(None, map(metadata.at, others)):
         needs += 3 * alone.database_size + (alone.uploads.bytes if alone.uploads else 0)

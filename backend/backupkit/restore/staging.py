@@ -32,7 +32,7 @@ from backupkit.model.backup import (
     SchemaVerdict,
     UploadsFacts,
 )
-from backupkit.model.errors import Damaged, Refused
+from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, silence
 from backupkit.model.names import first_of, printable
 from backupkit.model.patterns import Patterns
@@ -45,6 +45,7 @@ from backupkit.upload_files.choice import Chosen
 from backupkit.upload_files.selection import Excluded
 
 _OLDER = "Try an older backup: `list`."
+_SHARED = "Other backups may share the damaged file: `verify --all` says which are good."
 
 
 class Source(Struct, frozen=True):
@@ -188,12 +189,20 @@ def _sources(
     found = [one for one in found if one.database or one.uploads]
     found.sort(key=lambda one: "/" in one.part)  # databases in trees come after the trees
     if not found:
-        if only and metadata.others:
-            raise Damaged(
-                f"{backup.path} holds no {printable(only)}.", hint=f"`show {backup.name}` says what is in it."
-            )
+        if only:
+            raise not_in_backup(backup, only)
         raise Damaged(f"{backup.path} holds nothing that can be restored.", hint="Try another backup: `list`.")
     return found
+
+
+def not_in_backup(backup: Backup, part: str) -> NoSuchBackup:
+    """Return the error for a part that was asked for and that the backup does not hold."""
+    texts = {
+        MAIN_DATABASE: f"There is no database in {backup.path}.",
+        UPLOADS_FOLDER: f"There are no uploads in {backup.path}.",
+    }
+    text = texts.get(part, f"{backup.path} holds no {printable(part)}.")
+    return NoSuchBackup(text, hint=f"`show {backup.name}` says what is in it.")
 
 
 def _with_database_facts(
@@ -297,7 +306,7 @@ def _refuse_altered(
 
     flaws = list(integrity.file_flaws(backup.path, metadata, digest, only, on_survey))
     if flaws:
-        hint = _damage_hint(backup, {_part_of(flaw) for flaw in flaws}) if only is None else _OLDER
+        hint = _damage_hint(backup, {_part_of(flaw) for flaw in flaws}) if only is None else _SHARED
         raise _damaged(backup.path, first_of([flaw.text for flaw in flaws]), hint)
     left_out = metadata.left_out(only)
     earlier = [flaw for flaw in backup.flaws if _part_of(flaw) not in left_out]
@@ -323,11 +332,11 @@ def _damage_hint(backup: Backup, damaged: set[str]) -> str:
     metadata = store.require_metadata(backup)
     if damaged <= {*metadata.tree_facts} and metadata.database_file and not metadata.others:
         return _database_alone(backup.name)
-    return f"`verify {backup.name}` names all of it. {_OLDER}"
+    return f"`verify {backup.name}` names all of it. {_SHARED}"
 
 
 def _database_alone(name: str) -> str:
-    return f"Its database is as written: `restore {name} --only database`. An older backup: `list`."
+    return f"Its database is as written: `restore {name} --only database`. {_SHARED}"
 
 
 def _read_database(
@@ -348,7 +357,7 @@ def _read_database(
     check = database.check_for(source.database.stat().st_size)
     found = database.examine(source.database, check, opened=opened)
     if found.problems:
-        raise Damaged(f"{source.database} is damaged: {found.problems[0]}.", hint=_OLDER)
+        raise Damaged(f"{source.database} is damaged: {found.problems[0]}.", hint=_SHARED)
     kept = recorded or replace(found.facts, sha256=disk.hash_file(source.database))
     flaws = found.facts.index_flaws or kept.index_flaws
     mode = recorded.journal_mode if recorded else database.header_mode(source.database)
@@ -655,7 +664,7 @@ def refusing_altered(source: Source) -> Iterator[None]:
     except diff.Altered as error:
         assert source.uploads is not None
         what = f"{printable(f'{source.uploads.name}/{error.path}')} {error.what}"
-        hint = _database_alone(source.name) if source.database and not source.others else _OLDER
+        hint = _database_alone(source.name) if source.database and not source.others else _SHARED
         raise _damaged(source.uploads.parent, what, hint) from error
 
 

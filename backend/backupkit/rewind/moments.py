@@ -181,9 +181,11 @@ def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
     if moment and moment.point and (backup is None or moment.at >= backup.made_at):
         return _chosen_point(settings, found, moment, at)
     if backup is None:
-        first = f" The first is of {_local(settings, found.moments[0].at)}." if found.moments else ""
+        good = [one.made_at for one in store.own_backups(settings) if not reliable.why_not_latest(settings, one, now)]
+        first = min((*good, *(one.at for one in found.moments)), default=None)
+        told = f" The first is of {_local(settings, first)}." if first else ""
         raise NoSuchBackup(
-            f"There is no backup in {settings.dir} made until {_local(settings, at)}, and no point of rewind.{first}",
+            f"There is no backup in {settings.dir} made until {_local(settings, at)}, and no point of rewind.{told}",
             hint="`list` shows all backups, `rewind` all points.",
         )
     sentence = f"The newest until then is the backup {backup.name}."

@@ -17,6 +17,7 @@ from backupkit.fs import disk, own_folder
 from backupkit.model.events import EventListener, silence
 from backupkit.repository import flags, lock
 
+_HINT = "Leave it: it takes changed settings from backup.toml by itself. For changed variables end that process first."
 _FOLDER, _SEED = (flags.STATE_FOLDER, "scheduler"), "seed"
 
 
@@ -27,7 +28,11 @@ def on(backups: Path, timeout: float, emit: EventListener = silence) -> Iterator
         if not (folder / _SEED).exists():
             with contextlib.suppress(OSError):  # without a seed the jitter is the same as in other folders, no more
                 disk.write_file(folder / _SEED, secrets.token_hex(8).encode())
-        with lock.held(folder, "schedule", timeout, emit, backups.joinpath(*_FOLDER)):
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(lock.held(folder, "schedule", timeout, emit, backups.joinpath(*_FOLDER)))
+            except lock.RunAtWork as error:  # which waiting would not end
+                raise lock.RunAtWork(f"A scheduler is running already: {error.message}", _HINT) from error
             _set_look(folder, 0)
             yield
 

@@ -56,6 +56,7 @@ _MISSING_IN_SQLITE = (
 _HEADER, _WRITE_VERSION = 20, 18  # bytes to read, and an offset in them: sqlite.org/fileformat.html
 _WHOLE_HEADER = 100
 _SLOWEST = 10 << 20  # bytes per second: the slowest comparison that the timeout allows for
+_NO_DATABASE = "file is not a database"
 VERSION_TABLE = "alembic_version"
 PUT_BACK = "Put a backup back: `list`, then `restore NAME`."
 
@@ -938,9 +939,11 @@ def _unreadable(live: Path, error: sqlite3.DatabaseError) -> BackupError:
     if _is_full(text, live.parent):
         return NoSpace(f"The disk is full: {live.parent}.", hint="Make room there, then try again.")
     if engine.is_damage(error):
+        # A restore would write over what the setting names, which may be another file of the user's.
+        is_it = "If it is another file, correct BACKUP_DATABASE: `config`. If not: " if _NO_DATABASE in text else ""
         return SourceBroken(
             f"The database {live} cannot be read: {text}.",
-            hint=f"{PUT_BACK} Rows since then are often still there: `salvage`.",
+            hint=f"{is_it}{PUT_BACK} Rows since then are often still there: `salvage`.",
         )
     if any(word in text for word in _BUSY):
         return _locked(live, 0)

@@ -191,8 +191,17 @@ class _Load:
                 self._statement(self._text.take_statement(), line)
             self._emit(Progress(self._text.bytes_read))
         if not self._complete:
-            self._damaged(self._text.line, "it ends in the middle, without COMMIT")
+            self._damaged(self._text.line, self._why_incomplete())
         self._write_virtual_tables()
+
+    def _why_incomplete(self) -> str:
+        if not self._statements:
+            return "it is empty"
+        if self._open:
+            return "it ends in the middle, without COMMIT"
+        return (
+            "it has no COMMIT at its end and may be cut off; if it is whole, put BEGIN; before it and COMMIT; behind it"
+        )
 
     def _insert(self, inserts: bytes, line: int) -> None:
         """Run consecutive INSERTs together; if that fails, run them one by one to find the line of the error."""

@@ -22,6 +22,8 @@ from backupkit.upload_files import marked
 def require(live: Path, tree_name: str = "") -> None:
     """Raise `SourceUnreadable` unless the folder of uploads, or of that tree, exists and can be read."""
     setting = f"path of [trees.{tree_name}] in backup.toml" if tree_name else "BACKUP_UPLOADS"
+    what = f"folder {tree_name}" if tree_name else "uploads folder"
+    missing = f"There is no folder {tree_name} at {live}." if tree_name else f"There is no uploads folder at {live}."
     try:
         os.listdir(live)
     except FileNotFoundError as error:
@@ -29,13 +31,13 @@ def require(live: Path, tree_name: str = "") -> None:
         hint = f"Set {setting} to where it is, or {otherwise} if the app has none."
         if text := disk.dangling(live):
             raise SourceUnreadable(f"The uploads cannot be read: {text}", disk.CORRECT_LINK) from error
-        raise SourceUnreadable(f"There is no uploads folder at {live}.", hint) from error
+        raise SourceUnreadable(missing, hint) from error
     except NotADirectoryError as error:
         hint = f"Set {setting} to the folder."
-        raise SourceUnreadable(f"The uploads folder {live} is not a folder.", hint) from error
+        raise SourceUnreadable(f"The {what} {live} is not a folder.", hint) from error
     except OSError as error:
         hint = f"Run as a user who may read it (ls -ld {live}), or see `doctor`."
-        raise SourceUnreadable(f"The uploads folder {live} cannot be read: {error.strerror}.", hint) from error
+        raise SourceUnreadable(f"The {what} {live} cannot be read: {error.strerror}.", hint) from error
 
 
 def measure(live: Path, skip: tree.Skip, earlier: ParentBackup | None = None) -> tuple[int, int]:

@@ -186,6 +186,8 @@ def _first_error(settings: Settings, done: Sequence[Verified]) -> BackupError | 
     if damaged := [one for one in done if one.flaws]:
         advice = next((one.hint for one in damaged if one.hint), "")
         hint = advice or _pull_hint(settings, damaged) or _MAKE_NEW_HINT
+        if len(done) == 1 and not advice and _is_shared(damaged[0]):
+            hint += " Other backups share that file: `verify --all` says which are good."
         if len(done) > 1:
             names = ", ".join(one.backup.name for one in damaged)
             return Damaged(f"Of {len(done)} backups verified these are damaged: {names}.", hint)
@@ -193,6 +195,12 @@ def _first_error(settings: Settings, done: Sequence[Verified]) -> BackupError | 
         text = f"{damaged[0].flaws[0].text}{f' (and {count - 1} more)' if count > 1 else ''}"
         return Damaged(f"The backup {damaged[0].backup.path} is damaged: {text}.", hint)
     return next((one.failure for one in done if one.failure), None)
+
+
+def _is_shared(damaged: Verified) -> bool:
+    """Return whether a damaged file is one file with another backup's, which is damaged with it."""
+    files = (damaged.backup.path / flaw.path for flaw in damaged.flaws)
+    return any(os.path.isfile(one) and os.lstat(one).st_nlink > 1 for one in files)
 
 
 def _pull_hint(settings: Settings, damaged: Sequence[Verified]) -> str:

@@ -421,7 +421,8 @@ def _show_verified(settings: Settings, done: list[Verified], every: bool, accept
     for one in done if accept else ():
         with listening() as emit:
             accept_backup(settings, one.backup.name, emit)
-        say_notice(f"{one.backup.name} is accepted: its anomalies are intended.")
+        what = "is accepted: its anomalies are intended" if one.backup.unusual else "has nothing unusual to accept"
+        say_notice(f"{one.backup.name} {what}.")
     end_with_warnings(any(one.warnings for one in done))
 
 
