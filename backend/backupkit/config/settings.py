@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import datetime
 from functools import cache, cached_property
@@ -54,6 +54,7 @@ WITHOUT_HOOKS = dict.fromkeys(HOOKS, ())
 """Settings for a scratch folder: no command of the user's runs for what is done there."""
 # Variables that a hook gets. It may call this program, which then has them in its environment.
 TOLD_TO_HOOKS = {f"{PREFIX}{one}" for one in ("HOOK", "COMMAND", "NAME", "PATH", "RESULT", "ERROR", "EXIT_CODE")}
+_EVERY_SETTING = "`config init --stdout` shows every setting."  # where `config` would end with an error
 _TABLES = ("remotes", "databases", "trees")  # settings that are tables of tables
 _NOWHERE = Path(os.devnull)  # in place of an alembic.ini: no file
 LogFormat = Literal["plain", "json"]
@@ -709,19 +710,31 @@ def _refusal(error: Invalid, folder: Path, text: str | None = None, typed: str =
         return _unknown(where, name)
     is_hidden = error.value is None or name in (*secret_names(), *_TABLES)
     given = "" if is_hidden else " " + scrubbed(re.sub(r"//[^/@]*@", "//***@", repr(error.value)))
-    return Refused(f"{where}{given}: {error.reason[0].lower()}{error.reason[1:]}.", hint=_allowed(name))
+    hint = f"{_allowed(name)}{_way_out(name, variables, typed)}"
+    return Refused(f"{where}{given}: {error.reason[0].lower()}{error.reason[1:]}.", hint)
 
 
 def _unknown(where: str, name: str) -> Refused:
     close = difflib.get_close_matches(name, fields(Settings), n=1)
-    return Refused(f"{where} is not a setting.", hint=f"Did you mean {close[0]}?" if close else "See `config`.")
+    return Refused(f"{where} is not a setting.", hint=f"Did you mean {close[0]}?" if close else _EVERY_SETTING)
 
 
 def _allowed(name: str) -> str:
     from backupkit.config.schema import allowed  # imported late, as it imports this module
 
     may = allowed(name)
-    return (f"It may be {may}. " if may else "") + "`config` shows every setting and its origin."
+    return f"It may be {may}. " if may else ""
+
+
+def _way_out(name: str, variables: Sequence[str], typed: str) -> str:
+    """Return what to do about a wrong value; `config` shows nothing while there is one."""
+    if variables:
+        return f"Correct it, or type: unset {variables[0]}"
+    if name == typed:
+        return _EVERY_SETTING
+    if name in (*secret_names(), *_TABLES, "references"):
+        return f"Correct it there. {_EVERY_SETTING}"
+    return f"Correct it there, or take its default: `config unset {name}`"
 
 
 def _location(folder: Path, name: str, text: str | None) -> str:
