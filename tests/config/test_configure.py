@@ -159,18 +159,18 @@ def test_a_value_is_written_as_the_kind_that_it_is(app: SmallApp, name: str, tex
 @pytest.mark.parametrize(
     ("name", "text", "named", "allowed"),
     [
-        ("timezone", "Mars", "timezone 'Mars': is not a time zone", "config init --stdout"),
-        ("runner", "kubernetes", "runner 'kubernetes'", "auto, docker or local"),
-        ("keep_daily", "many", "keep_daily 'many'", "a whole number from 0 to 1,000,000"),
-        ("keep_daily", "-1", "keep_daily '-1'", "from 0"),
-        ("notify_timeout", "0", "notify_timeout '0'", "a number above 0 to 600"),
+        ("timezone", "Mars", "timezone = 'Mars': is not a time zone", "config init --stdout"),
+        ("runner", "kubernetes", "runner = 'kubernetes'", "auto, docker or local"),
+        ("keep_daily", "many", "keep_daily = 'many'", "a whole number from 0 to 1,000,000"),
+        ("keep_daily", "-1", "keep_daily = '-1'", "from 0"),
+        ("notify_timeout", "0", "notify_timeout = '0'", "a number above 0 to 600"),
         ("notify_on", "sucess", "notify_on", "a list of failure, warning or success"),
         ("backup_before_migrations", "perhaps", "backup_before_migrations", "true or false"),
         ("timezon", "UTC", "timezon is not a setting", "timezone"),
         ("colour", "blue", "colour is not a setting", "config init --stdout"),
         ("app_dir", "elsewhere", "app_dir", "BACKUP_APP_DIR"),
         ("ping_url_file", "nowhere", "nowhere", "config set ping_url_file PATH"),
-        ("critical_age", "1", "critical_age '1': is below", "config init --stdout"),
+        ("critical_age", "1", "critical_age = '1': is below", "config init --stdout"),
     ],
 )
 def test_a_value_that_cannot_be_changes_nothing(app: SmallApp, name: str, text: str, named: str, allowed: str) -> None:
@@ -197,7 +197,7 @@ def test_what_the_environment_hides_is_refused_too(app: SmallApp) -> None:
         "timezone",
         "Mars",
         code=2,
-        names="timezone 'Mars'",
+        names="timezone = 'Mars'",
         hint="config init --stdout",
         env=there,
     )
@@ -221,7 +221,7 @@ def test_a_secret_is_not_taken_from_the_command_line(app: SmallApp, name: str) -
 
 def test_a_wrong_value_in_the_file_can_be_set_right(app: SmallApp, file: Path) -> None:
     file.write_text(OWN.replace("Europe/Berlin", "Mars"))
-    refused(app, "list", code=2, names=f"timezone in {file}, line 2 'Mars'", hint="config unset timezone`")
+    refused(app, "list", code=2, names=f"timezone = 'Mars' ({file}, line 2): is not", hint="config unset timezone`")
     refused(app, "config", "set", "keep_last", "1", code=2, names=f"{file}, line 2", hint="config unset timezone`")
     configured(app, "set", "timezone", "UTC")
     run_here(app, "list", check=0)

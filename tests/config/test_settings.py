@@ -317,6 +317,33 @@ def test_a_wrong_line_of_the_file_is_named(app: SmallApp, line: str, named: str,
     assert str(app.folder / "backup.toml") in result.err
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("\nkeep_daily = -1", "keep_daily = -1 (FILE, line 2): must be a whole number of at least 0."),
+        (
+            "backup_time = 02:00:00",
+            'backup_time = 02:00:00 (FILE, line 1): must be text in quotes: backup_time = "02:00".',
+        ),
+        ('keep_daily = ""', "keep_daily (FILE, line 1) is empty."),
+        (
+            '[remotes.a]\ntype = "folder"\npath = "x"\n[remotes.nas]\ntype = "folder"\npath = "y"\nkeep_daily = -1',
+            "remotes (FILE, line 7): nas.keep_daily must be a whole number of at least 0.",
+        ),
+        ('[databases.log]\n\npath = ""', "databases (FILE, line 3): log.path must be text of length at least 1."),
+    ],
+)
+def test_a_wrong_value_is_shown_as_the_line_says_it(app: SmallApp, text: str, sentence: str) -> None:
+    file = app.folder / "backup.toml"
+    file.write_text(text)
+    refused(app, "backup", code=2, names=sentence.replace("FILE", str(file)), hint="config (unset|init)")
+
+
+def test_a_variable_that_is_set_to_nothing_is_called_empty(app: SmallApp) -> None:
+    there = {"BACKUP_KEEP_DAILY": ""}
+    refused(app, "backup", code=2, names="BACKUP_KEEP_DAILY is empty.", hint="unset BACKUP_KEEP_DAILY", env=there)
+
+
 @pytest.mark.parametrize("content", [b"timezone = ", b"\xff\xfe", b'a = "', b"a = 1\na = 2", b"[" * 5000, b"\0"])
 def test_a_file_that_is_no_toml_is_refused(app: SmallApp, content: bytes) -> None:
     (app.folder / "backup.toml").write_bytes(content)
