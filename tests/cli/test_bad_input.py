@@ -101,9 +101,14 @@ def test_a_strange_name_is_refused_for_a_new_backup(app: SmallApp, name: str) ->
     refused(app, "backup", "--", name, code=2, names=repr(name), hint="1 to 100 letters")
 
 
-@pytest.mark.parametrize("name", ["../good", "/good", ".draft-good", "", "good\n", "x" * 101])
+@pytest.mark.parametrize("name", ["../other", "/other", ".draft-good", "", "good\n", "x" * 101])
 def test_a_strange_name_is_refused_for_a_restore(backed_up: SmallApp, name: str) -> None:
     refused(backed_up, "restore", "--force", "--", name, code=2, names=repr(name), hint="1 to 100 letters")
+
+
+@pytest.mark.parametrize("path", ["good/", "../good", "backups/good", "/srv/backups/good/"])
+def test_a_path_in_the_place_of_a_name_is_told_the_name(backed_up: SmallApp, path: str) -> None:
+    refused(backed_up, "restore", path, "--yes", code=2, names=f"{path!r} is not a name", hint="the name alone: good$")
 
 
 @pytest.mark.parametrize("command", ["show", "restore"])

@@ -25,7 +25,7 @@ from backupkit.model import times
 from backupkit.model.backup import APART, CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, Warned, silence
-from backupkit.model.names import check_name, few, likely
+from backupkit.model.names import check_name, few, is_name, likely
 from backupkit.repository import flags, history, lock, manifest, order, reliable, separate_disk, verification
 
 LATEST = "latest"
@@ -110,7 +110,7 @@ def resolve(settings: Settings, name: str) -> Latest:
 
 
 def _find_named(settings: Settings, name: str) -> Backup:
-    path = settings.dir / check_name(name)
+    path = settings.dir / _checked(settings, name)
     if not path.is_dir() or path.is_symlink():
         known = likely(name, [backup.name for backup in all_backups(settings)])[:3]
         hint = (
@@ -120,6 +120,14 @@ def _find_named(settings: Settings, name: str) -> Backup:
         )
         raise NoSuchBackup(f"There is no backup named {name} in {settings.dir}.", hint)
     return read(settings, name)
+
+
+def _checked(settings: Settings, name: str) -> str:
+    """Return the name if it is one, else raise `Refused`; it tells the name of a path that a shell completed."""
+    bare = Path(name).name
+    if "/" in name and is_name(bare) and is_backup(settings.dir / bare):
+        raise Refused(f"{name!r} is not a name for a backup.", hint=f"Type the name alone: {bare}")
+    return check_name(name)
 
 
 class Latest(Struct, frozen=True):
