@@ -71,6 +71,11 @@ read_arguments() {
     case $command:$before:$word in
       restore:*:--to=* | extract:*:--to=*) words+=(--to) before=--to word=${word#--to=} ;;
     esac
+    # An empty word is no path: the tool refuses it.
+    if [ -z "$word" ]; then
+      words+=("") before=""
+      continue
+    fi
     case $command:$before:$word in
       extract:--to:-) ;;
       clone:--from:* | clone:--mask:* | clone:*:-*) ;;

@@ -732,6 +732,48 @@ def test_a_dump_is_never_overwritten(app: SmallApp) -> None:
     refused(app, "dump", "text.sql", code=2, names=str(app.backups / "text.sql"), hint="another name")
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("dump", "FILE"),
+        ("restore-dump --yes", "FILE"),
+        ("salvage", "FILE"),
+        ("export good", "FILE"),
+        ("import", "FILE"),
+        ("recovery-kit", "FILE"),
+        ("clone", "DIR"),
+        ("clone new --mask", "--mask"),
+        ("report --output", "--output"),
+        ("status --prometheus", "--prometheus"),
+        ("restore good --to", "--to"),
+        ("extract good x --to", "--to"),
+        ("export good x.tar.age --recipients-file", "--recipients-file"),
+        ("import x.tar.age --identity", "--identity"),
+        ("rows good companies --where", "--where"),
+        ("rows good companies --columns", "--columns"),
+        ("rescue good companies --missing --yes --where", "--where"),
+        ("rescue good companies --missing --yes --key", "--key"),
+    ],
+)
+def test_an_empty_file_folder_or_condition_is_no_default(backed_up: SmallApp, words: str, named: str) -> None:
+    refused(backed_up, *words.split(), "", code=2, names=f"Error: {named} is empty.", hint="variable of the shell")
+
+
+def test_an_empty_remote_is_not_this_machine(backed_up: SmallApp, tmp_path: Path) -> None:
+    words = ("restore", "good", "--to", str(tmp_path / "new"), "--remote", "")
+    refused(backed_up, *words, code=2, names="There is no remote", hint="")
+
+
+def test_a_file_to_verify_that_is_not_there_is_called_a_file(backed_up: SmallApp) -> None:
+    refused(backed_up, "verify", "../x.db", code=10, names="no file and no backup at /", hint="`list`")
+
+
+@pytest.mark.parametrize("command", ["dump", "salvage", "import"])
+def test_a_strange_name_of_a_file_is_told_as_one(app: SmallApp, command: str) -> None:
+    names = "'my dump.sql' is not a name for a file in the backups folder."
+    refused(app, command, "my dump.sql", code=2, names=names, hint=r"its path: \./NAME")
+
+
 @pytest.mark.parametrize("file", ["/nope/x.sql", "..", "-x.sql", ".x.sql", "", "a\nb"])
 def test_a_dump_goes_nowhere_strange(app: SmallApp, file: str) -> None:
     refused(app, "dump", "--", file, code=2, hint="")

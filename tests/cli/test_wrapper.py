@@ -832,6 +832,13 @@ def test_without_a_container_a_new_folder_is_the_callers(host: Host) -> None:
     assert done.stdout.decode() == f"local:restore x --to {host.folder}/new\n"
 
 
+@pytest.mark.parametrize("words", [("restore", "x", "--to", ""), ("restore", "x", "--to="), ("clone", "")])
+def test_an_empty_folder_is_not_the_callers(host: Host, words: tuple[str, ...]) -> None:
+    host.install("docker")
+    host.run(*words)
+    assert host.verbs() == ["exec"] and "/" not in host.handover()["call"].partition("backup_restore.py")[2]
+
+
 # --- restore --stop
 
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from backupkit.cli.output import out
+from backupkit.model.errors import Refused
 
 
 def listed(text: str) -> tuple[str, ...]:
     """Return the comma-separated values: `a, b` is `a` and `b`."""
     return tuple(one.strip() for one in text.split(",") if one.strip())
+
+
+def not_empty(param: typer.CallbackParam, value: Any) -> Any:
+    """Raise `Refused` for a value that is typed and empty: as a path it would be the current folder.
+
+    It is the callback of what names a file or a folder, or chooses rows.
+    """
+    if value == "" or (isinstance(value, list) and "" in value):
+        name = max(param.opts, key=len)
+        typed = name if name.startswith("-") else param.metavar or name.upper()
+        raise Refused(f"{typed} is empty.", hint="Give it a value. Perhaps a variable of the shell is not set.")
+    return value
 
 
 # The callbacks change `out`, so a command with one of these options need not use its value.

@@ -25,7 +25,7 @@ from backupkit.model import times
 from backupkit.model.backup import APART, CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, Warned, silence
-from backupkit.model.names import check_name, few, is_name, likely
+from backupkit.model.names import LETTERS, check_name, few, is_name, likely
 from backupkit.repository import flags, history, lock, manifest, order, reliable, separate_disk, verification
 
 LATEST = "latest"
@@ -306,7 +306,14 @@ def draft_of(settings: Settings, name: str) -> Path:
 
 def file_named(settings: Settings, file: str) -> Path:
     """Return the path of a file that a person named: a bare name is in the backups folder, a path is taken as it is."""
-    return Path(os.path.abspath(os.path.expanduser(file))) if "/" in file else settings.dir / check_name(file)
+    if "/" in file:
+        return Path(os.path.abspath(os.path.expanduser(file)))
+    if is_name(file):
+        return settings.dir / file
+    raise Refused(
+        f"{file!r} is not a name for a file in the backups folder.",
+        hint=f"Use {LETTERS}; or type its path: ./NAME",
+    )
 
 
 def require_free(target: Path) -> None:

@@ -11,11 +11,11 @@ import typer
 
 from backupkit.cli.console import ask_secret, listening, say, say_notice
 from backupkit.cli.errors import end_with_warnings
-from backupkit.cli.options import Database, Json, Name, Quiet, RemoteName, Tree, Wide, listed
+from backupkit.cli.options import Database, Json, Name, Quiet, RemoteName, Tree, Wide, listed, not_empty
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import of_database, of_tree, open_to_read
-from backupkit.model.errors import Damaged, Refused
+from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 
 if TYPE_CHECKING:
     from backupkit.config.settings import Settings
@@ -106,9 +106,14 @@ def rows(
     name: Name,
     table: Annotated[str, typer.Argument(help="The table. `show` names those that a backup has.")],
     where: Annotated[
-        str, typer.Option("--where", metavar="EXPR", help="Only rows that meet this condition, written as in SQL.")
-    ] = "",
-    columns: Annotated[str, typer.Option("--columns", help="Only these columns: a,b,c.")] = "",
+        str | None,
+        typer.Option(
+            "--where", metavar="EXPR", callback=not_empty, help="Only rows that meet this condition, written as in SQL."
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", callback=not_empty, help="Only these columns: a,b,c.")
+    ] = None,
     diff: Annotated[
         bool, typer.Option("--diff", help="How the live rows differ: only in backup, only live, changed.")
     ] = False,
@@ -128,7 +133,7 @@ def rows(
     if as_csv and json:
         raise Refused("--csv and --json are two forms of one result.", hint="Leave one out.")
     settings = of_database(open_to_read(), database)
-    chosen = listed(columns)
+    where, chosen = where or "", listed(columns or "")
     with listening() as emit:
         backup = store.find(settings, name, emit).name
         if diff:
@@ -212,7 +217,12 @@ def verify(
 def status(
     prometheus: Annotated[
         str | None,
-        typer.Option("--prometheus", metavar="FILE", help="Write metrics for Prometheus into this file. - is stdout."),
+        typer.Option(
+            "--prometheus",
+            metavar="FILE",
+            callback=not_empty,
+            help="Write metrics for Prometheus into this file. - is stdout.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -271,7 +281,13 @@ def history(
 def report(
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="A bare name goes to the backups folder. - is stdout."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            callback=not_empty,
+            help="A bare name goes to the backups folder. - is stdout.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -378,10 +394,14 @@ def _to_verify(settings: Settings, name: str | None, every: bool, at_random: boo
         return store.all_backups(settings)
     if at_random:
         return [choose_for_test(settings)]
-    if name is not None and os.sep in name and store.is_backup(Path(name).absolute()):
-        return [backup_at(settings, Path(name))]
     if name is None:
         return [store.newest(settings)]
+    if os.sep in name and store.is_backup(Path(name).absolute()):
+        return [backup_at(settings, Path(name))]
+    if os.sep in name:
+        raise NoSuchBackup(
+            f"There is no file and no backup at {Path(name).absolute()}.", hint="`list` shows the backups."
+        )
     with listening() as emit:
         return [store.find(settings, name, emit)]
 
