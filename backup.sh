@@ -59,7 +59,7 @@ folder_of() {
 absolute() {
   local folder
   folder=$(cd "$(dirname "$1")" 2>/dev/null && pwd) || folder=$(dirname "$1")
-  printf '%s/%s\n' "$folder" "$(basename "$1")"
+  printf '%s/%s\n' "${folder%/}" "$(basename "$1")"
 }
 
 # Splits the arguments: `command`, `words` to hand over, `path` (a FILE with a folder in it), `stop` (ours alone),

@@ -125,7 +125,7 @@ def test_a_name_has_at_most_a_hundred_letters(app: SmallApp, length: int, code: 
 
 
 def test_a_name_that_is_taken_is_refused_and_not_overwritten(backed_up: SmallApp) -> None:
-    refused(backed_up, "backup", "good", code=2, names=f"good in {backed_up.backups}", hint="`list`")
+    refused(backed_up, "backup", "good", code=2, names=f"{backed_up.backups}/good is there already.", hint="`list`")
 
 
 def test_the_name_of_anything_in_the_backups_folder_is_taken(app: SmallApp) -> None:
@@ -724,12 +724,18 @@ def test_a_dump_that_is_not_there_is_told_of(app: SmallApp) -> None:
 
 
 def test_a_folder_is_no_dump(backed_up: SmallApp) -> None:
-    refused(backed_up, "restore-dump", "good", "--force", code=2, names="good", hint="`restore NAME`")
+    (backed_up.backups / "other").mkdir()
+    refused(backed_up, "restore-dump", "other", "--force", code=2, names="other", hint="`restore NAME`")
+
+
+@pytest.mark.parametrize("command", ["import", "restore-dump"])
+def test_a_backup_in_the_place_of_a_file_is_called_one(backed_up: SmallApp, command: str) -> None:
+    refused(backed_up, command, "good", code=2, names="good is not a file.", hint="It is a backup: `restore good`")
 
 
 def test_a_dump_is_never_overwritten(app: SmallApp) -> None:
     run_here(app, "dump", "text.sql", check=0)
-    refused(app, "dump", "text.sql", code=2, names=str(app.backups / "text.sql"), hint="another name")
+    refused(app, "dump", "text.sql", code=2, names=f"{app.backups / 'text.sql'} exists already.", hint="another name")
 
 
 @pytest.mark.parametrize(

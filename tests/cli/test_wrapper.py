@@ -832,6 +832,11 @@ def test_without_a_container_a_new_folder_is_the_callers(host: Host) -> None:
     assert done.stdout.decode() == f"local:restore x --to {host.folder}/new\n"
 
 
+def test_a_file_in_the_root_has_one_slash(host: Host) -> None:
+    host.install("uv")
+    assert host.run("dump", "/x.sql", BACKUP_RUNNER="local").stdout.decode() == "local:dump /x.sql\n"
+
+
 @pytest.mark.parametrize("words", [("restore", "x", "--to", ""), ("restore", "x", "--to="), ("clone", "")])
 def test_an_empty_folder_is_not_the_callers(host: Host, words: tuple[str, ...]) -> None:
     host.install("docker")

@@ -319,7 +319,7 @@ def file_named(settings: Settings, file: str) -> Path:
 def require_free(target: Path) -> None:
     """Raise `Refused` if the path exists, or its folder does not."""
     if os.path.lexists(target):
-        raise Refused(f"There is a {target} already.", hint="Choose another name.")
+        raise Refused(f"{target} exists already.", hint="Choose another name.")
     require_parent(target)
 
 
@@ -337,7 +337,8 @@ def require_file(settings: Settings, file: Path, missing: str, pattern: str, hin
         otherwise = "A bare name is looked for in the backups folder."
         raise NoSuchBackup(missing, f"There are: {known}." if known else otherwise)
     if not file.is_file():
-        raise Refused(f"{file} is not a file.", hint)
+        is_one = file.parent == settings.dir and is_backup(file)
+        raise Refused(f"{file} is not a file.", f"It is a backup: `restore {file.name}`" if is_one else hint)
 
 
 @contextlib.contextmanager
