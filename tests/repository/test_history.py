@@ -515,4 +515,6 @@ def test_a_log_that_cannot_be_written_is_said_once_and_stops_nothing(app: SmallA
 
 
 def test_a_form_of_the_log_that_is_none_is_refused(app: SmallApp) -> None:
-    refused(app, "list", code=2, names="BACKUP_LOG_FORMAT", hint="config", env={"BACKUP_LOG_FORMAT": "xml"})
+    refused(
+        app, "list", code=2, names="BACKUP_LOG_FORMAT", hint="unset BACKUP_LOG_FORMAT", env={"BACKUP_LOG_FORMAT": "xml"}
+    )
