@@ -620,6 +620,11 @@ def test_an_unknown_option_is_refused(app: SmallApp, command: str) -> None:
     assert picture(app) == before
 
 
+def test_more_rows_than_sqlite_can_count_are_refused(backed_up: SmallApp) -> None:
+    words = ("rows", "good", "companies", "--limit", "99999999999999999999")
+    refused(backed_up, *words, code=2, names="'--limit'", hint="`rows --help`")
+
+
 @pytest.mark.parametrize("command", [("restore", "good"), ("undo",), ("restore-dump", "text.sql")])
 def test_without_a_terminal_nothing_is_restored_that_nobody_said_yes_to(
     backed_up: SmallApp, command: tuple[str, ...]

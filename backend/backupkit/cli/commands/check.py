@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 commands = CommandGroup("Check")
 
+_MOST_ROWS = 1_000_000_000  # all that a result can hold; SQLite takes no number without a limit
+
 
 @commands.command("list", examples=["list", "list --remote offsite"])
 def list_backups(remote: RemoteName = None, wide: Wide = False, json: Json = False) -> None:
@@ -118,7 +120,7 @@ def rows(
         bool, typer.Option("--diff", help="How the live rows differ: only in backup, only live, changed.")
     ] = False,
     limit: Annotated[
-        int, typer.Option("--limit", min=1, help="At most this many rows; with --diff, of each kind.")
+        int, typer.Option("--limit", min=1, max=_MOST_ROWS, help="At most this many rows; with --diff, of each kind.")
     ] = 1000,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     database: Database = None,
