@@ -1120,6 +1120,7 @@ service=${BACKUP_SERVICE:-$(setting service)}
 service=${service:-backend}
 app_service=${BACKUP_APP_SERVICE:-$(setting app_service)}
 app_service=${app_service:-$service}
+if [ "${1:-}" = help ]; then set -- "${@:2}" --help; fi
 read_arguments "$@"
 if [ -n "$stop" ] && [ -n "$to" ]; then die 2 "--stop does not go with --to: nothing live is touched."; fi
 if asked_for --dry-run || asked_for --help; then stop=""; fi

@@ -620,6 +620,37 @@ def test_an_unknown_option_is_refused(app: SmallApp, command: str) -> None:
     assert picture(app) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "names", "hint"),
+    [
+        (
+            "config set keep_daily -1",
+            "No such option: -1; a value that begins with - comes behind --.",
+            "`config set --help`",
+        ),
+        ("restore --latest", "No such option: --latest; the newest backup is latest, without the", "`restore --help`"),
+        ("backup --force", "No such option: --force.", "`backup --help`"),
+        ("dump --databse x", "No such option: --databse (Possible options: --database).", "`dump --help`"),
+        ("backup --note", "Option '--note' requires an argument.", "`backup --help`"),
+        ("config set", "Missing argument 'KEY'.", "`config set --help`"),
+    ],
+)
+def test_what_is_wrong_with_an_option_is_told_with_its_command(
+    app: SmallApp, words: str, names: str, hint: str
+) -> None:
+    refused(app, *words.split(), code=2, names=names, hint=hint)
+
+
+def test_a_value_that_begins_with_a_dash_goes_behind_two(app: SmallApp) -> None:
+    refused(app, "config", "set", "--", "keep_daily", "-1", code=2, names="keep_daily = '-1': must be", hint="")
+
+
+@pytest.mark.parametrize("words", ["", "list", "config set"])
+def test_help_is_a_word_too(app: SmallApp, words: str) -> None:
+    wanted = run_here(app, *words.split(), "--help", check=0).out
+    assert run_here(app, "help", *words.split(), check=0).out == wanted
+
+
 def test_more_rows_than_sqlite_can_count_are_refused(backed_up: SmallApp) -> None:
     words = ("rows", "good", "companies", "--limit", "99999999999999999999")
     refused(backed_up, *words, code=2, names="'--limit'", hint="`rows --help`")

@@ -380,7 +380,9 @@ def test_data_in_a_named_volume_is_never_looked_for_in_a_folder(host: Host) -> N
     assert host.run("list", BACKUP_RUNNER="local").stdout == b"local:list\n"
 
 
-@pytest.mark.parametrize("words", [[], ["--version"], ["demo"], ["doctor"], ["config"], ["backup", "--help"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--version"], ["demo"], ["doctor"], ["config"], ["backup", "--help"], ["help", "backup"]]
+)
 def test_nothing_is_built_for_a_first_look(host: Host, words: list[str]) -> None:
     host.install("docker", "uv")
     host.answer(state="")
