@@ -795,15 +795,25 @@ def test_a_dump_is_never_overwritten(app: SmallApp) -> None:
         ("rows good companies --columns", "--columns"),
         ("rescue good companies --missing --yes --where", "--where"),
         ("rescue good companies --missing --yes --key", "--key"),
+        ("rows good", "TABLE"),
+        ("rescue good --missing --yes", "TABLE"),
+        ("files good", "PATTERN"),
+        ("extract good --yes", "PATTERN"),
+        ("restore good --yes --only", "--only"),
+        ("restore good --yes --expect-loss", "--expect-loss"),
+        ("restore good --yes --at", "--at"),
+        ("dump --database", "--database"),
+        ("files good --tree", "--tree"),
+        ("verify --remote", "--remote"),
+        ("restore good --to new --remote", "--remote"),
+        ("remotes --init", "--init"),
+        ("history --since", "--since"),
+        ("migrate", "REVISION"),
+        ("config unset", "KEY"),
     ],
 )
-def test_an_empty_file_folder_or_condition_is_no_default(backed_up: SmallApp, words: str, named: str) -> None:
+def test_what_is_empty_is_refused_and_no_default(backed_up: SmallApp, words: str, named: str) -> None:
     refused(backed_up, *words.split(), "", code=2, names=f"Error: {named} is empty.", hint="variable of the shell")
-
-
-def test_an_empty_remote_is_not_this_machine(backed_up: SmallApp, tmp_path: Path) -> None:
-    words = ("restore", "good", "--to", str(tmp_path / "new"), "--remote", "")
-    refused(backed_up, *words, code=2, names="There is no remote", hint="")
 
 
 def test_a_file_to_verify_that_is_not_there_is_called_a_file(backed_up: SmallApp) -> None:

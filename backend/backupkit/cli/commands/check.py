@@ -48,7 +48,7 @@ def show(
     ] = None,
     at: Annotated[
         str | None,
-        typer.Option("--at", metavar="TIME", help="What `restore --at` would restore."),
+        typer.Option("--at", metavar="TIME", callback=not_empty, help="What `restore --at` would restore."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -106,7 +106,7 @@ def rewind(wide: Wide = False, json: Json = False) -> None:
 )
 def rows(
     name: Name,
-    table: Annotated[str, typer.Argument(help="The table. `show` names those that a backup has.")],
+    table: Annotated[str, typer.Argument(callback=not_empty, help="The table. `show` names those that a backup has.")],
     where: Annotated[
         str | None,
         typer.Option(
@@ -156,7 +156,11 @@ def files(
     name: Name,
     pattern: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PATTERN", help="What to list: paths, or patterns as in .gitignore. Left out: all."),
+        typer.Argument(
+            metavar="PATTERN",
+            callback=not_empty,
+            help="What to list: paths, or patterns as in .gitignore. Left out: all.",
+        ),
     ] = None,
     tree: Tree = None,
     wide: Wide = False,
@@ -253,7 +257,12 @@ def history(
     failures: Annotated[bool, typer.Option("--failures", help="Show only what failed or was interrupted.")] = False,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="TIME", help="Show what began since then: 90m, 36h, 7d or 2w ago, or a date."),
+        typer.Option(
+            "--since",
+            metavar="TIME",
+            callback=not_empty,
+            help="Show what began since then: 90m, 36h, 7d or 2w ago, or a date.",
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most this many, the newest.")] = 30,
     wide: Wide = False,

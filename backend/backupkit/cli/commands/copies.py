@@ -62,7 +62,8 @@ def pull(name: Name, remote: RemoteName = None, trust: Trust = False, quiet: Qui
 @commands.command("remotes", examples=["remotes", "remotes --init offsite"])
 def remotes(
     init: Annotated[
-        str | None, typer.Option("--init", metavar="REMOTE", help="Make this remote ready for the first push.")
+        str | None,
+        typer.Option("--init", metavar="REMOTE", callback=not_empty, help="Make this remote ready for the first push."),
     ] = None,
     wide: Wide = False,
     quiet: Quiet = False,

@@ -49,7 +49,10 @@ def restore(
     only: Annotated[
         str | None,
         typer.Option(
-            "--only", metavar="NAME", help="Restore only this: database, uploads, or the name of another one."
+            "--only",
+            metavar="NAME",
+            callback=not_empty,
+            help="Restore only this: database, uploads, or the name of another one.",
         ),
     ] = None,
     migrate: Annotated[
@@ -66,13 +69,17 @@ def restore(
         ),
     ] = None,
     remote: Annotated[
-        str | None, typer.Option("--remote", metavar="REMOTE", help="With --to: from this remote, without a pull.")
+        str | None,
+        typer.Option(
+            "--remote", metavar="REMOTE", callback=not_empty, help="With --to: from this remote, without a pull."
+        ),
     ] = None,
     at: Annotated[
         str | None,
         typer.Option(
             "--at",
             metavar="TIME",
+            callback=not_empty,
             help='The data of that time: "14:32", "yesterday 18:00", "10 minutes ago", a date.',
         ),
     ] = None,
@@ -114,7 +121,8 @@ def restore(
 def extract(
     name: Name,
     pattern: Annotated[
-        list[str], typer.Argument(metavar="PATTERN", help="The uploads: paths, or patterns as in .gitignore.")
+        list[str],
+        typer.Argument(metavar="PATTERN", callback=not_empty, help="The uploads: paths, or patterns as in .gitignore."),
     ],
     to: Annotated[
         str | None,
@@ -203,7 +211,7 @@ def undo(
 )
 def rescue(
     name: Name,
-    table: Annotated[str, typer.Argument(help="The table. `rows` shows what is in it.")],
+    table: Annotated[str, typer.Argument(callback=not_empty, help="The table. `rows` shows what is in it.")],
     where: Annotated[
         str | None,
         typer.Option(
@@ -307,7 +315,9 @@ def salvage(
 
 @commands.command("migrate", examples=["migrate"])
 def migrate(
-    revision: Annotated[str, typer.Argument(help="The revision to upgrade to. Left out: head.")] = "head",
+    revision: Annotated[
+        str, typer.Argument(callback=not_empty, help="The revision to upgrade to. Left out: head.")
+    ] = "head",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Rehearse it on a copy, say what it did there, and change nothing.")
     ] = False,
