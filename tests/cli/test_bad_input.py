@@ -807,7 +807,6 @@ def test_a_dump_is_never_overwritten(app: SmallApp) -> None:
         ("verify --remote", "--remote"),
         ("restore good --to new --remote", "--remote"),
         ("remotes --init", "--init"),
-        ("history --since", "--since"),
         ("migrate", "REVISION"),
         ("config unset", "KEY"),
     ],

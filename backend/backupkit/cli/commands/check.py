@@ -260,8 +260,7 @@ def history(
         typer.Option(
             "--since",
             metavar="TIME",
-            callback=not_empty,
-            help="Show what began since then: 90m, 36h, 7d or 2w ago, or a date.",
+            help='Show what began since then: 7d, yesterday, "10 minutes ago", "14:32", a date.',
         ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most this many, the newest.")] = 30,
@@ -272,11 +271,11 @@ def history(
     from backupkit.cli import render
     from backupkit.model import documents
     from backupkit.model.clock import utc_now
-    from backupkit.model.durations import at
+    from backupkit.model.times import beginning
     from backupkit.repository import history as kept
 
     settings = open_to_read()
-    earliest = at(since, utc_now(), settings.zone) if since else None
+    earliest = beginning(since, utc_now(), settings.zone) if since else None
     told = kept.read(settings.dir)
     if told.error:
         say(f"Warning: {told.error}")

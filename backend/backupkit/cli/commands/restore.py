@@ -100,6 +100,8 @@ def restore(
         raise Refused(
             "--remote goes with --to.", hint=f"To restore it here: `pull {name} --remote {printable(remote)}`"
         )
+    if expect_loss and not migrate:
+        raise Refused("--expect-loss goes with --migrate.", hint="Add --migrate, or leave out --expect-loss.")
     settings = open_for("restore", dry_run)
     _explain_stop(settings, stop)
     with _at_moment(settings, at) as (backup, notes):
