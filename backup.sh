@@ -59,7 +59,7 @@ folder_of() {
 absolute() {
   local folder
   folder=$(cd "$(dirname "$1")" 2>/dev/null && pwd) || folder=$(dirname "$1")
-  printf '%s/%s\n' "$folder" "$(basename "$1")"
+  printf '%s/%s\n' "${folder%/}" "$(basename "$1")"
 }
 
 # Splits the arguments: `command`, `words` to hand over, `path` (a FILE with a folder in it), `stop` (ours alone),
@@ -71,6 +71,11 @@ read_arguments() {
     case $command:$before:$word in
       restore:*:--to=* | extract:*:--to=*) words+=(--to) before=--to word=${word#--to=} ;;
     esac
+    # An empty word is no path: the tool refuses it.
+    if [ -z "$word" ]; then
+      words+=("") before=""
+      continue
+    fi
     case $command:$before:$word in
       extract:--to:-) ;;
       clone:--from:* | clone:--mask:* | clone:*:-*) ;;
@@ -1118,6 +1123,7 @@ service=${BACKUP_SERVICE:-$(setting service)}
 service=${service:-backend}
 app_service=${BACKUP_APP_SERVICE:-$(setting app_service)}
 app_service=${app_service:-$service}
+if [ "${1:-}" = help ]; then set -- "${@:2}" --help; fi
 read_arguments "$@"
 if [ -n "$stop" ] && [ -n "$to" ]; then die 2 "--stop does not go with --to: nothing live is touched."; fi
 if asked_for --dry-run || asked_for --help; then stop=""; fi

@@ -170,7 +170,7 @@ def test_the_setting_may_be_json_in_the_environment(app: SmallApp) -> None:
     run_here(app, "backup", "good", env=told, check=0)
     assert counts(sealed(app, "good")) == [(2, 0, 0)]
     assert "documents.path" in run_here(app, "config", env=told, check=0).out
-    assert_refusal(run_here(app, "backup", env={"BACKUP_REFERENCES": "{"}), 2, "is not JSON", "config")
+    assert_refusal(run_here(app, "backup", env={"BACKUP_REFERENCES": "{"}), 2, "is not JSON", "unset BACKUP_REFERENCES")
 
 
 MEMORY = """

@@ -103,9 +103,14 @@ def test_a_strange_name_is_refused_for_a_new_backup(app: SmallApp, name: str) ->
     refused(app, "backup", "--", name, code=2, names=repr(name), hint="1 to 100 letters")
 
 
-@pytest.mark.parametrize("name", ["../good", "/good", ".draft-good", "", "good\n", "x" * 101])
+@pytest.mark.parametrize("name", ["../other", "/other", ".draft-good", "", "good\n", "x" * 101])
 def test_a_strange_name_is_refused_for_a_restore(backed_up: SmallApp, name: str) -> None:
     refused(backed_up, "restore", "--force", "--", name, code=2, names=repr(name), hint="1 to 100 letters")
+
+
+@pytest.mark.parametrize("path", ["good/", "../good", "backups/good", "/srv/backups/good/"])
+def test_a_path_in_the_place_of_a_name_is_told_the_name(backed_up: SmallApp, path: str) -> None:
+    refused(backed_up, "restore", path, "--yes", code=2, names=f"{path!r} is not a name", hint="the name alone: good$")
 
 
 @pytest.mark.parametrize("command", ["show", "restore"])
@@ -122,7 +127,7 @@ def test_a_name_has_at_most_a_hundred_letters(app: SmallApp, length: int, code: 
 
 
 def test_a_name_that_is_taken_is_refused_and_not_overwritten(backed_up: SmallApp) -> None:
-    refused(backed_up, "backup", "good", code=2, names=f"good in {backed_up.backups}", hint="`list`")
+    refused(backed_up, "backup", "good", code=2, names=f"{backed_up.backups}/good is there already.", hint="`list`")
 
 
 def test_the_name_of_anything_in_the_backups_folder_is_taken(app: SmallApp) -> None:
@@ -652,6 +657,42 @@ def test_an_unknown_option_is_refused(app: SmallApp, command: str) -> None:
     assert picture(app) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "names", "hint"),
+    [
+        (
+            "config set keep_daily -1",
+            "No such option: -1; a value that begins with - comes behind --.",
+            "`config set --help`",
+        ),
+        ("restore --latest", "No such option: --latest; the newest backup is latest, without the", "`restore --help`"),
+        ("backup --force", "No such option: --force.", "`backup --help`"),
+        ("dump --databse x", "No such option: --databse (Possible options: --database).", "`dump --help`"),
+        ("backup --note", "Option '--note' requires an argument.", "`backup --help`"),
+        ("config set", "Missing argument 'KEY'.", "`config set --help`"),
+    ],
+)
+def test_what_is_wrong_with_an_option_is_told_with_its_command(
+    app: SmallApp, words: str, names: str, hint: str
+) -> None:
+    refused(app, *words.split(), code=2, names=names, hint=hint)
+
+
+def test_a_value_that_begins_with_a_dash_goes_behind_two(app: SmallApp) -> None:
+    refused(app, "config", "set", "--", "keep_daily", "-1", code=2, names="keep_daily = '-1': must be", hint="")
+
+
+@pytest.mark.parametrize("words", ["", "list", "config set"])
+def test_help_is_a_word_too(app: SmallApp, words: str) -> None:
+    wanted = run_here(app, *words.split(), "--help", check=0).out
+    assert run_here(app, "help", *words.split(), check=0).out == wanted
+
+
+def test_more_rows_than_sqlite_can_count_are_refused(backed_up: SmallApp) -> None:
+    words = ("rows", "good", "companies", "--limit", "99999999999999999999")
+    refused(backed_up, *words, code=2, names="'--limit'", hint="`rows --help`")
+
+
 @pytest.mark.parametrize("command", [("restore", "good"), ("undo",), ("restore-dump", "text.sql")])
 def test_without_a_terminal_nothing_is_restored_that_nobody_said_yes_to(
     backed_up: SmallApp, command: tuple[str, ...]
@@ -758,12 +799,69 @@ def test_a_dump_that_is_not_there_is_told_of(app: SmallApp) -> None:
 
 
 def test_a_folder_is_no_dump(backed_up: SmallApp) -> None:
-    refused(backed_up, "restore-dump", "good", "--force", code=2, names="good", hint="`restore NAME`")
+    (backed_up.backups / "other").mkdir()
+    refused(backed_up, "restore-dump", "other", "--force", code=2, names="other", hint="`restore NAME`")
+
+
+@pytest.mark.parametrize("command", ["import", "restore-dump"])
+def test_a_backup_in_the_place_of_a_file_is_called_one(backed_up: SmallApp, command: str) -> None:
+    refused(backed_up, command, "good", code=2, names="good is not a file.", hint="It is a backup: `restore good`")
 
 
 def test_a_dump_is_never_overwritten(app: SmallApp) -> None:
     run_here(app, "dump", "text.sql", check=0)
-    refused(app, "dump", "text.sql", code=2, names=str(app.backups / "text.sql"), hint="another name")
+    refused(app, "dump", "text.sql", code=2, names=f"{app.backups / 'text.sql'} exists already.", hint="another name")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("dump", "FILE"),
+        ("restore-dump --yes", "FILE"),
+        ("salvage", "FILE"),
+        ("export good", "FILE"),
+        ("import", "FILE"),
+        ("recovery-kit", "FILE"),
+        ("clone", "DIR"),
+        ("clone new --mask", "--mask"),
+        ("report --output", "--output"),
+        ("status --prometheus", "--prometheus"),
+        ("restore good --to", "--to"),
+        ("extract good x --to", "--to"),
+        ("export good x.tar.age --recipients-file", "--recipients-file"),
+        ("import x.tar.age --identity", "--identity"),
+        ("rows good companies --where", "--where"),
+        ("rows good companies --columns", "--columns"),
+        ("rescue good companies --missing --yes --where", "--where"),
+        ("rescue good companies --missing --yes --key", "--key"),
+        ("rows good", "TABLE"),
+        ("rescue good --missing --yes", "TABLE"),
+        ("files good", "PATTERN"),
+        ("extract good --yes", "PATTERN"),
+        ("restore good --yes --only", "--only"),
+        ("restore good --yes --expect-loss", "--expect-loss"),
+        ("restore good --yes --at", "--at"),
+        ("dump --database", "--database"),
+        ("files good --tree", "--tree"),
+        ("verify --remote", "--remote"),
+        ("restore good --to new --remote", "--remote"),
+        ("remotes --init", "--init"),
+        ("migrate", "REVISION"),
+        ("config unset", "KEY"),
+    ],
+)
+def test_what_is_empty_is_refused_and_no_default(backed_up: SmallApp, words: str, named: str) -> None:
+    refused(backed_up, *words.split(), "", code=2, names=f"Error: {named} is empty.", hint="variable of the shell")
+
+
+def test_a_file_to_verify_that_is_not_there_is_called_a_file(backed_up: SmallApp) -> None:
+    refused(backed_up, "verify", "../x.db", code=10, names="no file and no backup at /", hint="`list`")
+
+
+@pytest.mark.parametrize("command", ["dump", "salvage", "import"])
+def test_a_strange_name_of_a_file_is_told_as_one(app: SmallApp, command: str) -> None:
+    names = "'my dump.sql' is not a name for a file in the backups folder."
+    refused(app, command, "my dump.sql", code=2, names=names, hint=r"its path: \./NAME")
 
 
 @pytest.mark.parametrize("file", ["/nope/x.sql", "..", "-x.sql", ".x.sql", "", "a\nb"])

@@ -196,7 +196,7 @@ FIRST = {
     "history": "COMMAND AGE SIZE RESULT",
     "prune --dry-run": "NAME AGE SIZE VERDICT WHY",
     "remotes": "REMOTE STATE BACKUPS BEHIND",
-    "config": "SETTING FROM VALUE",
+    "config": "SETTING VALUE FROM",
 }
 each_table = pytest.mark.parametrize("command", FIRST)
 
@@ -216,6 +216,12 @@ def test_a_table_fits_the_terminal_with_what_matters_first(many: SmallApp, comma
     assert " ".join(lines[0].split()).startswith(FIRST[command])
     if command == "list":
         assert ("REVISION" in lines[0]) == (width == 200)
+
+
+def test_a_narrow_terminal_shows_the_values_of_settings(many: SmallApp) -> None:
+    database = {"BACKUP_DATABASE": str(many.database), "COLUMNS": "80"}
+    assert str(many.database)[:35] in at_a_terminal(many, "config", **database).text
+    assert table(at_a_terminal(many, "config", COLUMNS="40").text, "config")[0].split() == ["SETTING", "VALUE"]
 
 
 def test_what_is_longer_than_its_place_is_cut_with_a_mark(many: SmallApp) -> None:

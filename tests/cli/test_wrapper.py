@@ -380,7 +380,9 @@ def test_data_in_a_named_volume_is_never_looked_for_in_a_folder(host: Host) -> N
     assert host.run("list", BACKUP_RUNNER="local").stdout == b"local:list\n"
 
 
-@pytest.mark.parametrize("words", [[], ["--version"], ["demo"], ["doctor"], ["config"], ["backup", "--help"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--version"], ["demo"], ["doctor"], ["config"], ["backup", "--help"], ["help", "backup"]]
+)
 def test_nothing_is_built_for_a_first_look(host: Host, words: list[str]) -> None:
     host.install("docker", "uv")
     host.answer(state="")
@@ -830,6 +832,18 @@ def test_without_a_container_a_new_folder_is_the_callers(host: Host) -> None:
     host.install("uv")
     done = host.run("restore", "x", "--to", "new", cwd=str(host.folder), BACKUP_RUNNER="local")
     assert done.stdout.decode() == f"local:restore x --to {host.folder}/new\n"
+
+
+def test_a_file_in_the_root_has_one_slash(host: Host) -> None:
+    host.install("uv")
+    assert host.run("dump", "/x.sql", BACKUP_RUNNER="local").stdout.decode() == "local:dump /x.sql\n"
+
+
+@pytest.mark.parametrize("words", [("restore", "x", "--to", ""), ("restore", "x", "--to="), ("clone", "")])
+def test_an_empty_folder_is_not_the_callers(host: Host, words: tuple[str, ...]) -> None:
+    host.install("docker")
+    host.run(*words)
+    assert host.verbs() == ["exec"] and "/" not in host.handover()["call"].partition("backup_restore.py")[2]
 
 
 # --- restore --stop

@@ -159,18 +159,18 @@ def test_a_value_is_written_as_the_kind_that_it_is(app: SmallApp, name: str, tex
 @pytest.mark.parametrize(
     ("name", "text", "named", "allowed"),
     [
-        ("timezone", "Mars", "timezone 'Mars': is not a time zone", "`config`"),
-        ("runner", "kubernetes", "runner 'kubernetes'", "auto, docker or local"),
-        ("keep_daily", "many", "keep_daily 'many'", "a whole number from 0 to 1,000,000"),
-        ("keep_daily", "-1", "keep_daily '-1'", "from 0"),
-        ("notify_timeout", "0", "notify_timeout '0'", "a number above 0 to 600"),
+        ("timezone", "Mars", "timezone = 'Mars': is not a time zone", "config init --stdout"),
+        ("runner", "kubernetes", "runner = 'kubernetes'", "auto, docker or local"),
+        ("keep_daily", "many", "keep_daily = 'many'", "a whole number from 0 to 1,000,000"),
+        ("keep_daily", "-1", "keep_daily = '-1'", "from 0"),
+        ("notify_timeout", "0", "notify_timeout = '0'", "a number above 0 to 600"),
         ("notify_on", "sucess", "notify_on", "a list of failure, warning or success"),
         ("backup_before_migrations", "perhaps", "backup_before_migrations", "true or false"),
         ("timezon", "UTC", "timezon is not a setting", "timezone"),
-        ("colour", "blue", "colour is not a setting", "`config`"),
+        ("colour", "blue", "colour is not a setting", "config init --stdout"),
         ("app_dir", "elsewhere", "app_dir", "BACKUP_APP_DIR"),
         ("ping_url_file", "nowhere", "nowhere", "config set ping_url_file PATH"),
-        ("critical_age", "1", "critical_age '1': is below", "`config`"),
+        ("critical_age", "1", "critical_age = '1': is below", "config init --stdout"),
     ],
 )
 def test_a_value_that_cannot_be_changes_nothing(app: SmallApp, name: str, text: str, named: str, allowed: str) -> None:
@@ -190,7 +190,17 @@ def test_a_key_of_a_remote_is_not_taken_for_a_setting_of_this_machine(app: Small
 
 def test_what_the_environment_hides_is_refused_too(app: SmallApp) -> None:
     there = {"BACKUP_TIMEZONE": "UTC"}
-    refused(app, "config", "set", "timezone", "Mars", code=2, names="timezone 'Mars'", hint="`config`", env=there)
+    refused(
+        app,
+        "config",
+        "set",
+        "timezone",
+        "Mars",
+        code=2,
+        names="timezone = 'Mars'",
+        hint="config init --stdout",
+        env=there,
+    )
 
 
 def test_a_variable_that_is_stronger_is_told_of(app: SmallApp) -> None:
@@ -211,10 +221,18 @@ def test_a_secret_is_not_taken_from_the_command_line(app: SmallApp, name: str) -
 
 def test_a_wrong_value_in_the_file_can_be_set_right(app: SmallApp, file: Path) -> None:
     file.write_text(OWN.replace("Europe/Berlin", "Mars"))
-    refused(app, "list", code=2, names=f"timezone in {file}, line 2 'Mars'", hint="`config`")
-    refused(app, "config", "set", "keep_last", "1", code=2, names=f"{file}, line 2", hint="`config`")
+    refused(app, "list", code=2, names=f"timezone = 'Mars' ({file}, line 2): is not", hint="config unset timezone`")
+    refused(app, "config", "set", "keep_last", "1", code=2, names=f"{file}, line 2", hint="config unset timezone`")
     configured(app, "set", "timezone", "UTC")
     run_here(app, "list", check=0)
+
+
+def test_what_a_wrong_value_says_to_type_can_be_typed(app: SmallApp, file: Path) -> None:
+    file.write_text(OWN.replace("Europe/Berlin", "Mars"))
+    assert "timezone" in configured(app, "init", "--stdout")
+    refused(app, "config", code=2, names="timezone", hint="`config unset timezone`")
+    configured(app, "unset", "timezone")
+    run_here(app, "config", check=0)
 
 
 def test_a_file_that_is_no_toml_is_left_alone(app: SmallApp, file: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_database_is_a_path_or_a_url(folder: Path, monkeypatch: pytest.MonkeyP
     ],
 )
 def test_a_database_that_is_no_file_is_refused(app: SmallApp, value: str) -> None:
-    refused(app, "backup", code=2, names="BACKUP_DATABASE", hint="`config`", env={"BACKUP_DATABASE": value})
+    refused(app, "backup", code=2, names="BACKUP_DATABASE", hint="type: unset BACKUP_", env={"BACKUP_DATABASE": value})
 
 
 def test_a_refusal_does_not_tell_the_password(app: SmallApp) -> None:
@@ -115,7 +115,7 @@ def test_a_refusal_does_not_tell_the_password(app: SmallApp) -> None:
 
 @pytest.mark.parametrize("name", ["uploads", "SHA256SUMS", "RESTORE.md", "backup_metadata.json"])
 def test_a_database_may_not_be_named_like_another_part_of_a_backup(app: SmallApp, name: str) -> None:
-    refused(app, "backup", code=2, names=name, hint="`config`", env={"BACKUP_DATABASE": f"data/{name}"})
+    refused(app, "backup", code=2, names=name, hint="type: unset BACKUP_", env={"BACKUP_DATABASE": f"data/{name}"})
 
 
 def test_empty_uploads_mean_there_are_none(app: SmallApp) -> None:
@@ -233,14 +233,16 @@ def test_a_secret_is_in_no_text_of_the_settings(folder: Path) -> None:
 )
 def test_a_refusal_does_not_tell_the_secret(app: SmallApp, setting: str, value: str) -> None:
     name = f"BACKUP_{setting.upper()}"
-    assert "sesame" not in refused(app, "backup", code=2, names=name, hint="`config`", env={name: value}).err
+    assert "sesame" not in refused(app, "backup", code=2, names=name, hint="type: unset BACKUP_", env={name: value}).err
     (app.folder / "secret").write_text(value)
     there = {f"{name}_FILE": "secret"}
-    assert "sesame" not in refused(app, "backup", code=2, names=f"{name}_FILE", hint="`config`", env=there).err
+    assert (
+        "sesame" not in refused(app, "backup", code=2, names=f"{name}_FILE", hint="type: unset BACKUP_", env=there).err
+    )
     (app.folder / "backup.toml").write_text(f"{setting} = {json.dumps(value)}")
-    assert "sesame" not in refused(app, "backup", code=2, names=setting, hint="`config`").err
+    assert "sesame" not in refused(app, "backup", code=2, names=setting, hint="config init --stdout").err
     (app.folder / "backup.toml").write_text(f"{setting} = [[{json.dumps(value)}], 7]")
-    assert "sesame" not in refused(app, "backup", code=2, names=setting, hint="`config`").err
+    assert "sesame" not in refused(app, "backup", code=2, names=setting, hint="config init --stdout").err
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfesesame", b"sesame" * 200_000], ids=["none", "bytes", "large"])
@@ -292,27 +294,54 @@ def test_what_is_told_of_is_a_list(
     ("line", "named", "hint"),
     [
         ('databse = "x"', "databse", "database"),
-        ('colour = "blue"', "colour", "`config`"),
-        ("[section]\nx = 1", "section", "`config`"),
-        ('timezone = "Mars/Olympus"', "timezone", "`config`"),
-        ("timezone = 5", "timezone", "`config`"),
-        ('busy_timeout = "soon"', "busy_timeout", "`config`"),
-        ("busy_timeout = -1", "busy_timeout", "`config`"),
-        ("busy_timeout = nan", "busy_timeout", "`config`"),
-        ('runner = "kubernetes"', "runner", "`config`"),
-        ('notify_on = "sucess"', "notify_on", "`config`"),
-        ("notify_on = 7", "notify_on", "`config`"),
-        ("notify_timeout = 0", "notify_timeout", "`config`"),
-        ("database = [1, 2]", "database", "`config`"),
-        ('database = "a\\u0000b"', "database", "`config`"),
-        ('database = "~nobody-at-all/x"', "database", "`config`"),
-        ('dir = "~nobody-at-all/x"', "dir", "`config`"),
+        ('colour = "blue"', "colour", "config init --stdout"),
+        ("[section]\nx = 1", "section", "config init --stdout"),
+        ('timezone = "Mars/Olympus"', "timezone", "config unset timezone`"),
+        ("timezone = 5", "timezone", "config unset timezone`"),
+        ('busy_timeout = "soon"', "busy_timeout", "config unset busy_timeout`"),
+        ("busy_timeout = -1", "busy_timeout", "config unset busy_timeout`"),
+        ("busy_timeout = nan", "busy_timeout", "config unset busy_timeout`"),
+        ('runner = "kubernetes"', "runner", "config unset runner`"),
+        ('notify_on = "sucess"', "notify_on", "config unset notify_on`"),
+        ("notify_on = 7", "notify_on", "config unset notify_on`"),
+        ("notify_timeout = 0", "notify_timeout", "config unset notify_timeout`"),
+        ("database = [1, 2]", "database", "config unset database`"),
+        ('database = "a\\u0000b"', "database", "config unset database`"),
+        ('database = "~nobody-at-all/x"', "database", "config unset database`"),
+        ('dir = "~nobody-at-all/x"', "dir", "config unset dir`"),
     ],
 )
 def test_a_wrong_line_of_the_file_is_named(app: SmallApp, line: str, named: str, hint: str) -> None:
     (app.folder / "backup.toml").write_text(line)
     result = refused(app, "backup", code=2, names=named, hint=hint)
     assert str(app.folder / "backup.toml") in result.err
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("\nkeep_daily = -1", "keep_daily = -1 (FILE, line 2): must be a whole number of at least 0."),
+        (
+            "backup_time = 02:00:00",
+            'backup_time = 02:00:00 (FILE, line 1): must be text in quotes: backup_time = "02:00".',
+        ),
+        ('keep_daily = ""', "keep_daily (FILE, line 1) is empty."),
+        (
+            '[remotes.a]\ntype = "folder"\npath = "x"\n[remotes.nas]\ntype = "folder"\npath = "y"\nkeep_daily = -1',
+            "remotes (FILE, line 7): nas.keep_daily must be a whole number of at least 0.",
+        ),
+        ('[databases.log]\n\npath = ""', "databases (FILE, line 3): log.path must be text of length at least 1."),
+    ],
+)
+def test_a_wrong_value_is_shown_as_the_line_says_it(app: SmallApp, text: str, sentence: str) -> None:
+    file = app.folder / "backup.toml"
+    file.write_text(text)
+    refused(app, "backup", code=2, names=sentence.replace("FILE", str(file)), hint="config (unset|init)")
+
+
+def test_a_variable_that_is_set_to_nothing_is_called_empty(app: SmallApp) -> None:
+    there = {"BACKUP_KEEP_DAILY": ""}
+    refused(app, "backup", code=2, names="BACKUP_KEEP_DAILY is empty.", hint="unset BACKUP_KEEP_DAILY", env=there)
 
 
 @pytest.mark.parametrize("content", [b"timezone = ", b"\xff\xfe", b'a = "', b"a = 1\na = 2", b"[" * 5000, b"\0"])
@@ -343,7 +372,7 @@ def test_a_variable_of_another_tool_is_left_alone_and_told_of(app: SmallApp) -> 
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "", "../../etc/passwd", "Europe", "UTC\n", "/etc/localtime"])
 def test_an_unknown_time_zone_is_refused(app: SmallApp, zone: str) -> None:
-    refused(app, "backup", code=2, names="BACKUP_TIMEZONE", hint="`config`", env={"BACKUP_TIMEZONE": zone})
+    refused(app, "backup", code=2, names="BACKUP_TIMEZONE", hint="type: unset BACKUP_", env={"BACKUP_TIMEZONE": zone})
 
 
 # No text causes a traceback

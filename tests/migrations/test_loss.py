@@ -127,6 +127,7 @@ def test_restore_migrate_refuses_a_loss_before_anything_is_made(other: OtherApp)
         assert done.code == 1 and "3 of 3 rows of comments" in done.err and "--expect-loss comments" in done.err
     assert [one.name for one in store.all_backups(other.settings())] == ["old"]
     assert [one.name for one in other.backups.iterdir() if one.name.startswith(".draft")] == []
+    assert "goes with --migrate" in other.command("restore", "old", "--expect-loss", "comments", "--yes", check=2).err
     done = other.command("restore", "old", "--migrate", "--expect-loss", "comments", "--force", check=0)
     assert "3 of 3 rows of comments" in done.err  # the plan shows it
     assert other.revisions() == {"b2"} and other.query("SELECT * FROM comments") == []

@@ -570,12 +570,12 @@ def test_metrics_replace_no_link_and_no_device(app: SmallApp, tmp_path: Path) ->
     ],
 )
 def test_a_threshold_that_makes_no_sense_is_refused(app: SmallApp, setting: str, value: str) -> None:
-    refused(app, "status", code=2, names=setting, hint="config", env={setting: value})
+    refused(app, "status", code=2, names=setting, hint="unset BACKUP_", env={setting: value})
 
 
 def test_a_critical_age_below_the_warning_s_is_refused(app: SmallApp) -> None:
     environment = {"BACKUP_WARNING_AGE": "30", "BACKUP_CRITICAL_AGE": "20"}
-    refused(app, "status", code=2, names="is below BACKUP_WARNING_AGE", hint="config", env=environment)
+    refused(app, "status", code=2, names="is below BACKUP_WARNING_AGE", hint="unset BACKUP_", env=environment)
 
 
 def test_drafts_are_counted(app: SmallApp) -> None:

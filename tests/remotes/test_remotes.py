@@ -1622,13 +1622,14 @@ def test_two_pushes_at_once_do_not_meet(app: SmallApp, tmp_path: Path) -> None:
     ("line", "says"),
     [
         ('type = "folder"\npth = "/x"', "nas.pth is not a setting"),
-        ('type = "floppy"', "nas has no type"),
+        ('type = "floppy"', "nas has the type 'floppy', which there is not; set it to one of: folder, "),
+        ('path = "x"', "nas has no type; set it to one of: folder, "),
         ('type = "folder"', "nas.path is missing"),
         ('type = "restic"\nrepository = "x"\npassword = "sesame"\npassword_file = "x"', "are both set"),
         ('type = "folder"\npath = "x"\nkeep_within = "soon"', "is not a length of time"),
         ('type = "folder"\npath = "x"\nkeep_last = -1', "must be a whole number of at least 0"),
     ],
-    ids=["key", "type", "missing", "twice", "span", "negative"],
+    ids=["key", "type", "none", "missing", "twice", "span", "negative"],
 )
 def test_a_wrong_table_is_refused_with_its_name(app: SmallApp, line: str, says: str) -> None:
     (app.folder / "backup.toml").write_text(f"[remotes.nas]\n{line}\n")
@@ -1642,7 +1643,7 @@ def test_a_wrong_table_is_refused_with_its_name(app: SmallApp, line: str, says: 
     ids=["torn", "list", "name", "number", "deep"],
 )
 def test_remotes_in_the_environment_are_json(app: SmallApp, value: str) -> None:
-    assert_refusal(app.command("list", env={"BACKUP_REMOTES": value}), 2, "BACKUP_REMOTES", "config")
+    assert_refusal(app.command("list", env={"BACKUP_REMOTES": value}), 2, "BACKUP_REMOTES", "unset BACKUP_REMOTES")
     good = json.dumps({"nas": {"type": "folder", "path": "x"}})
     document = app.command("config", "--json", env={"BACKUP_REMOTES": good}, check=0).json
     assert document["remotes"]["origin"] == "environment BACKUP_REMOTES"

@@ -467,12 +467,14 @@ def test_the_history_can_be_narrowed(varied: SmallApp) -> None:
     assert ids(varied, "--failures") == ["old"]
     assert ids(varied, "--since", "2d") == ["new"]
     assert ids(varied, "--since", "2010-01-01") == ["new", "old"]
+    for text in ("10 minutes ago", "yesterday", "yesterday 18:00", "Today"):
+        assert ids(varied, "--since", text) == ["new"], text
     assert ids(varied, "--since", "2d", "--failures") == []
     assert ids(varied, "--limit", "1") == ["new"]
     assert "1 earlier operation: --limit 2" in run_here(varied, "history", "--limit", "1", check=0).out
 
 
-@pytest.mark.parametrize("text", ["yesterday", "", "3", "-3d", "3y", "2026-13-01"])
+@pytest.mark.parametrize("text", ["yesteryear", "", "3", "-3d", "3y", "2026-13-01"])
 def test_a_time_that_is_none_is_refused(app: SmallApp, text: str) -> None:
     if text:
         refused(app, "history", f"--since={text}", code=2, names="is not a time", hint="36h")
@@ -515,4 +517,6 @@ def test_a_log_that_cannot_be_written_is_said_once_and_stops_nothing(app: SmallA
 
 
 def test_a_form_of_the_log_that_is_none_is_refused(app: SmallApp) -> None:
-    refused(app, "list", code=2, names="BACKUP_LOG_FORMAT", hint="config", env={"BACKUP_LOG_FORMAT": "xml"})
+    refused(
+        app, "list", code=2, names="BACKUP_LOG_FORMAT", hint="unset BACKUP_LOG_FORMAT", env={"BACKUP_LOG_FORMAT": "xml"}
+    )

@@ -261,7 +261,7 @@ def test_a_program_of_another_user_is_not_run(app: SmallApp) -> None:
 def test_a_string_that_only_a_shell_understands_is_refused(app: SmallApp, text: str) -> None:
     configure(app, f"before_backup = {json.dumps(text)}")
     result = run_here(app, "backup")
-    assert_refusal(result, 2, "before_backup in", "config")
+    assert_refusal(result, 2, "before_backup", "config unset before_backup`")
     assert "No closing quotation".lower() in result.err if "open" in text else '["sh", "-c", "…"]' in result.err
 
 
@@ -274,7 +274,7 @@ def test_a_string_is_split_into_words_and_no_shell_reads_them(app: SmallApp) -> 
 @pytest.mark.parametrize("text", ['[""]', '["a\\u0000"]', "5", '["a", 5]'])
 def test_what_is_no_command_is_refused(app: SmallApp, text: str) -> None:
     configure(app, f"before_backup = {text}")
-    assert_refusal(run_here(app, "backup"), 2, "before_backup in", "config")
+    assert_refusal(run_here(app, "backup"), 2, "before_backup", "config unset before_backup`")
 
 
 # Output and processes of hooks

@@ -582,7 +582,7 @@ def test_the_scheduler_itself_has_nothing_to_show_as_json(app: SmallApp) -> None
 def test_a_bad_setting_is_refused_by_its_name(app: SmallApp, changed: dict[str, str]) -> None:
     ((name, value),) = changed.items()
     result = run_here(app, "schedule", "--list", env={f"BACKUP_{name}": value}, check=2)
-    assert re.match(rf"Error: BACKUP_{name} '{re.escape(value)}': .+\.\n", result.err), result.err
+    assert re.match(rf"Error: BACKUP_{name} = '{re.escape(value)}': .+\.\n", result.err), result.err
 
 
 def test_several_expressions_are_written_in_a_row_or_as_a_list(app: SmallApp) -> None:

@@ -134,13 +134,21 @@ BAD = (
 
 @pytest.mark.parametrize(("patterns", "names"), BAD, ids=[patterns for patterns, _ in BAD])
 def test_patterns_that_cannot_be_are_refused(app: SmallApp, patterns: str, names: str) -> None:
-    refused(app, "backup", "x", code=2, names=names, hint="config", env={"BACKUP_EXCLUDE": patterns})
+    refused(app, "backup", "x", code=2, names=names, hint="unset BACKUP_EXCLUDE", env={"BACKUP_EXCLUDE": patterns})
 
 
 @pytest.mark.parametrize("pattern", ["*.db", "data/", "/data/pats.db"])
 def test_a_pattern_that_means_the_database_is_refused(app: SmallApp, pattern: str) -> None:
     whole = {"BACKUP_UPLOADS": str(app.folder), "BACKUP_DIR": str(app.folder.parent / "kept")}
-    refused(app, "backup", "x", code=2, names="the database", hint="config", env={**whole, "BACKUP_EXCLUDE": pattern})
+    refused(
+        app,
+        "backup",
+        "x",
+        code=2,
+        names="the database",
+        hint="unset BACKUP_EXCLUDE",
+        env={**whole, "BACKUP_EXCLUDE": pattern},
+    )
     run_here(app, "backup", "x", env={**whole, "BACKUP_EXCLUDE": "*.pyc"}, check=0)
 
 
@@ -244,4 +252,12 @@ def test_a_name_that_is_not_utf_8_is_sealed_and_known_again(app: SmallApp) -> No
 
 @pytest.mark.parametrize("name", ["a/b", "..", "."])
 def test_a_mark_that_is_no_name_of_a_file_is_refused(app: SmallApp, name: str) -> None:
-    refused(app, "backup", "x", code=2, names="name of a file", hint="config", env={"BACKUP_EXCLUDE_MARKED": name})
+    refused(
+        app,
+        "backup",
+        "x",
+        code=2,
+        names="name of a file",
+        hint="unset BACKUP_EXCLUDE_MARKED",
+        env={"BACKUP_EXCLUDE_MARKED": name},
+    )

@@ -173,7 +173,8 @@ def free_name(settings: Settings, request: BackupRequest, at: datetime) -> str:
     if request.name is None:
         return distinct(_default(request, at), taken)
     if request.name in taken:
-        raise Refused(f"There is a {request.name} in {settings.dir} already.", hint="Choose another name; see `list`.")
+        there = settings.dir / request.name
+        raise Refused(f"The name is taken: {there} is there already.", hint="Choose another name; see `list`.")
     if request.name == store.LATEST:
         raise Refused("'latest' means the newest backup, and cannot be a name.", hint="Choose another name.")
     return request.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import typer
@@ -21,6 +22,7 @@ def print_version(is_asked: bool) -> None:
         raise typer.Exit()
 
 
+_ALIKE = 0.75  # --databse and --database; not --force and --note
 _NO_BRACES = str.maketrans("", "", "{}")
 
 
@@ -55,7 +57,11 @@ class _WithExamples:
         parse = parser.parse_args
 
         def parse_once(args: list[str]) -> Any:
-            found = parse(args=args)
+            try:
+                found = parse(args=args)
+            except Exception as error:
+                _say_what_is_meant(ctx, error)
+                raise
             _refuse_repeated(ctx, found[2])
             return found
 
@@ -73,6 +79,22 @@ class _WithExamples:
         if self.examples:
             formatter.write(f"\nExample{'s' if len(self.examples) > 1 else ''}:\n")
             formatter.write("".join(f"  {program(os.environ)} {line}\n" for line in self.examples))
+
+
+def _say_what_is_meant(ctx: typer.Context, error: Any) -> None:
+    """Add to a usage error its command, and what may be meant by an option that the command does not have."""
+    if getattr(error, "ctx", ctx) is None:
+        error.ctx = ctx
+    typed = error.option_name if hasattr(error, "possibilities") else ""
+    if not typed:
+        return
+    import difflib  # only an error needs it
+
+    error.possibilities = difflib.get_close_matches(typed, error.possibilities or (), cutoff=_ALIKE)
+    if re.match(r"-\d", typed):
+        error.message += "; a value that begins with - comes behind --"
+    elif typed == "--latest" and any(one.name == "name" for one in ctx.command.params):
+        error.message += "; the newest backup is latest, without the two dashes"
 
 
 def _refuse_repeated(ctx: typer.Context, typed: list[Any]) -> None:
@@ -102,6 +124,13 @@ class Command(_WithExamples, TyperCommand):  # type: ignore[misc]
 
 class Group(_WithExamples, TyperGroup):  # type: ignore[misc]
     """A group of commands below their headings, with examples in its help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse as Typer does; `help list` is `list --help`."""
+        if args[:1] == ["help"]:
+            args = [*args[1:], "--help"]
+        found: list[str] = super().parse_args(ctx, args)
+        return found
 
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         """Write one section per heading, in order, with the whole first paragraph of each command's help."""

@@ -612,7 +612,9 @@ def config(values: Mapping[str, tuple[object, str]], screen: Terminal | None = N
     """Yield a table of the settings, their values and origins."""
     head = ("SETTING", "VALUE", "FROM")
     rows = [(name, value(setting), origin) for name, (setting, origin) in values.items()]
-    yield from drawn(screen, head, rows, ("SETTING", "FROM", "VALUE"), 2)
+    # The variable is the setting's own name in capitals: a screen has more use for the value.
+    short = [{"FROM": origin.split()[0]} for *_, origin in rows] if screen and screen.width else []
+    yield from drawn(screen, head, rows, head, 1, short)
 
 
 def value(setting: object) -> str:

@@ -230,7 +230,7 @@ TABLE_TYPES: dict[str, type[Table]] = {get_args(fields(kind)["type"].type)[0]: k
 def remote_tables(value: object, _: Earlier) -> dict[str, Table]:
     """Return the tables by name, with the secrets that the environment has.
 
-    Raise `ValueError`, which names the remote and the key, and shows nothing of the values.
+    Raise `ValueError`, which names the remote and the key, and shows no value but a wrong type.
     """
     value = parsed(value)
     if not isinstance(value, dict):
@@ -264,9 +264,12 @@ def _table(name: object, raw: object) -> Table:
         return raw
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"{printable(str(name))} is not a name of a remote; use small letters, digits, _ and -")
-    kind = TABLE_TYPES.get(str(raw.get("type"))) if isinstance(raw, dict) else None
-    if kind is None or not isinstance(raw, dict):
-        raise ValueError(f"{name} has no type; set it to one of: {', '.join(TABLE_TYPES)}")
+    if not isinstance(raw, dict):
+        raise ValueError(f"{name} must be a table")
+    given = str(raw.get("type", ""))
+    if (kind := TABLE_TYPES.get(given)) is None:
+        wrong = f"has the type {printable(given)!r}, which there is not" if given else "has no type"
+        raise ValueError(f"{name} {wrong}; set it to one of: {', '.join(TABLE_TYPES)}")
     if unknown := [printable(str(key)) for key in raw if key not in fields(kind)]:
         raise ValueError(f"{name}.{unknown[0]} is not a setting; there are: {', '.join(fields(kind))}")
     try:

@@ -11,9 +11,9 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
-from datetime import datetime
+from datetime import date, datetime, time
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -54,6 +54,7 @@ WITHOUT_HOOKS = dict.fromkeys(HOOKS, ())
 """Settings for a scratch folder: no command of the user's runs for what is done there."""
 # Variables that a hook gets. It may call this program, which then has them in its environment.
 TOLD_TO_HOOKS = {f"{PREFIX}{one}" for one in ("HOOK", "COMMAND", "NAME", "PATH", "RESULT", "ERROR", "EXIT_CODE")}
+_EVERY_SETTING = "`config init --stdout` shows every setting."  # where `config` would end with an error
 _TABLES = ("remotes", "databases", "trees")  # settings that are tables of tables
 _NOWHERE = Path(os.devnull)  # in place of an alembic.ini: no file
 LogFormat = Literal["plain", "json"]
@@ -704,31 +705,71 @@ def _refusal(error: Invalid, folder: Path, text: str | None = None, typed: str =
     """Return the error: what is wrong, and where (in the environment, in that text of the file, or as it was typed)."""
     name = error.name
     variables = _variables_set(name) if text is None else []
-    where = variables[0] if variables else name if name == typed else _location(folder, name, text)
+    place = "" if variables or name == typed else _location(folder, error, text)
     if error.is_unknown:
-        return _unknown(where, name)
-    is_hidden = error.value is None or name in (*secret_names(), *_TABLES)
-    given = "" if is_hidden else " " + scrubbed(re.sub(r"//[^/@]*@", "//***@", repr(error.value)))
-    return Refused(f"{where}{given}: {error.reason[0].lower()}{error.reason[1:]}.", hint=_allowed(name))
+        return _unknown(f"{printable(name)} in {place}", name)
+    subject = f"{variables[0] if variables else name}{_given(error)}{f' ({place})' if place else ''}"
+    hint = f"{_allowed(name)}{_way_out(name, variables, typed)}"
+    return Refused(f"{subject} is empty." if error.value == "" else f"{subject}: {_reason(error)}.", hint)
+
+
+def _given(error: Invalid) -> str:
+    """Return ` = ` and the value, as far as it may be shown."""
+    if error.value in (None, "") or error.name in (*secret_names(), *_TABLES):
+        return ""
+    shown = str(error.value) if isinstance(error.value, date | time) else repr(error.value)
+    return f" = {scrubbed(re.sub(r'//[^/@]*@', '//***@', shown))}"
+
+
+def _reason(error: Invalid) -> str:
+    if isinstance(error.value, date | time) and error.reason.startswith("must be text"):
+        return f'must be text in quotes: {error.name} = "{str(error.value).removesuffix(":00")}"'
+    return f"{error.reason[0].lower()}{error.reason[1:]}"
 
 
 def _unknown(where: str, name: str) -> Refused:
     close = difflib.get_close_matches(name, fields(Settings), n=1)
-    return Refused(f"{where} is not a setting.", hint=f"Did you mean {close[0]}?" if close else "See `config`.")
+    return Refused(f"{where} is not a setting.", hint=f"Did you mean {close[0]}?" if close else _EVERY_SETTING)
 
 
 def _allowed(name: str) -> str:
     from backupkit.config.schema import allowed  # imported late, as it imports this module
 
     may = allowed(name)
-    return (f"It may be {may}. " if may else "") + "`config` shows every setting and its origin."
+    return f"It may be {may}. " if may else ""
 
 
-def _location(folder: Path, name: str, text: str | None) -> str:
-    """Return the name, the file and, if it can be found, the line."""
+def _way_out(name: str, variables: Sequence[str], typed: str) -> str:
+    """Return what to do about a wrong value; `config` shows nothing while there is one."""
+    if variables:
+        return f"Correct it, or type: unset {variables[0]}"
+    if name == typed:
+        return _EVERY_SETTING
+    if name in (*secret_names(), *_TABLES, "references"):
+        return f"Correct it there. {_EVERY_SETTING}"
+    return f"Correct it there, or take its default: `config unset {name}`"
+
+
+def _location(folder: Path, error: Invalid, text: str | None) -> str:
+    """Return the file and, if it is found, the line: that of the key, if the reason names one of a table."""
     with suppress(Refused):
         text = read_text(folder) if text is None else text
+    line = _line_in_table(error, text or "") or _line_of(error.name, text or "")
+    return f"{folder / SETTINGS_FILE}{f', line {line}' if line else ''}"
+
+
+def _line_of(name: str, text: str) -> int:
+    """Return the number of the line with that setting, or with its table; 0 if it is not found."""
     names = f"{re.escape(name)}(?:{IN_FILE})?" if name in secret_names() else re.escape(name)
-    found = re.search(rf"""^[ \t]*\[*[ \t]*["']?{names}["']?[ \t]*[\].=]""", text or "", re.M)
-    line = f", line {(text or '').count(chr(10), 0, found.start()) + 1}" if found else ""
-    return f"{printable(name)} in {folder / SETTINGS_FILE}{line}"
+    found = re.search(rf"""^[ \t]*\[*[ \t]*["']?{names}["']?[ \t]*[\].=]""", text, re.M)
+    return text.count("\n", 0, found.start()) + 1 if found else 0
+
+
+def _line_in_table(error: Invalid, text: str) -> int:
+    """Return the number of the line with the key of `[remotes.NAME]` that the reason names; 0 if it is not found."""
+    key = re.match(r"([a-z0-9_-]+)\.([a-z_]+) ", error.reason) if error.name in _TABLES else None
+    if key is None:
+        return 0
+    head, lines = rf"^[ \t]*\[{error.name}\.{key[1]}\].*\n", r"(?:(?![ \t]*\[).*\n)*?"
+    found = re.search(rf"{head}{lines}(?=[ \t]*{key[2]}[ \t]*=)", text, re.M)
+    return text.count("\n", 0, found.end()) + 1 if found else 0

@@ -11,6 +11,7 @@ from backupkit.model.errors import Refused
 
 STAMP = "%Y%m%d_%H%M%S"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+LETTERS = "1 to 100 letters, digits, '.', '_' and '-', beginning with a letter or a digit"
 _ALLOWED = re.compile(NAME)
 
 
@@ -18,10 +19,7 @@ def check_name(name: str) -> str:
     """Return the name if it can be a folder below `backups/`; raise `Refused` for anything else. No disk is touched."""
     if _ALLOWED.fullmatch(name):
         return name
-    raise Refused(
-        f"{name!r} is not a name for a backup.",
-        hint="Use 1 to 100 letters, digits, '.', '_' and '-', beginning with a letter or a digit.",
-    )
+    raise Refused(f"{name!r} is not a name for a backup.", hint=f"Use {LETTERS}.")
 
 
 def is_name(name: str) -> bool:

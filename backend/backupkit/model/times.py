@@ -40,6 +40,12 @@ def moment(text: str, now: datetime, zone: ZoneInfo) -> tuple[datetime, str]:
     return _in_zone(given, zone)
 
 
+def beginning(text: str, now: datetime, zone: ZoneInfo) -> datetime:
+    """Return the time at which a stretch of the past begins: of `yesterday`, the day's first moment."""
+    day = text.strip().lower()
+    return moment(f"{day} 00:00" if day in _DAYS else text, now, zone)[0]
+
+
 def is_until(made: datetime, until: datetime) -> bool:
     """Return whether a time is at or before another, both as they are shown: in whole seconds.
 

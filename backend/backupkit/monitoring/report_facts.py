@@ -60,7 +60,7 @@ def report_path(settings: Settings, file: str) -> Path:
     """
     path = store.file_named(settings, file)
     if path.exists() and not _is_report(path):
-        raise Refused(f"There is a {path} already, and it is not a report.", hint="Choose another name.")
+        raise Refused(f"{path} exists already, and is not a report.", hint="Choose another name.")
     store.require_parent(path)
     return path
 

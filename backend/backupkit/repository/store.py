@@ -25,7 +25,7 @@ from backupkit.model import times
 from backupkit.model.backup import APART, CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, Warned, silence
-from backupkit.model.names import check_name, few, likely
+from backupkit.model.names import LETTERS, check_name, few, is_name, likely
 from backupkit.repository import flags, history, lock, manifest, order, reliable, separate_disk, verification
 
 LATEST = "latest"
@@ -109,7 +109,7 @@ def resolve(settings: Settings, name: str) -> Latest:
 
 
 def _find_named(settings: Settings, name: str) -> Backup:
-    path = settings.dir / check_name(name)
+    path = settings.dir / _checked(settings, name)
     if not path.is_dir() or path.is_symlink():
         known = likely(name, [backup.name for backup in all_backups(settings)])[:3]
         hint = (
@@ -128,6 +128,14 @@ def _hint_on_file(path: Path) -> str:
     if ".sql" in path.suffixes:
         return f"That file is a dump: `restore-dump {path.name}`"
     return f"That file is an archive: `import {path.name}`" if ".tar" in path.suffixes else ""
+
+
+def _checked(settings: Settings, name: str) -> str:
+    """Return the name if it is one, else raise `Refused`; it tells the name of a path that a shell completed."""
+    bare = Path(name).name
+    if "/" in name and is_name(bare) and is_backup(settings.dir / bare):
+        raise Refused(f"{name!r} is not a name for a backup.", hint=f"Type the name alone: {bare}")
+    return check_name(name)
 
 
 class Latest(Struct, frozen=True):
@@ -306,13 +314,20 @@ def draft_of(settings: Settings, name: str) -> Path:
 
 def file_named(settings: Settings, file: str) -> Path:
     """Return the path of a file that a person named: a bare name is in the backups folder, a path is taken as it is."""
-    return Path(os.path.abspath(os.path.expanduser(file))) if "/" in file else settings.dir / check_name(file)
+    if "/" in file:
+        return Path(os.path.abspath(os.path.expanduser(file)))
+    if is_name(file):
+        return settings.dir / file
+    raise Refused(
+        f"{file!r} is not a name for a file in the backups folder.",
+        hint=f"Use {LETTERS}; or type its path: ./NAME",
+    )
 
 
 def require_free(target: Path) -> None:
     """Raise `Refused` if the path exists, or its folder does not."""
     if os.path.lexists(target):
-        raise Refused(f"There is a {target} already.", hint="Choose another name.")
+        raise Refused(f"{target} exists already.", hint="Choose another name.")
     require_parent(target)
 
 
@@ -330,7 +345,8 @@ def require_file(settings: Settings, file: Path, missing: str, pattern: str, hin
         otherwise = "A bare name is looked for in the backups folder."
         raise NoSuchBackup(missing, f"There are: {known}." if known else otherwise)
     if not file.is_file():
-        raise Refused(f"{file} is not a file.", hint)
+        is_one = file.parent == settings.dir and is_backup(file)
+        raise Refused(f"{file} is not a file.", f"It is a backup: `restore {file.name}`" if is_one else hint)
 
 
 @contextlib.contextmanager

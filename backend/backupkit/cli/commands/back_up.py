@@ -8,7 +8,7 @@ import typer
 
 from backupkit.cli.console import listening, require_yes, say_notice
 from backupkit.cli.errors import end_with_warnings, say_error
-from backupkit.cli.options import Database, DryRun, Json, Name, OldForce, Quiet, RemoteName, Wide, Yes
+from backupkit.cli.options import Database, DryRun, Json, Name, OldForce, Quiet, RemoteName, Wide, Yes, not_empty
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import listening_for_warnings, load, of_database, open_for, open_to_read, open_to_write
@@ -106,7 +106,9 @@ def schedule(
 
 @commands.command("dump", examples=["dump", "dump today.sql.gz"])
 def dump(
-    file: Annotated[str | None, typer.Argument(help="A bare name goes to the backups folder. - is stdout.")] = None,
+    file: Annotated[
+        str | None, typer.Argument(callback=not_empty, help="A bare name goes to the backups folder. - is stdout.")
+    ] = None,
     database: Database = None,
     quiet: Quiet = False,
     json: Json = False,

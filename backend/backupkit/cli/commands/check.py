@@ -11,11 +11,11 @@ import typer
 
 from backupkit.cli.console import ask_secret, listening, say, say_notice
 from backupkit.cli.errors import end_with_warnings
-from backupkit.cli.options import Database, Json, Name, Quiet, RemoteName, Tree, Wide, listed
+from backupkit.cli.options import Database, Json, Name, Quiet, RemoteName, Tree, Wide, listed, not_empty
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import of_database, of_tree, open_to_read
-from backupkit.model.errors import Damaged, Refused
+from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 
 if TYPE_CHECKING:
     from backupkit.config.settings import Settings
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from backupkit.web.access import Access, Role
 
 commands = CommandGroup("Check")
+
+_MOST_ROWS = 1_000_000_000  # all that a result can hold; SQLite takes no number without a limit
 
 
 @commands.command("list", examples=["list", "list --remote offsite"])
@@ -46,7 +48,7 @@ def show(
     ] = None,
     at: Annotated[
         str | None,
-        typer.Option("--at", metavar="TIME", help="What `restore --at` would restore."),
+        typer.Option("--at", metavar="TIME", callback=not_empty, help="What `restore --at` would restore."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -104,16 +106,21 @@ def rewind(wide: Wide = False, json: Json = False) -> None:
 )
 def rows(
     name: Name,
-    table: Annotated[str, typer.Argument(help="The table. `show` names those that a backup has.")],
+    table: Annotated[str, typer.Argument(callback=not_empty, help="The table. `show` names those that a backup has.")],
     where: Annotated[
-        str, typer.Option("--where", metavar="EXPR", help="Only rows that meet this condition, written as in SQL.")
-    ] = "",
-    columns: Annotated[str, typer.Option("--columns", help="Only these columns: a,b,c.")] = "",
+        str | None,
+        typer.Option(
+            "--where", metavar="EXPR", callback=not_empty, help="Only rows that meet this condition, written as in SQL."
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", callback=not_empty, help="Only these columns: a,b,c.")
+    ] = None,
     diff: Annotated[
         bool, typer.Option("--diff", help="How the live rows differ: only in backup, only live, changed.")
     ] = False,
     limit: Annotated[
-        int, typer.Option("--limit", min=1, help="At most this many rows; with --diff, of each kind.")
+        int, typer.Option("--limit", min=1, max=_MOST_ROWS, help="At most this many rows; with --diff, of each kind.")
     ] = 1000,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     database: Database = None,
@@ -128,7 +135,7 @@ def rows(
     if as_csv and json:
         raise Refused("--csv and --json are two forms of one result.", hint="Leave one out.")
     settings = of_database(open_to_read(), database)
-    chosen = listed(columns)
+    where, chosen = where or "", listed(columns or "")
     with listening() as emit:
         backup = store.find(settings, name, emit).name
         if diff:
@@ -149,7 +156,11 @@ def files(
     name: Name,
     pattern: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PATTERN", help="What to list: paths, or patterns as in .gitignore. Left out: all."),
+        typer.Argument(
+            metavar="PATTERN",
+            callback=not_empty,
+            help="What to list: paths, or patterns as in .gitignore. Left out: all.",
+        ),
     ] = None,
     tree: Tree = None,
     wide: Wide = False,
@@ -212,7 +223,12 @@ def verify(
 def status(
     prometheus: Annotated[
         str | None,
-        typer.Option("--prometheus", metavar="FILE", help="Write metrics for Prometheus into this file. - is stdout."),
+        typer.Option(
+            "--prometheus",
+            metavar="FILE",
+            callback=not_empty,
+            help="Write metrics for Prometheus into this file. - is stdout.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -241,7 +257,11 @@ def history(
     failures: Annotated[bool, typer.Option("--failures", help="Show only what failed or was interrupted.")] = False,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="TIME", help="Show what began since then: 90m, 36h, 7d or 2w ago, or a date."),
+        typer.Option(
+            "--since",
+            metavar="TIME",
+            help='Show what began since then: 7d, yesterday, "10 minutes ago", "14:32", a date.',
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most this many, the newest.")] = 30,
     wide: Wide = False,
@@ -251,11 +271,11 @@ def history(
     from backupkit.cli import render
     from backupkit.model import documents
     from backupkit.model.clock import utc_now
-    from backupkit.model.durations import at
+    from backupkit.model.times import beginning
     from backupkit.repository import history as kept
 
     settings = open_to_read()
-    earliest = at(since, utc_now(), settings.zone) if since else None
+    earliest = beginning(since, utc_now(), settings.zone) if since else None
     told = kept.read(settings.dir)
     if told.error:
         say(f"Warning: {told.error}")
@@ -271,7 +291,13 @@ def history(
 def report(
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="A bare name goes to the backups folder. - is stdout."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            callback=not_empty,
+            help="A bare name goes to the backups folder. - is stdout.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -378,10 +404,14 @@ def _to_verify(settings: Settings, name: str | None, every: bool, at_random: boo
         return store.all_backups(settings)
     if at_random:
         return [choose_for_test(settings)]
-    if name is not None and os.sep in name and store.is_backup(Path(name).absolute()):
-        return [backup_at(settings, Path(name))]
     if name is None:
         return [store.newest(settings)]
+    if os.sep in name and store.is_backup(Path(name).absolute()):
+        return [backup_at(settings, Path(name))]
+    if os.sep in name:
+        raise NoSuchBackup(
+            f"There is no file and no backup at {Path(name).absolute()}.", hint="`list` shows the backups."
+        )
     with listening() as emit:
         return [store.find(settings, name, emit)]
 

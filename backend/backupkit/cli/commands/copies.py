@@ -11,7 +11,7 @@ import typer
 
 from backupkit.cli.console import ask, ask_secret, at_terminal, listening
 from backupkit.cli.errors import end_with_warnings
-from backupkit.cli.options import Json, Name, OldForce, Quiet, RemoteName, Trust, Wide, Yes
+from backupkit.cli.options import Json, Name, OldForce, Quiet, RemoteName, Trust, Wide, Yes, not_empty
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import listening_for_warnings, open_to_read, open_to_write
@@ -62,7 +62,8 @@ def pull(name: Name, remote: RemoteName = None, trust: Trust = False, quiet: Qui
 @commands.command("remotes", examples=["remotes", "remotes --init offsite"])
 def remotes(
     init: Annotated[
-        str | None, typer.Option("--init", metavar="REMOTE", help="Make this remote ready for the first push.")
+        str | None,
+        typer.Option("--init", metavar="REMOTE", callback=not_empty, help="Make this remote ready for the first push."),
     ] = None,
     wide: Wide = False,
     quiet: Quiet = False,
@@ -89,7 +90,9 @@ def remotes(
 @commands.command("export", examples=["export latest today.tar.zst"])
 def export_one(
     name: Name,
-    file: Annotated[str, typer.Argument(help="A bare name goes to the backups folder. - is stdout.")],
+    file: Annotated[
+        str, typer.Argument(callback=not_empty, help="A bare name goes to the backups folder. - is stdout.")
+    ],
     recipient: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,8 +100,10 @@ def export_one(
         ),
     ] = None,
     recipients_file: Annotated[
-        list[Path] | None,
-        typer.Option("--recipients-file", metavar="FILE", help="Encrypt to the public keys in this file."),
+        list[str] | None,
+        typer.Option(
+            "--recipients-file", metavar="FILE", callback=not_empty, help="Encrypt to the public keys in this file."
+        ),
     ] = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -112,7 +117,11 @@ def export_one(
         raise Refused("With - the archive itself goes to stdout.", hint="Leave out --json, or name a file.")
     told = os.environ.get("BACKUP_HOST_FILE", "") if file == "-" else file
     closing = export.recipients_for(
-        settings, told, recipient or (), recipients_file or (), lambda: ask_secret("Passphrase for the export", True)
+        settings,
+        told,
+        recipient or (),
+        map(Path, recipients_file or ()),
+        lambda: ask_secret("Passphrase for the export", True),
     )
     with listening_for_warnings() as emit:
         if file == "-":
@@ -126,16 +135,19 @@ def export_one(
 
 @commands.command("import", examples=["import today.tar.zst --name from_export"])
 def import_one(
-    file: Annotated[str, typer.Argument(help="A bare name is a file of the backups folder. - is stdin.")],
+    file: Annotated[
+        str, typer.Argument(callback=not_empty, help="A bare name is a file of the backups folder. - is stdin.")
+    ],
     name: Annotated[
         str | None, typer.Option("--name", help="The name of the backup here. Left out: the archive's.")
     ] = None,
     identity: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--identity",
             "-i",
             metavar="FILE",
+            callback=not_empty,
             help="The file with the secret key, as age-keygen writes it; may be given several times.",
         ),
     ] = None,
@@ -148,7 +160,7 @@ def import_one(
     from backupkit.cli import json_, render
 
     settings = open_to_write()
-    keys = export.identities_for(settings, identity or (), lambda: ask_secret("Passphrase of the archive"))
+    keys = export.identities_for(settings, map(Path, identity or ()), lambda: ask_secret("Passphrase of the archive"))
     source = sys.stdin.buffer if file == "-" else export.export_path(settings, file)
     with listening() as emit:
         done = export.import_backup(settings, source, keys, name, trust, emit)
@@ -159,7 +171,10 @@ def import_one(
 @commands.command("recovery-kit", examples=["recovery-kit recovery.md"])
 def recovery_kit(
     file: Annotated[
-        str | None, typer.Argument(help="A new file. A bare name goes to the backups folder. Left out, or -: stdout.")
+        str | None,
+        typer.Argument(
+            callback=not_empty, help="A new file. A bare name goes to the backups folder. Left out, or -: stdout."
+        ),
     ] = None,
 ) -> None:
     """Write a sheet to print: how to start again on a new machine. It holds no secret."""

@@ -12,7 +12,7 @@ import typer
 
 from backupkit.cli.console import at_terminal, listening, require_person, require_yes, say, say_notice
 from backupkit.cli.errors import end_with_warnings
-from backupkit.cli.options import Database, DryRun, ExpectLoss, Json, Name, Quiet, Tree, Yes, listed
+from backupkit.cli.options import Database, DryRun, ExpectLoss, Json, Name, Quiet, Tree, Yes, listed, not_empty
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import finish_interrupted, load, of_database, of_tree, open_for, open_to_read
@@ -49,7 +49,10 @@ def restore(
     only: Annotated[
         str | None,
         typer.Option(
-            "--only", metavar="NAME", help="Restore only this: database, uploads, or the name of another one."
+            "--only",
+            metavar="NAME",
+            callback=not_empty,
+            help="Restore only this: database, uploads, or the name of another one.",
         ),
     ] = None,
     migrate: Annotated[
@@ -57,17 +60,26 @@ def restore(
     ] = False,
     expect_loss: ExpectLoss = None,
     to: Annotated[
-        Path | None,
-        typer.Option("--to", metavar="DIR", help="Lay it out in this new or empty folder; nothing live is touched."),
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="DIR",
+            callback=not_empty,
+            help="Lay it out in this new or empty folder; nothing live is touched.",
+        ),
     ] = None,
     remote: Annotated[
-        str | None, typer.Option("--remote", metavar="REMOTE", help="With --to: from this remote, without a pull.")
+        str | None,
+        typer.Option(
+            "--remote", metavar="REMOTE", callback=not_empty, help="With --to: from this remote, without a pull."
+        ),
     ] = None,
     at: Annotated[
         str | None,
         typer.Option(
             "--at",
             metavar="TIME",
+            callback=not_empty,
             help='The data of that time: "14:32", "yesterday 18:00", "10 minutes ago", a date.',
         ),
     ] = None,
@@ -81,11 +93,15 @@ def restore(
     name = _named(name, at)
     if to is not None:
         _refuse_with_to(migrate or bool(expect_loss), stop)
-        return _lay_out_from(remote, name, to, only, at, dry_run) if remote else _lay_out(name, to, only, at, dry_run)
+        if remote is not None:
+            return _lay_out_from(remote, name, Path(to), only, at, dry_run)
+        return _lay_out(name, Path(to), only, at, dry_run)
     if remote is not None:
         raise Refused(
             "--remote goes with --to.", hint=f"To restore it here: `pull {name} --remote {printable(remote)}`"
         )
+    if expect_loss and not migrate:
+        raise Refused("--expect-loss goes with --migrate.", hint="Add --migrate, or leave out --expect-loss.")
     settings = open_for("restore", dry_run)
     _explain_stop(settings, stop)
     with _at_moment(settings, at) as (backup, notes):
@@ -107,11 +123,17 @@ def restore(
 def extract(
     name: Name,
     pattern: Annotated[
-        list[str], typer.Argument(metavar="PATTERN", help="The uploads: paths, or patterns as in .gitignore.")
+        list[str],
+        typer.Argument(metavar="PATTERN", callback=not_empty, help="The uploads: paths, or patterns as in .gitignore."),
     ],
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="DIR", help="A new or empty folder; -: stdout, for one file. Left out: in place."),
+        typer.Option(
+            "--to",
+            metavar="DIR",
+            callback=not_empty,
+            help="A new or empty folder; -: stdout, for one file. Left out: in place.",
+        ),
     ] = None,
     tree: Tree = None,
     yes: Yes = False,
@@ -136,11 +158,16 @@ def extract(
 
 @commands.command("clone", examples=["clone /srv/staging", "clone /srv/staging --mask mask.sql"])
 def clone(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    directory: Annotated[str, typer.Argument(metavar="DIR", callback=not_empty, help="A new or empty folder.")],
     name: Annotated[str, typer.Option("--from", metavar="NAME", help="The backup.")] = "latest",
     mask: Annotated[
-        Path | None,
-        typer.Option("--mask", metavar="FILE", help="SQL that masks personal data; a path below the app's folder."),
+        str | None,
+        typer.Option(
+            "--mask",
+            metavar="FILE",
+            callback=not_empty,
+            help="SQL that masks personal data; a path below the app's folder.",
+        ),
     ] = None,
     no_uploads: Annotated[bool, typer.Option("--no-uploads", help="Leave the uploads out.")] = False,
     dry_run: DryRun = False,
@@ -151,8 +178,10 @@ def clone(
     from backupkit.restore.clone import plan_clone
 
     settings = open_to_read()
-    _clear_draft(directory, dry_run)
-    _carry_out_layout(settings, plan_clone(settings, name, directory, mask, not no_uploads), dry_run)
+    target = Path(directory)
+    _clear_draft(target, dry_run)
+    plan = plan_clone(settings, name, target, Path(mask) if mask else None, not no_uploads)
+    _carry_out_layout(settings, plan, dry_run)
 
 
 @commands.command("undo", examples=["undo --dry-run", "undo"])
@@ -184,12 +213,17 @@ def undo(
 )
 def rescue(
     name: Name,
-    table: Annotated[str, typer.Argument(help="The table. `rows` shows what is in it.")],
+    table: Annotated[str, typer.Argument(callback=not_empty, help="The table. `rows` shows what is in it.")],
     where: Annotated[
-        str, typer.Option("--where", metavar="EXPR", help="Rows of the backup that meet this condition.")
-    ] = "",
+        str | None,
+        typer.Option(
+            "--where", metavar="EXPR", callback=not_empty, help="Rows of the backup that meet this condition."
+        ),
+    ] = None,
     missing: Annotated[bool, typer.Option("--missing", help="All rows that are no longer live.")] = False,
-    key: Annotated[str, typer.Option("--key", help="The rows of these primary keys: 17,18.")] = "",
+    key: Annotated[
+        str | None, typer.Option("--key", callback=not_empty, help="The rows of these primary keys: 17,18.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace live rows of the same key that have other values.")
     ] = False,
@@ -209,7 +243,7 @@ def rescue(
     from backupkit.sqlite.row_rescue import Choice
 
     settings = of_database(open_for("rescue", dry_run), database)
-    choice = Choice(where, missing, listed(key))
+    choice = Choice(where or "", missing, listed(key or ""))
     with listening() as emit:
         plan = plan_rescue(settings, name, table, choice, overwrite, with_children, force, emit)
     if dry_run:
@@ -224,7 +258,9 @@ def rescue(
 
 @commands.command("restore-dump", examples=["restore-dump today.sql.gz --dry-run", "restore-dump today.sql.gz"])
 def restore_dump(
-    file: Annotated[str, typer.Argument(help="A bare name is a file of the backups folder. - is stdin.")],
+    file: Annotated[
+        str, typer.Argument(callback=not_empty, help="A bare name is a file of the backups folder. - is stdin.")
+    ],
     database: Database = None,
     yes: Yes = False,
     force: Force = False,
@@ -255,7 +291,9 @@ def restore_dump(
 def salvage(
     file: Annotated[
         str | None,
-        typer.Argument(help="A broken database file, or a backup that keeps one. Left out: the live database."),
+        typer.Argument(
+            callback=not_empty, help="A broken database file, or a backup that keeps one. Left out: the live database."
+        ),
     ] = None,
     database: Database = None,
     deleted: Annotated[
@@ -279,7 +317,9 @@ def salvage(
 
 @commands.command("migrate", examples=["migrate"])
 def migrate(
-    revision: Annotated[str, typer.Argument(help="The revision to upgrade to. Left out: head.")] = "head",
+    revision: Annotated[
+        str, typer.Argument(callback=not_empty, help="The revision to upgrade to. Left out: head.")
+    ] = "head",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Rehearse it on a copy, say what it did there, and change nothing.")
     ] = False,

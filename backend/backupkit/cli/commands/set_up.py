@@ -10,7 +10,7 @@ import typer
 
 from backupkit.cli import session
 from backupkit.cli.console import listening, say, say_notice
-from backupkit.cli.options import ExpectLoss, Json, Quiet, Wide
+from backupkit.cli.options import ExpectLoss, Json, Quiet, Wide, not_empty
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import load, settings_folder
@@ -78,7 +78,7 @@ def config_init(
 
 @_config.command("set", examples=["config set timezone Europe/Berlin", "config set keep_daily 14"])
 def config_set(
-    key: Annotated[str, typer.Argument(help="The setting: timezone or BACKUP_TIMEZONE.")],
+    key: Annotated[str, typer.Argument(callback=not_empty, help="The setting: timezone or BACKUP_TIMEZONE.")],
     value: Annotated[str, typer.Argument(help="The value. Several have spaces between them.")],
     json: Json = False,
 ) -> None:
@@ -90,7 +90,7 @@ def config_set(
 
 @_config.command("unset", examples=["config unset timezone"])
 def config_unset(
-    key: Annotated[str, typer.Argument(help="The setting: timezone or BACKUP_TIMEZONE.")],
+    key: Annotated[str, typer.Argument(callback=not_empty, help="The setting: timezone or BACKUP_TIMEZONE.")],
     json: Json = False,
 ) -> None:
     """Remove a value from backup.toml, so that the default applies."""
