@@ -591,6 +591,7 @@ publish() {
     esac
     before=$word
   done
+  [ -n "$host" ] || die 2 "There is no address to serve the pages at: --host is empty."
   [ "$port" != 0 ] || die 2 "A container's port is published by its number: name one with --port."
   words=("${rest[@]}" --host 0.0.0.0 --port "$port")
   export BACKUP_HOST_ADDRESS=$host
