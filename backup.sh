@@ -568,10 +568,12 @@ send_target() {
 
 # The content of a file with keys is sent in the environment.
 send_key() {
-  local name=BACKUP_EXPORT_RECIPIENTS
+  local name=BACKUP_EXPORT_RECIPIENTS file=${words[key + 1]} content
   if [ "$command" = import ]; then name=BACKUP_EXPORT_IDENTITY; fi
-  [ -r "${words[key + 1]}" ] || return 0 # the tool says so
-  export "$name=$(cat "${words[key + 1]}")"
+  [ -r "$file" ] || return 0 # the tool says so
+  content=$(cat "$file")
+  [[ $content == *[![:space:]]* ]] || die 2 "$file holds no key of age." # an empty variable is as none
+  export "$name=$content"
   words=("${words[@]:0:key}" "${words[@]:key+2}")
 }
 
@@ -597,6 +599,7 @@ publish() {
     esac
     before=$word
   done
+  [ -n "$host" ] || die 2 "There is no address to serve the pages at: --host is empty."
   [ "$port" != 0 ] || die 2 "A container's port is published by its number: name one with --port."
   words=("${rest[@]}" --host 0.0.0.0 --port "$port")
   export BACKUP_HOST_ADDRESS=$host

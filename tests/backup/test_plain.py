@@ -365,6 +365,71 @@ def test_the_one_just_made_stays_though_the_clock_was_set_back(program: Program)
     assert len(program.names()) == 4  # backups dated later stay, and do not count against the limit
 
 
+def kept_notes(program: Program, **options: Any) -> list[int]:
+    """Return how many notes each listed backup has, in the order of the list."""
+    return [len(program.notes(entry["path"])) for entry in program.plain(**options).list_backups()]
+
+
+def write_and_back_up(program: Program, **options: Any) -> None:
+    program.write("one more")
+    assert program.plain(**options).create_backup_now()
+
+
+def test_of_many_made_at_once_the_last_made_stay_newest_first(program: Program) -> None:
+    for _ in range(8):
+        write_and_back_up(program, max_backups=3)
+    assert kept_notes(program) == [9, 8, 7]
+    program.now += timedelta(seconds=1)
+    write_and_back_up(program, max_backups=3)
+    assert kept_notes(program) == [10, 9, 8]
+
+
+def test_of_many_protected_blocks_at_once_the_last_backup_made_stays(program: Program) -> None:
+    for _ in range(6):
+        program.write("one more")
+        with protected("import", on=program.plain(max_backups=2)) as operation:
+            pass
+    assert kept_notes(program) == [7, 6]
+    assert operation.backup == program.plain().list_backups()[0]["path"]
+
+
+@pytest.mark.parametrize("back", [timedelta(seconds=90), timedelta(hours=5), timedelta(hours=25)], ids=str)
+def test_what_is_made_after_the_clock_was_set_back_is_the_newest_and_stays(program: Program, back: timedelta) -> None:
+    for _ in range(3):
+        program.now += timedelta(seconds=30)
+        write_and_back_up(program, max_backups=3)
+    program.now -= back
+    for _ in range(2):
+        write_and_back_up(program, max_backups=3)
+    assert kept_notes(program) == [6, 5, 4]
+    assert program.names()[-2:] == ["backup_20260304_093131.db", "backup_20260304_093132.db"]
+    assert program.said_last() == "2026-03-04T09:31:32+01:00"
+
+
+def test_after_the_clock_was_set_back_over_midnight_there_is_one_of_today(program: Program) -> None:
+    program.now = datetime(2026, 3, 4, 23, 10, tzinfo=UTC)  # ten past midnight in Berlin
+    program.plain().create_backup_now()
+    program.now -= timedelta(hours=1)
+    assert [program.plain().create_backup_if_needed() for _ in range(2)] == [None, None]
+
+
+def test_in_another_zone_to_the_west_the_last_made_is_the_newest(program: Program) -> None:
+    write_and_back_up(program, timezone="Asia/Tokyo", max_backups=2)
+    for _ in range(2):
+        program.now += timedelta(minutes=5)
+        write_and_back_up(program, timezone="America/New_York", max_backups=2)
+    assert kept_notes(program, timezone="America/New_York") == [4, 3]
+
+
+def test_in_the_hour_that_comes_twice_the_second_of_one_second_has_its_offset(program: Program) -> None:
+    program.now = datetime(2026, 10, 25, 1, 20, tzinfo=UTC)  # 02:20, winter time
+    for _ in range(2):
+        made = program.plain().create_backup_now()
+        assert made
+        os.utime(made, (program.now.timestamp(), program.now.timestamp()))
+    assert program.said_last() == "2026-10-25T02:20:01+01:00"
+
+
 def test_five_days_with_the_clock_in_2035_cost_no_later_backup_its_place(program: Program) -> None:
     plain = program.plain(max_backups=5)
     for _ in range(5):

@@ -568,6 +568,21 @@ def test_a_port_that_is_any_cannot_be_published(host: Host) -> None:
     assert host.verbs() == []
 
 
+@pytest.mark.parametrize("words", [["--host", ""], ["--host="]])
+def test_an_empty_address_is_not_published_everywhere(host: Host, words: list[str]) -> None:
+    host.install("docker")
+    assert b"--host is empty" in host.run("web", *words, code=2).stderr
+    assert host.verbs() == []
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_a_file_of_keys_without_any_is_refused(host: Host, content: str) -> None:
+    host.install("docker")
+    (host.folder / "keys").write_text(content)
+    words = ("export", "latest", "x.tar", "--recipients-file", "keys")
+    assert b"keys holds no key of age" in host.run(*words, code=2, cwd=str(host.folder)).stderr
+
+
 def test_the_interface_in_the_terminal_is_entered_with_what_that_can_show(host: Host) -> None:
     host.install("docker")
     host.run("ui")

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -97,6 +97,28 @@ def test_as_json_each_verdict_has_its_reasons(app: SmallApp) -> None:
     ]
     done = app.command("prune", "--json", env={"BACKUP_MAX_BACKUPS": "1"}, check=0).json
     assert done["verdicts"] == looked["verdicts"] and sorted(done["removed"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("brings", ["import", "pull"])
+def test_what_was_brought_here_to_be_restored_stays_for_a_week(app: SmallApp, tmp_path: Path, brings: str) -> None:
+    back_up(app, "old", "b", "c")
+    toml = f'[remotes.offsite]\ntype = "folder"\npath = "{tmp_path}"\n'
+    (app.folder / "backup.toml").write_text(toml)
+    if brings == "import":
+        app.command("export", "old", str(tmp_path / "old.tar"), check=0)
+        how = ["import", str(tmp_path / "old.tar")]
+    else:
+        app.command("remotes", "--init", "offsite", check=0)
+        app.command("push", check=0)
+        how = ["pull", "old"]
+    app.command("delete", "old", "--yes", check=0)
+    brought = app.command(*how, check=0)
+    assert "keeps it for 7 days" in brought.out and "pin old" in brought.out
+    settings, now = with_policy(app, keep_last=1), datetime.now(UTC)
+    verdicts = {one.backup.name: one for one in plan_prune(settings, at(now)).verdicts}
+    assert verdicts["old"].reasons == (f"brought here by {brings}, less than 7 days ago",)
+    assert prune(settings, now + 6 * DAY) == ["b"]
+    assert prune(settings, now + 8 * DAY) == ["old"]
 
 
 def test_the_default_policy_keeps_a_month_of_days_and_all_that_is_manual(app: SmallApp) -> None:

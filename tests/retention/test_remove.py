@@ -133,6 +133,29 @@ def test_a_damaged_backup_can_be_deleted(app: SmallApp) -> None:
     assert names(app) == []
 
 
+@pytest.mark.parametrize("left", ["backup_metadata.json", "SHA256SUMS", "RESTORE.md"])
+def test_a_backup_that_lost_what_describes_it_can_be_deleted(app: SmallApp, left: str) -> None:
+    create_backup(app.settings, BackupRequest("bad"))
+    backup = app.backups / "bad"
+    for file in {"backup_metadata.json", "SHA256SUMS", "RESTORE.md"} - {left}:
+        (backup / file).unlink()
+    app.command("delete", "bad", "--yes", check=0)
+    assert not backup.exists()
+
+
+@pytest.mark.parametrize("command", ["delete --yes", "pin", "show", "verify", "restore --yes"])
+def test_a_folder_that_is_no_backup_is_not_touched(app: SmallApp, command: str) -> None:
+    create_backup(app.settings, BackupRequest("one"))
+    contracts = app.backups / "customer_contracts" / "2024"
+    contracts.mkdir(parents=True)
+    (contracts / "a.pdf").write_bytes(b"signed")
+    before = picture(app)
+    verb, *options = command.split()
+    assert_refusal(app.command(verb, "customer_contracts", *options), 10, "no backup of this toolkit", "list")
+    assert picture(app) == before
+    assert not (app.backups / ".state" / "pinned").exists()
+
+
 def test_an_undo_whose_safety_copy_was_deleted_says_so(app: SmallApp) -> None:
     create_backup(app.settings, BackupRequest("good"))
     safety = restore_backup(app.settings, plan_restore(app.settings, "good")).safety

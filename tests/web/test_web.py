@@ -47,6 +47,7 @@ from backupkit.web import pages, server
 from backupkit.web.access import Access, form_token
 from backupkit.web.pages import fix_of
 from backupkit.web.site import Goto, Jobs, Page, Planned, Site, Visit
+from refusals import assert_refusal
 from several import extend
 from small_app import COMMAND, SmallApp, clean_environment
 
@@ -282,6 +283,17 @@ def test_a_password_is_set_and_opens_and_is_never_kept_or_printed(app: SmallApp)
 
 def test_a_short_password_is_refused(app: SmallApp) -> None:
     assert "shorter than 10" in app.command("web", "--set-password", input="short\n", check=2).err
+
+
+@pytest.mark.parametrize("host", ["", " "])
+def test_an_empty_address_is_refused_and_not_every_address(app: SmallApp, host: str) -> None:
+    assert_refusal(app.command("web", "--host", host, "--port", "0"), 2, "--host is empty", "Leave --host out")
+
+
+def test_the_option_for_the_viewers_password_alone_is_refused(app: SmallApp) -> None:
+    assert_refusal(
+        app.command("web", "--viewer"), 2, "--viewer goes with --set-password", "web --set-password --viewer"
+    )
 
 
 def test_a_password_may_be_in_a_file(app: SmallApp, tmp_path: Path) -> None:

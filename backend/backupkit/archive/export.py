@@ -95,11 +95,14 @@ def recipients_for(
 ) -> Recipients:
     """Return the recipients of a file of that name: keys before a passphrase, given keys before those in the settings.
 
+    Each text and each file must hold a key: raise `Refused` for one that has none, as from a variable that is not set.
     `ask` is called for a passphrase if the name says encrypted and there is no key or passphrase.
     """
-    given = [key for text in (*recipients, *map(_text_of, files)) for key in age_keys.recipients(text)]
-    if keys := given or age_keys.recipients(settings.export_recipients):
-        return Recipients(recipients=tuple(keys))
+    texts = [*(("--recipient", text) for text in recipients), *((str(file), _text_of(file)) for file in files)]
+    if not texts and settings.export_recipients:
+        texts = [("BACKUP_EXPORT_RECIPIENTS", settings.export_recipients)]
+    if texts:
+        return Recipients(recipients=tuple(key for where, text in texts for key in _keys_in(text, where)))
     passphrase = revealed(settings.export_passphrase)
     return Recipients(passphrase=passphrase or (ask() if name.endswith(encryption.SUFFIX) else ""))
 
@@ -110,6 +113,16 @@ def identities_for(settings: Settings, files: Iterable[Path], ask: Callable[[], 
     if not found and (key := revealed(settings.export_identity)):
         found = age_keys.identities(key, "BACKUP_EXPORT_IDENTITY")
     return Identities(tuple(found), lambda: revealed(settings.export_passphrase) or ask())
+
+
+def _keys_in(text: str, where: str) -> list[bytes]:
+    """Return the public keys in the text; raise `Refused` if there are none: an encryption was asked for."""
+    if keys := age_keys.recipients(text):
+        return keys
+    raise Refused(
+        f"{where} holds no key of age.",
+        hint="Give it a public key, age1…; for a file that is not encrypted leave the option out.",
+    )
 
 
 def _text_of(file: Path) -> str:

@@ -74,12 +74,13 @@ def backup_of_today(config: SingleFileConfig, clock: Clock = utc_now) -> plain_f
     """Return the newest backup made today in the configured zone, or None. Only files that exist count.
 
     A file name has no offset, but `last_backup_at` has: it gives the right day of its backup after a change of zone.
+    One that is ahead of a clock that was set back over midnight counts too: else each call would make another.
     """
-    today = config.local(clock()).date()
+    now = config.local(clock())
     last = last_backup.read(config.settings_file, config.zone)
     for backup in own_backups(config):
         exact = last if last and backup.path.name == _name(last) else backup.at
-        if backup.size and config.local(exact).date() == today:
+        if backup.size and (config.local(exact).date() == now.date() or plain_files.is_ahead(backup, now)):
             return backup
     return None
 
@@ -144,7 +145,8 @@ def _locked(config: SingleFileConfig, command: str, emit: EventListener) -> Iter
 
 
 def _make(config: SingleFileConfig, emit: EventListener, clock: Clock) -> Path:
-    final, at = plain_files.free_place(config.local(clock()), config.backups)
+    at = plain_files.time_after(own_backups(config), config.local(clock()))
+    final, at = plain_files.free_place(at, config.backups)
     with draft_of(final) as folder:
         copied = folder / final.name
         checksum = copy_moment(config.database, copied, config.timeout, emit)

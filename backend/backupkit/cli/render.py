@@ -536,6 +536,7 @@ def pulled(deployment: Deployment, done: Pulled) -> Iterator[str]:
     if done.points:
         yield f"  {counted(done.points, 'point')} of rewind pulled too: {deployment.tool('rewind')}"
     yield f"  on disk in {backup.path}; put it back: {deployment.tool(f'restore {backup.name}')}"
+    yield _stays(deployment, backup)
 
 
 def remote_listing(
@@ -688,6 +689,13 @@ def imported(deployment: Deployment, done: Imported) -> Iterator[str]:
     compared = "every checksum compared" if backup.state != "unchecked" else "unchecked"
     yield f"Imported {backup.name} ({format_bytes(backup.size_bytes)}), {compared}."
     yield f"  on disk in {backup.path}; what it would change: {deployment.tool(f'restore {backup.name} --dry-run')}"
+    yield _stays(deployment, backup)
+
+
+def _stays(deployment: Deployment, backup: Backup) -> str:
+    from backupkit.repository import brought
+
+    return f"  prune keeps it for {brought.DAYS} days; to keep it longer: {deployment.tool(f'pin {backup.name}')}"
 
 
 def migrated(deployment: Deployment, done: Migrated) -> Iterator[str]:

@@ -85,6 +85,7 @@ def pull_backup(
         found = _find(settings, name, remote, work.emit)
         here = _same_here(settings, found) if found.name in store.taken_names(settings) else None
         if here and here.state != "damaged":
+            work.about(here)
             return Pulled(here, False, _fetch_points(settings, opened, here, trust, work.emit))
         with store.draft_folder(settings, found.name, replaces=here is not None) as draft:
             _fetch(settings, opened, found, draft, trust, work.emit)

@@ -119,7 +119,21 @@ def free_place(at: datetime, folder: Path, shape: str = "backup_{stamp}.db") -> 
         path = folder / shape.format(stamp=at.strftime(STAMP))
         if not os.path.lexists(path):
             return path, at
-        at += timedelta(seconds=1)
+        at = _next_second(at)
+
+
+def is_ahead(one: SingleBackup, at: datetime) -> bool:
+    """Return whether the backup is dated after `at`, but not so far that its clock must have been wrong.
+
+    So it is where several are made in one second, where the clock was set back, and in a time zone farther west.
+    """
+    return 0 <= one.at.timestamp() - at.timestamp() <= _ZONES
+
+
+def time_after(backups: Iterable[SingleBackup], at: datetime) -> datetime:
+    """Return `at`, or the second after the newest of the backups that are ahead of it: the last made sorts last."""
+    ahead = [one.at for one in backups if is_ahead(one, at)]
+    return _next_second(max(ahead, key=datetime.timestamp)) if ahead else at
 
 
 def expired(backups: Iterable[SingleBackup], keep: int, made: Path, at: datetime) -> list[SingleBackup]:
@@ -134,6 +148,10 @@ def expired(backups: Iterable[SingleBackup], keep: int, made: Path, at: datetime
     latest = at.timestamp() + _ZONES
     own = (backup for backup in backups if backup.is_surely_own and backup.path != made)
     return [backup for backup in own if backup.at.timestamp() <= latest][keep - 1 :]
+
+
+def _next_second(at: datetime) -> datetime:
+    return (at + timedelta(seconds=1)).replace(fold=at.fold)  # a sum is of the first of the hour that comes twice
 
 
 def _found(database: Path, folder: Path, zone: tzinfo | None) -> Iterator[SingleBackup]:

@@ -118,6 +118,9 @@ def _find_named(settings: Settings, name: str) -> Backup:
             else f"There are none yet. {none_yet(settings)}"
         )
         raise NoSuchBackup(f"There is no backup named {name} in {settings.dir}.", _hint_on_file(path) or hint)
+    if not is_backup(path):
+        what = f"{path} is no backup of this toolkit: it has no {METADATA_FILE}, {CHECKSUM_FILE} or {GUIDE_FILE}."
+        raise NoSuchBackup(what, hint="`list` shows the backups.")
     return read(settings, name)
 
 

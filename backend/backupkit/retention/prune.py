@@ -15,7 +15,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Refused
 from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
 from backupkit.remotes.push import unpushed
-from backupkit.repository import flags, integrity, order, store
+from backupkit.repository import brought, flags, integrity, order, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.restore.undo import needed
@@ -68,6 +68,7 @@ def plan_prune(settings: Settings, clock: Clock = utc_now, looks_always: bool = 
         zone=settings.zone,
         reserved=order.reasons_to_keep(settings, found, now)
         | dict.fromkeys(chain.chains(settings.dir), "points of rewind need it")
+        | brought.reasons_to_keep(settings.dir, now)
         | unpushed(settings)
         | dict.fromkeys(needed(settings), "undo needs it"),
         undated={

@@ -366,6 +366,11 @@ def _status(error: BackupError) -> int:
 
 def listen(host: str, port: int) -> BoundedSocket:
     """Return a socket that listens at the address; raise `Refused` if that is not possible."""
+    if not host.strip():  # the system takes it for every address
+        raise Refused(
+            "There is no address to serve the pages at: --host is empty.",
+            hint="Leave --host out: the pages are for this machine alone then.",
+        )
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return BoundedSocket(socket.create_server((host, port), family=family))

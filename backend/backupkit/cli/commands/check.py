@@ -351,6 +351,8 @@ def web(
 
     with from_extra("web", "The pages for a browser"):
         from backupkit.web import access, server, site
+    if viewer and not set_password:
+        raise Refused("--viewer goes with --set-password.", hint="`web --set-password --viewer`")
     settings = open_to_read()
     known = access.Access(settings)
     if set_password:
