@@ -157,6 +157,16 @@ def test_a_file_anywhere_is_read_without_its_uploads(broken: SmallApp, tmp_path:
     assert done["source"] == str(file) and done["backup"]["uploads_included"] is False
 
 
+@pytest.mark.parametrize("place", ["data/pats.db", "link.db"])
+def test_the_live_database_is_read_with_its_uploads_however_it_is_named(broken: SmallApp, place: str) -> None:
+    named = broken.folder / place
+    if place == "link.db":
+        named.symlink_to(broken.database)
+    done = broken.command("salvage", str(named), "--json", check=3).json
+    assert done["source"] == str(broken.database) and done["backup"]["uploads_included"] is True
+    assert not any("uploads" in warning for warning in done["warnings"])
+
+
 def test_a_table_that_the_app_itself_calls_lost_and_found_is_an_ordinary_one(app: SmallApp, tmp_path: Path) -> None:
     file = tmp_path / "office.sqlite"
     with contextlib.closing(sqlite3.connect(file)) as office, office:

@@ -159,12 +159,7 @@ def plan_salvage(
 
 def _source(settings: Settings, file: str | None) -> _Source:
     if file is None:
-        live = settings.database
-        has_wal = any(path != live and path.stat().st_size for path in database.raw_files(live))
-        if not has_wal or (live.exists() and not live.is_file()):
-            database.require(live)
-        uploads = settings.uploads
-        return _Source(settings.database, settings, uploads is not None and uploads.is_dir())
+        return _live(settings)
     named = settings.dir / file
     if is_name(file) and store.is_backup(named):
         if settings.part:
@@ -172,7 +167,9 @@ def _source(settings: Settings, file: str | None) -> _Source:
         inside = settings.replaced(uploads=named / UPLOADS_FOLDER)
         return _Source(named / _database_of(settings, file), inside, (named / UPLOADS_FOLDER).is_dir())
     path = Path(os.path.realpath(store.file_named(settings, file)))
-    if path != settings.database and path in settings.live_databases:
+    if path == settings.database:
+        return _live(settings)
+    if path in settings.live_databases:
         number = settings.live_databases.index(path)
         name = [MAIN_DATABASE, *settings.whole.databases][number]
         raise Refused(
@@ -182,6 +179,14 @@ def _source(settings: Settings, file: str | None) -> _Source:
     missing = f"There is no database at {path}."
     store.require_file(settings, path, missing, "*.db", "Name the database file, or a backup: `list`")
     return _Source(path, settings, has_uploads=False)
+
+
+def _live(settings: Settings) -> _Source:
+    live, uploads = settings.database, settings.uploads
+    has_wal = any(path != live and path.stat().st_size for path in database.raw_files(live))
+    if not has_wal or (live.exists() and not live.is_file()):
+        database.require(live)
+    return _Source(live, settings, uploads is not None and uploads.is_dir())
 
 
 def _database_of(settings: Settings, name: str) -> str:
