@@ -100,6 +100,17 @@ def test_a_table_that_lost_its_rows_is_not_outweighed_by_one_that_grew(app: Smal
     assert f"Only {done['backup']['backup_name']} has the " in done["advice"]
 
 
+def test_rows_of_a_table_that_no_backup_has_count_as_new(broken: SmallApp) -> None:
+    broken.execute("CREATE TABLE fresh (id INTEGER PRIMARY KEY, text TEXT)")
+    with contextlib.closing(broken.connect()) as live, live:
+        live.executemany("INSERT INTO fresh (text) VALUES (?)", ((f"line {number}",) for number in range(500)))
+    done = broken.command("salvage", "--json", check=3).json
+    fresh = next(one for one in done["tables"] if one["name"] == "fresh")
+    assert (fresh["found"], fresh["in_backup"], fresh["new"]) == (500, None, 500)
+    applications = next(one["new"] for one in done["tables"] if one["name"] == "applications")
+    assert f"the {500 + applications + LATER} newer rows" in done["advice"]
+
+
 def test_rows_that_have_mostly_other_values_are_warned_of(app: SmallApp) -> None:
     app.add_rows(ROWS)
     create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)

@@ -311,15 +311,23 @@ def _compared(
         changes = rows.count_changes(connection, both, known.file, _SECONDS) if known else {}
     reports = {one.name: one for one in rebuilt.tables}
     return tuple(
-        _table(name, found.get(name, 0), in_backup.get(name), changes.get(name), reports.get(name, TableRows(name)))
+        _table(
+            reports.get(name, TableRows(name)),
+            found.get(name, 0),
+            in_backup.get(name),
+            changes.get(name),
+            bool(in_backup),
+        )
         for name in sorted({*found, *in_backup})
     )
 
 
-def _table(name: str, found: int, before: int | None, changes: rows.Changes | None, report: TableRows) -> SalvagedTable:
+def _table(
+    report: TableRows, found: int, before: int | None, changes: rows.Changes | None, is_compared: bool
+) -> SalvagedTable:
     lost = report.lost
     table = SalvagedTable(
-        name,
+        report.name,
         found,
         before,
         lost_pages=lost.pages,
@@ -331,6 +339,8 @@ def _table(name: str, found: int, before: int | None, changes: rows.Changes | No
         return replace(table, missing=changes.added, changed=changes.changed, new=changes.removed)
     if before is not None and not found:
         return replace(table, missing=before, changed=0, new=0)
+    if before is None and is_compared:
+        return replace(table, missing=0, changed=0, new=found)
     return table
 
 
