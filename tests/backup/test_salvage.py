@@ -178,6 +178,21 @@ def test_the_live_database_is_read_with_its_uploads_however_it_is_named(broken: 
     assert not any("uploads" in warning for warning in done["warnings"])
 
 
+@pytest.mark.parametrize("named", ["elsewhere.sqlite", None], ids=["a file", "live"])
+def test_a_database_of_which_only_the_wal_is_left_is_read(app: SmallApp, tmp_path: Path, named: str | None) -> None:
+    file = tmp_path / named if named else app.database
+    app.add_rows(ROWS)
+    with contextlib.closing(app.connect()) as live:
+        live.execute("PRAGMA wal_autocheckpoint=0")
+        live.execute("VACUUM")  # every page is in the WAL then
+        wal = app.database.with_name("pats.db-wal").read_bytes()
+    app.database.unlink()
+    file.with_name(f"{file.name}-wal").write_bytes(wal)
+    done = app.command("salvage", *([str(file)] if named else []), "--json", check=None).json
+    assert done["source"] == str(file)
+    assert next(one["found"] for one in done["tables"] if one["name"] == "companies") == ROWS + 3
+
+
 def test_a_table_that_the_app_itself_calls_lost_and_found_is_an_ordinary_one(app: SmallApp, tmp_path: Path) -> None:
     file = tmp_path / "office.sqlite"
     with contextlib.closing(sqlite3.connect(file)) as office, office:

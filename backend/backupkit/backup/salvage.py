@@ -176,17 +176,22 @@ def _source(settings: Settings, file: str | None) -> _Source:
             f"{path} is another database of this app: what is left of it would be restored as {_part(settings)}.",
             hint=f"`salvage --database {name}`",
         )
-    missing = f"There is no database at {path}."
-    store.require_file(settings, path, missing, "*.db", "Name the database file, or a backup: `list`")
+    if path.exists() or not _has_wal(path):
+        missing = f"There is no database at {path}."
+        store.require_file(settings, path, missing, "*.db", "Name the database file, or a backup: `list`")
     return _Source(path, settings, has_uploads=False)
 
 
 def _live(settings: Settings) -> _Source:
     live, uploads = settings.database, settings.uploads
-    has_wal = any(path != live and path.stat().st_size for path in database.raw_files(live))
-    if not has_wal or (live.exists() and not live.is_file()):
+    if not _has_wal(live) or (live.exists() and not live.is_file()):
         database.require(live)
     return _Source(live, settings, uploads is not None and uploads.is_dir())
+
+
+def _has_wal(file: Path) -> bool:
+    """Return whether a sidecar of it has content: rows may be in it, even if the database itself is gone."""
+    return any(path != file and path.stat().st_size for path in database.raw_files(file))
 
 
 def _database_of(settings: Settings, name: str) -> str:
