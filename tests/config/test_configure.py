@@ -288,6 +288,13 @@ def test_a_file_that_may_not_be_written_is_named(app: SmallApp, file: Path) -> N
     assert file.read_text() == OWN
 
 
+def test_a_file_that_the_disk_does_not_give_is_no_matter_of_rights(app: SmallApp, file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/proc/self/mem")  # its first byte gives EIO to everybody
+    result = refused(app, "list", code=2, names=f"{file} cannot be read: Input/output error", hint="dmesg")
+    assert "chmod" not in result.err
+
+
 def test_what_a_killed_run_left_is_cleared_by_the_next(app: SmallApp, file: Path) -> None:
     (app.folder / ".draft-backup.toml-0123").write_text("half of")
     configured(app, "set", "timezone", "UTC")
