@@ -100,6 +100,17 @@ def test_a_table_that_lost_its_rows_is_not_outweighed_by_one_that_grew(app: Smal
     assert f"Only {done['backup']['backup_name']} has the " in done["advice"]
 
 
+def test_rows_of_a_table_that_no_backup_has_count_as_new(broken: SmallApp) -> None:
+    broken.execute("CREATE TABLE fresh (id INTEGER PRIMARY KEY, text TEXT)")
+    with contextlib.closing(broken.connect()) as live, live:
+        live.executemany("INSERT INTO fresh (text) VALUES (?)", ((f"line {number}",) for number in range(500)))
+    done = broken.command("salvage", "--json", check=3).json
+    fresh = next(one for one in done["tables"] if one["name"] == "fresh")
+    assert (fresh["found"], fresh["in_backup"], fresh["new"]) == (500, None, 500)
+    applications = next(one["new"] for one in done["tables"] if one["name"] == "applications")
+    assert f"the {500 + applications + LATER} newer rows" in done["advice"]
+
+
 def test_rows_that_have_mostly_other_values_are_warned_of(app: SmallApp) -> None:
     app.add_rows(ROWS)
     create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
@@ -155,6 +166,31 @@ def test_a_file_anywhere_is_read_without_its_uploads(broken: SmallApp, tmp_path:
     file.write_bytes(broken.database.read_bytes())
     done = broken.command("salvage", str(file), "--json", check=3).json
     assert done["source"] == str(file) and done["backup"]["uploads_included"] is False
+
+
+@pytest.mark.parametrize("place", ["data/pats.db", "link.db"])
+def test_the_live_database_is_read_with_its_uploads_however_it_is_named(broken: SmallApp, place: str) -> None:
+    named = broken.folder / place
+    if place == "link.db":
+        named.symlink_to(broken.database)
+    done = broken.command("salvage", str(named), "--json", check=3).json
+    assert done["source"] == str(broken.database) and done["backup"]["uploads_included"] is True
+    assert not any("uploads" in warning for warning in done["warnings"])
+
+
+@pytest.mark.parametrize("named", ["elsewhere.sqlite", None], ids=["a file", "live"])
+def test_a_database_of_which_only_the_wal_is_left_is_read(app: SmallApp, tmp_path: Path, named: str | None) -> None:
+    file = tmp_path / named if named else app.database
+    app.add_rows(ROWS)
+    with contextlib.closing(app.connect()) as live:
+        live.execute("PRAGMA wal_autocheckpoint=0")
+        live.execute("VACUUM")  # every page is in the WAL then
+        wal = app.database.with_name("pats.db-wal").read_bytes()
+    app.database.unlink()
+    file.with_name(f"{file.name}-wal").write_bytes(wal)
+    done = app.command("salvage", *([str(file)] if named else []), "--json", check=None).json
+    assert done["source"] == str(file)
+    assert next(one["found"] for one in done["tables"] if one["name"] == "companies") == ROWS + 3
 
 
 def test_a_table_that_the_app_itself_calls_lost_and_found_is_an_ordinary_one(app: SmallApp, tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def test_a_database_that_may_not_be_written_is_not_restored(backed_up: SmallApp)
     backed_up.database.chmod(0o444)
     before = backed_up.contents()
     result = as_user(backed_up, "restore", "good", "--force")
-    assert_refusal(result, 13, str(backed_up.database), "`doctor`")
+    assert_refusal(result, 13, str(backed_up.database), "lsattr -d")
     assert backed_up.contents() == before
     assert not list(backed_up.folder.rglob(".backupkit*"))
     assert as_user(backed_up, "list").code == 0

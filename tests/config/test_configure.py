@@ -9,10 +9,12 @@ import stat
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+import disk_images
 from backupkit.config import editor, schema
 from backupkit.config.settings import Settings, check_file, load_settings, secret_names
 from backupkit.config.table import fields
@@ -304,6 +306,28 @@ def test_a_file_that_may_not_be_written_is_named(app: SmallApp, file: Path) -> N
         app.folder.chmod(0o755)
     assert "Permission denied" in result.err
     assert file.read_text() == OWN
+
+
+def test_a_file_that_the_disk_does_not_give_is_no_matter_of_rights(app: SmallApp, file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/proc/self/mem")  # its first byte gives EIO to everybody
+    result = refused(app, "list", code=2, names=f"{file} cannot be read: Input/output error", hint="dmesg")
+    assert "chmod" not in result.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who may mount")
+def test_a_full_disk_is_told_by_its_own_exit_code(app: SmallApp, file: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    with disk_images.until_unmounted("tmpfs", ["mount", "-t", "tmpfs", "-o", "size=64k", "none", small]):
+        file.unlink()
+        file.symlink_to(small / file.name)
+        file.write_text(OWN)
+        with suppress(OSError), open(small / "filler", "wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        refused(app, "config", "set", "timezone", "UTC", code=15, names="The disk is full: ", hint="Make room")
+        assert file.read_text() == OWN
 
 
 def test_what_a_killed_run_left_is_cleared_by_the_next(app: SmallApp, file: Path) -> None:

@@ -399,3 +399,21 @@ def test_a_database_that_takes_no_change_is_named_as_that(app: SmallApp) -> None
         subprocess.run(["chattr", "-a", app.database], check=True)
     assert f"The database {app.database} cannot be written: " in result.err
     assert f"lsattr {app.database}" in result.err
+
+
+@as_root
+@pytest.mark.parametrize("place", ["uploads/1/letter.txt", "uploads/1", "uploads", "data/pats.db", "data", "backups"])
+def test_root_whom_an_attribute_keeps_out_is_told_to_look_at_it(app: SmallApp, place: str) -> None:
+    create_backup(app.settings, BackupRequest("good"))
+    app.add_rows(1)
+    app.write_upload("1/letter.txt", b"Dear all")
+    path = app.folder / place
+    if subprocess.run(["chattr", "+i", path], capture_output=True).returncode:
+        pytest.skip("this file system has no such attribute")
+    try:
+        result = run_here(
+            app, "restore", "good", "--yes", check=1 if place in ("uploads/1/letter.txt", "backups") else 13
+        )
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
+    assert f"Look at its owner, mode and attributes: ls -ld {path}; lsattr -d {path}" in result.err

@@ -159,12 +159,7 @@ def plan_salvage(
 
 def _source(settings: Settings, file: str | None) -> _Source:
     if file is None:
-        live = settings.database
-        has_wal = any(path != live and path.stat().st_size for path in database.raw_files(live))
-        if not has_wal or (live.exists() and not live.is_file()):
-            database.require(live)
-        uploads = settings.uploads
-        return _Source(settings.database, settings, uploads is not None and uploads.is_dir())
+        return _live(settings)
     named = settings.dir / file
     if is_name(file) and store.is_backup(named):
         if settings.part:
@@ -172,16 +167,31 @@ def _source(settings: Settings, file: str | None) -> _Source:
         inside = settings.replaced(uploads=named / UPLOADS_FOLDER)
         return _Source(named / _database_of(settings, file), inside, (named / UPLOADS_FOLDER).is_dir())
     path = Path(os.path.realpath(store.file_named(settings, file)))
-    if path != settings.database and path in settings.live_databases:
+    if path == settings.database:
+        return _live(settings)
+    if path in settings.live_databases:
         number = settings.live_databases.index(path)
         name = [MAIN_DATABASE, *settings.whole.databases][number]
         raise Refused(
             f"{path} is another database of this app: what is left of it would be restored as {_part(settings)}.",
             hint=f"`salvage --database {name}`",
         )
-    missing = f"There is no database at {path}."
-    store.require_file(settings, path, missing, "*.db", "Name the database file, or a backup: `list`")
+    if path.exists() or not _has_wal(path):
+        missing = f"There is no database at {path}."
+        store.require_file(settings, path, missing, "*.db", "Name the database file, or a backup: `list`")
     return _Source(path, settings, has_uploads=False)
+
+
+def _live(settings: Settings) -> _Source:
+    live, uploads = settings.database, settings.uploads
+    if not _has_wal(live) or (live.exists() and not live.is_file()):
+        database.require(live)
+    return _Source(live, settings, uploads is not None and uploads.is_dir())
+
+
+def _has_wal(file: Path) -> bool:
+    """Return whether a sidecar of it has content: rows may be in it, even if the database itself is gone."""
+    return any(path != file and path.stat().st_size for path in database.raw_files(file))
 
 
 def _database_of(settings: Settings, name: str) -> str:
@@ -306,15 +316,23 @@ def _compared(
         changes = rows.count_changes(connection, both, known.file, _SECONDS) if known else {}
     reports = {one.name: one for one in rebuilt.tables}
     return tuple(
-        _table(name, found.get(name, 0), in_backup.get(name), changes.get(name), reports.get(name, TableRows(name)))
+        _table(
+            reports.get(name, TableRows(name)),
+            found.get(name, 0),
+            in_backup.get(name),
+            changes.get(name),
+            bool(in_backup),
+        )
         for name in sorted({*found, *in_backup})
     )
 
 
-def _table(name: str, found: int, before: int | None, changes: rows.Changes | None, report: TableRows) -> SalvagedTable:
+def _table(
+    report: TableRows, found: int, before: int | None, changes: rows.Changes | None, is_compared: bool
+) -> SalvagedTable:
     lost = report.lost
     table = SalvagedTable(
-        name,
+        report.name,
         found,
         before,
         lost_pages=lost.pages,
@@ -326,6 +344,8 @@ def _table(name: str, found: int, before: int | None, changes: rows.Changes | No
         return replace(table, missing=changes.added, changed=changes.changed, new=changes.removed)
     if before is not None and not found:
         return replace(table, missing=before, changed=0, new=0)
+    if before is None and is_compared:
+        return replace(table, missing=0, changed=0, new=found)
     return table
 
 

@@ -29,7 +29,7 @@ from backupkit.config.settings import (
     secret_names,
 )
 from backupkit.fs import disk
-from backupkit.model.errors import BackupError, Locked, Refused
+from backupkit.model.errors import FULL, BackupError, Locked, NoSpace, Refused
 
 
 class Changed(Struct, frozen=True):
@@ -170,6 +170,8 @@ def _write(path: Path, text: str) -> None:
     try:
         disk.rewrite_file(path, text.encode())
     except OSError as error:
+        if error.errno in FULL:
+            raise NoSpace(f"The disk is full: {path} is as it was.", "Make room there, then try again.") from error
         hint = f"As its owner, or as root? ls -ld {path.parent} {path}"
         if error.errno == errno.EROFS:
             hint = "It is mounted read-only. Type it on the host: ./backup.sh config set KEY VALUE"

@@ -537,7 +537,10 @@ def read_text(folder: Path) -> str:
         hint = f"Docker makes a folder where a mounted file is missing: rmdir {path.name}, then `config init`."
         raise Refused(f"{path} cannot be read: {error.strerror}.", hint) from error
     except OSError as error:
-        raise Untrusted(f"{path} cannot be read: {error.strerror}.", hint=f"Try: chmod a+r {path}") from error
+        hint = f"Try: chmod a+r {path}"
+        if not isinstance(error, PermissionError):
+            hint = f"Look at the disk: dmesg. To put a copy of the file in its place: mv {path} {path}.unreadable"
+        raise Untrusted(f"{path} cannot be read: {error.strerror}.", hint) from error
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

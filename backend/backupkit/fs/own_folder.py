@@ -15,7 +15,7 @@ from pathlib import Path
 
 from backupkit.fs import descriptors, mounts
 from backupkit.fs.trust import keeps_modes
-from backupkit.model.errors import BackupError
+from backupkit.model.errors import BackupError, way_to_look
 
 _BASE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # the base may be a link, since the user named it
 
@@ -104,8 +104,7 @@ def _why_not_writable(handle: int, path: Path, base: Path) -> BackupError:
     if mounts.is_read_only(handle):
         return BackupError(f"{base} is mounted read-only.", hint="Mount it so that it can be written to.")
     if os.geteuid() in (0, os.fstat(handle).st_uid):
-        look = f"Look at its mode and its attributes: ls -ld {path}; lsattr -d {path}"
-        return BackupError(f"{path} cannot be written to, although it is this user's.", hint=look)
+        return BackupError(f"{path} cannot be written to, although it is this user's.", way_to_look(path))
     return _wrong_owner(path, base)
 
 

@@ -141,10 +141,19 @@ def from_os_error(error: OSError) -> BackupError:
         return BackupError(f"{reason}{where}.", hint="It is mounted read-only: mount it so that it can be written to.")
     if where and error.errno in (errno.EACCES, errno.EPERM) and (place := _foreign_path(os.fsdecode(error.filename))):
         return BackupError(
-            f"{reason}{where}. {place} belongs to another user, and this is user {os.geteuid()}.",
-            hint=f"Look at it: ls -ld {place}",
+            f"{reason}{where}. {place} belongs to another user, and this is user {os.geteuid()}.", way_to_look(place)
         )
+    if where and error.errno in (errno.EACCES, errno.EPERM):
+        return BackupError(f"{reason}{where}.", way_to_look(os.fsdecode(error.filename)))
     return BackupError(f"{reason}{where}.", hint="`doctor` looks for what is wrong, and says how to fix it.")
+
+
+def way_to_look(path: str | os.PathLike[str]) -> str:
+    """Return the advice to look at what keeps its owner, or root, from a path: an attribute such as `chattr +i`."""
+    while not os.path.lexists(path) and os.path.dirname(path):
+        path = os.path.dirname(path)
+    name = shlex.quote(os.fspath(path))
+    return f"Look at its owner, mode and attributes: ls -ld {name}; lsattr -d {name}"
 
 
 def _foreign_path(path: str) -> str:

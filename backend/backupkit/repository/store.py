@@ -23,7 +23,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, mounts, own_folder, tree, trust
 from backupkit.model import times
 from backupkit.model.backup import APART, CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
-from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
+from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, way_to_look
 from backupkit.model.events import EventListener, Notice, Warned, silence
 from backupkit.model.names import LETTERS, check_name, few, is_name, likely
 from backupkit.repository import flags, history, lock, manifest, order, reliable, separate_disk, verification
@@ -457,6 +457,8 @@ def _makeable_hint(backups: Path, error: OSError) -> str:
 def _writable_hint(backups: Path) -> str:
     if backups.exists() and mounts.is_read_only(backups):
         return "It is mounted read-only: mount it so that it can be written to, or set BACKUP_DIR."
+    if backups.exists() and os.geteuid() in (0, backups.stat().st_uid):
+        return f"{way_to_look(backups)} (or set BACKUP_DIR)"
     as_owner = own_folder.as_its_owner(backups) if backups.exists() and not is_contained(os.environ) else ""
     user, group = str(os.geteuid()), str(os.getegid())
     give = ("chown", "-R", f"{user}:{group}") if backups.exists() else ("install", "-d", "-o", user, "-g", group)

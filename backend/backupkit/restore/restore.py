@@ -42,7 +42,7 @@ from backupkit.model.backup import (
     SchemaVerdict,
 )
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import BackupError, Locked, Refused, SourceBroken, SourceUnreadable
+from backupkit.model.errors import BackupError, Locked, Refused, SourceBroken, SourceUnreadable, way_to_look
 from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
 from backupkit.model.names import few, first_of, printable
 from backupkit.repository import files_cache, hooks, manifest, reliable, store
@@ -557,9 +557,11 @@ def _not_writable(path: Path, otherwise: str = "") -> SourceUnreadable:
         return SourceUnreadable(
             f"{path} is mounted read-only; nothing was changed.", hint="Mount it so that it can be written to."
         )
+    hint = f"Run as the user who owns it (ls -ld {path}), or see `doctor`"
+    if os.geteuid() in (0, path.stat().st_uid):
+        hint = way_to_look(path)
     return SourceUnreadable(
-        f"{path} cannot be written; nothing was changed.",
-        hint=f"Run as the user who owns it (ls -ld {path}), or see `doctor`.{otherwise}",
+        f"{path} cannot be written; nothing was changed.", f"{hint}.{otherwise}" if otherwise else hint
     )
 
 
