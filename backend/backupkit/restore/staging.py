@@ -633,6 +633,7 @@ def differences(
             stays,
             sealed_files(source),
             met,
+            reads_all=source.chosen is not None,
         )
 
 
