@@ -44,6 +44,7 @@ HOW_TO_GET = {
     "ip": "apt install iproute2 (Linux only)",
     "mmdebstrap": "apt install mmdebstrap",
     "mkfs.btrfs": "apt install btrfs-progs (Linux only)",
+    "mkfs.ext4": "apt install e2fsprogs (Linux only)",
     "mkfs.exfat": "apt install exfatprogs (Linux only)",
     "mkfs.xfs": "apt install xfsprogs (Linux only)",
     "mkntfs": "apt install ntfs-3g (Linux only)",

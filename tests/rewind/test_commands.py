@@ -210,6 +210,9 @@ def test_a_lost_backup_costs_its_points_and_says_so(past: Past) -> None:
     shutil.rmtree(past.app.backups / "base")
     found = run_here(past.app, "rewind", "--json", env=ON, check=0).json
     assert len(found["lost"]) == 5 and not found["points"]
+    words = run_here(past.app, "rewind", env=ON, check=0).out
+    assert words.count("the backup base is gone or damaged") == 5 and "no points yet" not in words
+    assert "Of 5 points none can be restored. The next backup begins new ones: `" in words
     run_here(past.app, "restore", "--at", "75 minutes ago", "--yes", env=ON, check=10)
 
 

@@ -24,8 +24,12 @@ def timeline(settings: Settings, found: Timeline, interval: float, screen: Termi
     if not settings.rewind:
         yield f"Rewind is off. To restore any minute of a week: {settings.deployment.tool('config set rewind 7d')}"
     points = [one for one in found.moments if one.point]
-    if not points:
+    if not points and not found.lost:
         yield "There are no points yet. The scheduler takes them, once there is a backup: `schedule`, `backup`"
+        return
+    if not points:
+        yield from _lost(found)
+        yield f"Of {counted(len(found.lost), 'point')} none can be restored. The next backup begins new ones: `backup`"
         return
     rows = [
         (_local_time(settings, first), _local_time(settings, last), f"{count:,}")
@@ -34,14 +38,18 @@ def timeline(settings: Settings, found: Timeline, interval: float, screen: Termi
     yield from drawn(screen, ("FROM", "TO", "POINTS"), rows, ("FROM", "TO", "POINTS"), 3)
     for begin, end in found.gaps():
         yield f"Gap: the data is unknown from {_local_time(settings, begin)} to {_local_time(settings, end)}."
-    for lost in found.lost[:_MOST_LOST]:
-        yield f"Lost: {printable(lost.chain)}/{printable(lost.name)}: {printable(lost.why)}"
-    if (more := len(found.lost) - _MOST_LOST) > 0:
-        yield f"Lost: {counted(more, 'point')} more."
+    yield from _lost(found)
     looks = f" A look every {interval:g} s." if settings.rewind else ""
     yield f"{counted(len(points), 'point')}, {format_bytes(found.size)}.{looks}"
     typed = f'restore --at "{typed_time(settings, points[-1].at)}"'
     yield f"Restore one: {settings.deployment.tool(typed)}"
+
+
+def _lost(found: Timeline) -> Iterator[str]:
+    for lost in found.lost[:_MOST_LOST]:
+        yield f"Lost: {printable(lost.chain)}/{printable(lost.name)}: {printable(lost.why)}"
+    if (more := len(found.lost) - _MOST_LOST) > 0:
+        yield f"Lost: {counted(more, 'point')} more."
 
 
 def timeline_document(settings: Settings, found: Timeline, interval: float) -> dict[str, Any]:

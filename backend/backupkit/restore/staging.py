@@ -642,6 +642,7 @@ def differences(
             stays,
             sealed_files(source),
             met,
+            reads_all=source.chosen is not None,
         )
 
 

@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, NamedTuple, cast
 
 import msgspec
 import zstandard
@@ -35,6 +35,9 @@ from backupkit.fs import disk
 from backupkit.model.backup import MAIN_DATABASE, Count, Seconds, Whole
 from backupkit.model.errors import Damaged
 from backupkit.repository.manifest import is_inside
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 _MAGIC = b"BKPOINT1"
 _TAIL = 8 + 32 + 32
@@ -433,12 +436,19 @@ class Writer:
         """Yield a `Content` to write one upload to; it is taken out again unless its `is_kept` is set."""
         digest, size, has_begun = self._digest.copy(), self._size, self.has_begun
         content = Content(self._write, max(size, len(_MAGIC)))
-        yield content
-        if not content.is_kept and has_begun:
+        try:
+            yield content
+        finally:
+            if not content.is_kept:
+                self._go_back_to(digest, size, has_begun)
+
+    def _go_back_to(self, digest: Hash, size: int, has_begun: bool) -> None:
+        """Take out again what was written since the draft had this digest and size."""
+        if has_begun:
             os.ftruncate(self._handle, size)
             os.lseek(self._handle, size, os.SEEK_SET)
             self._digest, self._size = digest, size
-        elif not content.is_kept:
+        else:
             self.abandon()
             self._digest, self._size = hashlib.sha256(), 0
 

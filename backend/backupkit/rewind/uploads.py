@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -16,11 +17,9 @@ from backupkit.fs.stamps import RACY, change_stamp
 from backupkit.repository.files_cache import ParentBackup
 from backupkit.rewind.point import Change, Content, Entry, Writer
 from backupkit.rewind.state import KnownUpload, entry_of
-from backupkit.upload_files import marked, selection
+from backupkit.upload_files import live_file, marked, selection, walk
 
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _ATTEMPTS = 3
-_GONE = (FileNotFoundError, NotADirectoryError)
 
 
 @dataclass
@@ -54,6 +53,10 @@ class Scan:
             for entry in tree.walk(self.live, skip=skip, unreadable=lambda path, _error: self.unreadable.append(path)):
                 if entry.form != "special" and self._compare_entry(entry, parents):
                     seen.add(entry.path)
+        if self.unreadable:
+            walk.require(
+                self.live, settings.part
+            )  # if the whole folder cannot be read now, it is not about single files
         self.excluded = tuple(sorted(map(marked.key, selected.marked.found)))
         hidden = tuple(f"{path}/" for path in self.unreadable)
         self.changes = [one for one in self.changes if not f"{one.path}/".startswith(hidden)]
@@ -69,18 +72,18 @@ class Scan:
         before = self.known.get(entry.path)
         if before and before.stamp == stamp != RACY:
             return True
+        below, _, name = entry.path.rpartition("/")
         try:
-            with parents.of(entry.path) as (folder, name):
-                if entry.form == "file":
-                    return self._compare_file(entry.path, name, folder)
-                found = replace(entry_of(entry.facts, attributes.of_name(name, folder)), target=entry.target)
-                self._compare(entry.path, found, stamp)
-        except _GONE:
+            folder = live_file.call(parents.go, below)
+            if entry.form == "file":
+                return self._compare_file(entry.path, name, folder)
+            found = live_file.call(attributes.of_name, name, folder)
+            self._compare(entry.path, replace(entry_of(entry.facts, found), target=entry.target), stamp)
+            return True
+        except (live_file.Gone, live_file.Unreadable):
+            if _is_there(entry.path, parents):
+                self.unreadable.append(entry.path)
             return False
-        except PermissionError:
-            self.unreadable.append(entry.path)
-            return False
-        return True
 
     def _compare(self, path: str, entry: Entry, stamp: str) -> None:
         before = self.known.get(path)
@@ -91,16 +94,16 @@ class Scan:
 
     def _compare_file(self, path: str, name: str, folder: int) -> bool:
         for attempt in range(_ATTEMPTS):
-            with disk.Opened(name, _FILE, folder) as handle, self.writer.content() as content:
-                facts = os.fstat(handle)
+            with live_file.opened(name, folder) as handle, self.writer.content() as content:
+                facts = live_file.facts_of(handle)
                 if tree.form_of(facts.st_mode) != "file":
                     return False
-                entry, stamp = entry_of(facts, attributes.of_open(handle)), change_stamp(facts)
+                entry, stamp = entry_of(facts, live_file.call(attributes.of_open, handle)), change_stamp(facts)
                 if checksum := self._unchanged_checksum(path, facts):
                     return self._record_file(path, replace(entry, sha256=checksum), content, stamp)
-                for chunk in iter(lambda: os.read(handle, disk.CHUNK), b""):
+                for chunk in iter(partial(live_file.call, os.read, handle, disk.CHUNK), b""):
                     content.add(chunk)
-                is_still = tree.signature(os.fstat(handle)) == tree.signature(facts)
+                is_still = tree.signature(live_file.facts_of(handle)) == tree.signature(facts)
                 if is_still or attempt == _ATTEMPTS - 1:
                     entry = replace(entry, sha256=content.sha256, size=content.size)
                     return self._record_file(path, entry, content, stamp if is_still else RACY)
@@ -124,6 +127,14 @@ class Scan:
         else:
             content.is_kept = True
             self.changes.append(Change(path, entry, "here", content.offset, stamp=stamp))
+        return True
+
+
+def _is_there(path: str, parents: tree.Parents) -> bool:
+    """Return whether anything has that path now, or may have it."""
+    try:
+        return parents.look(path) is not None
+    except OSError:
         return True
 
 

@@ -26,7 +26,7 @@ from backupkit.fs.tree import Entry
 from backupkit.model.events import PROGRESS_STEP, EventListener, Step, Warned, adding_up, silence
 from backupkit.model.names import printable
 from backupkit.repository import manifest
-from backupkit.repository.files_cache import ParentBackup
+from backupkit.repository.files_cache import CachedFile, ParentBackup
 from backupkit.upload_files import walk
 from backupkit.upload_files.apply import OPERATIONS, Action, Operation, encoded, write_operation
 from backupkit.upload_files.archiver import SIDECARS
@@ -159,6 +159,7 @@ def differences(
     stays: Callable[[str], None] = lambda _path: None,
     sealed: Sealed | None = None,
     met: Callable[[Entry], None] = lambda _live: None,
+    reads_all: bool = False,
 ) -> Iterator[Difference]:
     """Yield every path that is not as wanted, or only the `chosen` ones if given; call `met` with each live entry.
 
@@ -168,12 +169,14 @@ def differences(
     Files of one size are compared by content, since equal times prove nothing; unless the earlier backup has the
     wanted file, and has seen the live one as it is now. With a `sealed` tree only the live file is hashed, unless the
     earlier backup has seen it as it is now; a wanted file is read only if its mode, times or attributes are to be put
-    back. Raise `Altered` for a wanted file that was not sealed, or is not as it was sealed.
+    back. Raise `Altered` for a wanted file that was not sealed, or is not as it was sealed. With `reads_all` each live
+    file is read, whatever the earlier backup has seen: its content may have rotted on the disk. One that cannot be read
+    differs then, if the earlier backup has seen it as it is now, and so has its content.
 
     What is not an upload at its place is left out. So is a live path that cannot be read, and what would be below it:
     nobody can copy it, so it stays, and `unreadable` is called with it.
     """
-    with closing(_Comparison(live, wanted, traits, earlier, adding_up(emit), sealed)) as comparison:
+    with closing(_Comparison(live, wanted, traits, earlier, adding_up(emit), sealed, reads_all)) as comparison:
         pairs = _side_by_side(live, wanted, selection, unreadable, chosen)
         for one, two in chosen.pairs(pairs) if chosen else pairs:
             if one:
@@ -441,9 +444,10 @@ class _Comparison:
         earlier: ParentBackup | None,
         read: Callable[[int], None],
         sealed: Sealed | None,
+        reads_all: bool,
     ) -> None:
         self._live, self._wanted, self._traits, self._earlier, self._read = live, wanted, traits, earlier, read
-        self._sealed = sealed
+        self._sealed, self._reads_all = sealed, reads_all
         self._modes = _LiveModes(live) if "modes" in traits.missing_rights else None
         self._checksums: dict[str, str | None] = {}
         """The sealed checksum of each wanted file with several names, by its first name."""
@@ -562,12 +566,32 @@ class _Comparison:
             raise _Unreadable(entry.path, error) from error
 
     def _same_content(self, one: Entry, two: Entry, checksum: str | None) -> bool:
-        if checksum is not None:
-            return self._is_of_content(one, two, checksum)
-        if _is_sealed_copy(self._earlier, one, two):
+        if checksum is None and not self._reads_all and _is_sealed_copy(self._earlier, one, two):
             return True
+        seen = self._seen(one)
         if one.facts.st_size != two.facts.st_size:
             return False
+        if seen and checksum is not None and not self._reads_all:
+            return seen.checksum == checksum
+        try:
+            return self._is_read_as(one, two) if checksum is None else self._is_read_with(one, checksum)
+        except _Unreadable:
+            if seen and self._reads_all:
+                return False
+            raise
+
+    def _seen(self, one: Entry) -> CachedFile | None:
+        """Return what the earlier backup recorded of the live file, if that is as it was then by its times."""
+        seen = self._earlier.find(one.path) if self._earlier else None
+        return seen if seen and seen.still_matches(one.facts) else None
+
+    def _is_read_with(self, one: Entry, checksum: str) -> bool:
+        try:
+            return disk.hash_file(f"{self._live}/{one.path}", self._read) == checksum
+        except OSError as error:
+            raise _Unreadable(one.path, error) from error
+
+    def _is_read_as(self, one: Entry, two: Entry) -> bool:
         try:
             live = disk.Opened(f"{self._live}/{one.path}", _FILE)
         except OSError as error:
@@ -593,18 +617,6 @@ class _Comparison:
             raise Altered(two.path, f"cannot be read: {error.strerror}") from error
         if found != checksum:
             raise Altered(two.path, manifest.ALTERED)
-
-    def _is_of_content(self, one: Entry, two: Entry, checksum: str) -> bool:
-        """Return whether the live file has the sealed content, by the earlier backup's checksum or by reading it."""
-        seen = self._earlier.find(one.path) if self._earlier else None
-        if one.facts.st_size != two.facts.st_size:
-            return False
-        if seen and seen.still_matches(one.facts):
-            return seen.checksum == checksum
-        try:
-            return disk.hash_file(f"{self._live}/{one.path}", self._read) == checksum
-        except OSError as error:
-            raise _Unreadable(one.path, error) from error
 
 
 def _is_sealed_copy(earlier: ParentBackup | None, one: Entry, two: Entry) -> bool:
