@@ -978,6 +978,61 @@ def test_what_rots_in_a_folder_is_found_by_verify_and_never_pulled(app: SmallApp
     assert not [name for name in os.listdir(app.backups) if "one" in name]
 
 
+def rotten_letter(copy: Path) -> None:
+    """Change the content of a file below its time, as a bad sector does."""
+    letter = copy / "uploads/1/letter.txt"
+    facts = letter.stat()
+    letter.write_bytes(b"?" * facts.st_size)
+    os.utime(letter, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+def has_rotted(copy: Path) -> bool:
+    return (copy / "uploads/1/letter.txt").read_bytes().startswith(b"?")
+
+
+def two_that_share_a_rotten_file(app: SmallApp, nas: Path) -> Settings:
+    """Push two backups that share a file, which then rots there."""
+    nas.mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(nas)})
+    for day in range(2):
+        app.add_rows(1)
+        made(app, f"day{day}", days=day)
+        push(settings)
+    rotten_letter(nas / "day0")
+    assert has_rotted(nas / "day1")
+    return settings
+
+
+def test_a_damaged_copy_is_linked_into_no_other_and_is_mended_as_the_hint_says(app: SmallApp, tmp_path: Path) -> None:
+    nas = tmp_path / "nas"
+    settings = two_that_share_a_rotten_file(app, nas)
+    with pytest.raises(Damaged, match="day0: uploads/1/letter") as raised:
+        verify_remote(settings, "there")
+    app.add_rows(1)
+    made(app, "day2", days=2)
+    assert push(settings) == ("day2",) and not has_rotted(nas / "day2")
+    shutil.rmtree(nas / "day0")
+    assert push(settings) == ("day0",) and not has_rotted(nas / "day0")
+    assert (nas / "day0/uploads/1/letter.txt").stat().st_nlink == 2  # linked to a good one
+    line = raised.value.hint.rpartition("`push`: ")[2]
+    assert line == f"rm -r {nas}/day0 {nas}/day1"
+    subprocess.run(line, shell=True, check=True)
+    assert push(settings) == ("day1", "day0")
+    verify_remote(settings, "there")
+
+
+def test_what_a_damaged_copy_shares_with_another_is_read_before_it_is_linked(app: SmallApp, tmp_path: Path) -> None:
+    """A pull finds one copy damaged, and says nothing of the others that have the same file."""
+    nas = tmp_path / "nas"
+    settings = two_that_share_a_rotten_file(app, nas)
+    shutil.rmtree(app.backups / "day1")
+    with pytest.raises(Damaged, match="day1 arrived damaged"):
+        pull_backup(settings, "day1", "there")
+    made(app, "day2", days=2)
+    assert push(settings) == ("day2",) and not has_rotted(nas / "day2")
+    assert (nas / "day2/uploads/2/letter.txt").stat().st_nlink == 3
+
+
 def plant_in(app: SmallApp, copy: Path, plant: Callable[[Path], object]) -> None:
     """Plant something in a backup on the remote, as an attacker does who also seals it again; delete the local one."""
     plant(copy)
