@@ -740,20 +740,55 @@ def test_a_lost_state_makes_nobody_of_what_is_there(app: SmallApp, tmp_path: Pat
     assert [one.name for one in plan.removals] == ["day3", "day2", "day0"]
 
 
-def test_a_branch_that_gets_backups_from_elsewhere_loses_none_of_them(app: SmallApp, tmp_path: Path) -> None:
-    host = tmp_path / "host.git"
+def a_branch_that_keeps_two(app: SmallApp, folder: Path) -> Settings:
+    host = folder / "host.git"
     subprocess.run(["git", "init", "--quiet", "--bare", str(host)], check=True)
     table = {"type": "git", "url": str(host), "keep": 2, "user_name": "A", "user_email": "a@example.com"}
-    shop = with_remote(app, table)
-    made(app, "shop0")
-    push(shop)
+    return with_remote(app, table)
+
+
+def push_days(settings: Settings, name: str, days: range) -> None:
+    """Make a backup for each of these days after noon, and push it."""
+    for day in days:
+        create_backup(settings, BackupRequest(f"{name}{day}"), clock=lambda: NOON + timedelta(days=day))  # noqa: B023
+        push(settings)
+
+
+@pytest.mark.needs("git")
+def test_a_branch_that_gets_backups_from_elsewhere_loses_none_of_them(app: SmallApp, tmp_path: Path) -> None:
+    shop = a_branch_that_keeps_two(app, tmp_path)
+    push_days(shop, "shop", range(1))
     wiki = another_machine(shop, tmp_path)
-    create_backup(wiki, BackupRequest("wiki0"), clock=lambda: NOON + timedelta(days=1))
-    push(wiki)
-    made(app, "shop1", days=2)
-    with pytest.raises(Refused, match=r"also gets backups from another app or machine.*wiki0"):
-        push(shop)
-    assert set(there(shop)) == {"shop0", "wiki0"}
+    push_days(wiki, "wiki", range(1, 8))
+    assert "shop0" in there(wiki) and {"wiki6", "wiki7"} < set(there(wiki)) and "wiki1" not in there(wiki)
+    made(app, "shop8", days=8)
+    heard: list[Event] = []
+    (done,) = push_backups(shop, emit=heard.append)
+    assert done.backups == ("shop8",) and not done.failure
+    assert [one for one in heard if isinstance(one, Warned) and "also gets backups from another app" in one.text]
+    of_wiki = [name for name in there(wiki) if "wiki" in name]
+    push_days(shop, "shop", range(9, 14))
+    assert [name for name in there(wiki) if "wiki" in name] == of_wiki
+    assert {"shop12", "shop13"} < set(there(wiki)) and "shop0" not in there(wiki)
+
+
+@pytest.mark.needs("git")
+def test_a_new_machine_removes_no_backup_of_the_old_one_from_a_branch(app: SmallApp, tmp_path: Path) -> None:
+    old = a_branch_that_keeps_two(app, tmp_path)
+    push_days(old, "old", range(3))
+    new = another_machine(old, tmp_path)
+    assert pull_backup(new, "old2", "there").fetched
+    push_days(new, "new", range(3, 8))
+    assert {"old0", "old1", "new6", "new7"} <= set(there(new))
+    assert not {"old2", "new3"} & set(there(new))  # its own by the pull, and beyond `keep`
+
+
+@pytest.mark.needs("git")
+def test_copies_from_elsewhere_keep_no_older_backup_off_a_branch(app: SmallApp, tmp_path: Path) -> None:
+    shop = a_branch_that_keeps_two(app, tmp_path)
+    push_days(another_machine(shop, tmp_path), "wiki", range(5, 8))
+    made(app, "shop0")
+    assert push(shop) == ("shop0",) and look_at_remotes(shop).remotes[0].behind == 0
 
 
 def test_a_listing_of_an_earlier_version_is_of_copies_that_were_here(app: SmallApp, tmp_path: Path) -> None:
@@ -976,6 +1011,61 @@ def test_what_rots_in_a_folder_is_found_by_verify_and_never_pulled(app: SmallApp
     with pytest.raises(Damaged, match="arrived damaged from there"):
         pull_backup(settings, "one", "there")
     assert not [name for name in os.listdir(app.backups) if "one" in name]
+
+
+def rotten_letter(copy: Path) -> None:
+    """Change the content of a file below its time, as a bad sector does."""
+    letter = copy / "uploads/1/letter.txt"
+    facts = letter.stat()
+    letter.write_bytes(b"?" * facts.st_size)
+    os.utime(letter, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+def has_rotted(copy: Path) -> bool:
+    return (copy / "uploads/1/letter.txt").read_bytes().startswith(b"?")
+
+
+def two_that_share_a_rotten_file(app: SmallApp, nas: Path) -> Settings:
+    """Push two backups that share a file, which then rots there."""
+    nas.mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(nas)})
+    for day in range(2):
+        app.add_rows(1)
+        made(app, f"day{day}", days=day)
+        push(settings)
+    rotten_letter(nas / "day0")
+    assert has_rotted(nas / "day1")
+    return settings
+
+
+def test_a_damaged_copy_is_linked_into_no_other_and_is_mended_as_the_hint_says(app: SmallApp, tmp_path: Path) -> None:
+    nas = tmp_path / "nas"
+    settings = two_that_share_a_rotten_file(app, nas)
+    with pytest.raises(Damaged, match="day0: uploads/1/letter") as raised:
+        verify_remote(settings, "there")
+    app.add_rows(1)
+    made(app, "day2", days=2)
+    assert push(settings) == ("day2",) and not has_rotted(nas / "day2")
+    shutil.rmtree(nas / "day0")
+    assert push(settings) == ("day0",) and not has_rotted(nas / "day0")
+    assert (nas / "day0/uploads/1/letter.txt").stat().st_nlink == 2  # linked to a good one
+    line = raised.value.hint.rpartition("`push`: ")[2]
+    assert line == f"rm -r {nas}/day0 {nas}/day1"
+    subprocess.run(line, shell=True, check=True)
+    assert push(settings) == ("day1", "day0")
+    verify_remote(settings, "there")
+
+
+def test_what_a_damaged_copy_shares_with_another_is_read_before_it_is_linked(app: SmallApp, tmp_path: Path) -> None:
+    """A pull finds one copy damaged, and says nothing of the others that have the same file."""
+    nas = tmp_path / "nas"
+    settings = two_that_share_a_rotten_file(app, nas)
+    shutil.rmtree(app.backups / "day1")
+    with pytest.raises(Damaged, match="day1 arrived damaged"):
+        pull_backup(settings, "day1", "there")
+    made(app, "day2", days=2)
+    assert push(settings) == ("day2",) and not has_rotted(nas / "day2")
+    assert (nas / "day2/uploads/2/letter.txt").stat().st_nlink == 3
 
 
 def plant_in(app: SmallApp, copy: Path, plant: Callable[[Path], object]) -> None:

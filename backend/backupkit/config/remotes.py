@@ -197,7 +197,7 @@ class GitTable(RemoteTable):
         "What is pushed: dump, metadata, database, uploads.", default=("dump", "metadata"), check=_require_restorable
     )
     file_limit_mb: float = setting("The largest file that the host takes.", default=100, gt=0, le=MANY)
-    keep: int = count("The fewest backups that stay on the branch. 0: all.", default=100)
+    keep: int = count("The fewest backups of this machine that stay on the branch. 0: all.", default=100)
     timeout: float = setting("Seconds that one git command may take.", default=600, gt=0, le=86400)
 
     @property

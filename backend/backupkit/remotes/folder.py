@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Backup, Metada
 from backupkit.model.errors import Damaged, NoSpace, Refused, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step
 from backupkit.model.names import first_of, printable
+from backupkit.remotes import checks
 from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, KEEPS_NO_RIGHTS, DamagedThere, RemoteBackup, another_there
 from backupkit.repository import integrity, manifest, store
 from backupkit.retention import rules
@@ -94,8 +96,9 @@ class FolderRemote:
             if os.path.lexists(final):
                 raise another_there(backup.name, self.name)
             self._clear_drafts(but=draft)
-            earlier = self._path / there[0].name if there else None
-            copy = _Copy(backup, draft, earlier, emit, self.name, _RENAME.format(name=self.name))
+            flaws = checks.recall(self._settings, self.name).flaws
+            earlier = next((self._path / one.name for one in there if one.name not in flaws), None)
+            copy = _Copy(backup, draft, earlier, emit, self.name, _RENAME.format(name=self.name), bool(flaws))
             size = sum(entry.facts.st_size for entry in tree.walk(backup) if entry.form == "file")
             emit(Step(f"Copying {backup.name} to {self.name}", size))
             self._tell_of_missing_rights(metadata.uploads_included, emit)
@@ -155,9 +158,10 @@ class FolderRemote:
                 emit(Progress(number))
         if bad:
             texts = [text for found in bad.values() for text in found]
+            paths = dict.fromkeys(str(self._path / text.partition(":")[0]) for text in texts)
             raise DamagedThere(
                 f"The remote {self.name} holds something damaged: {first_of(texts)}.",
-                f"Where the backup here is good: remove {self._path / texts[0].partition(':')[0]}, then `push`.",
+                f"Where the backup here is good, remove the copy, then `push`: rm -r {shlex.join(paths)}",
                 {name: found[0] for name, found in bad.items()},
             )
 
@@ -246,10 +250,18 @@ class _Copy:
     """One backup being copied, file by file; correct files that the draft already has are not copied again."""
 
     def __init__(
-        self, source: Path, draft: Path, earlier: Path | None, emit: EventListener, name: str, if_not_held: str
+        self,
+        source: Path,
+        draft: Path,
+        earlier: Path | None,
+        emit: EventListener,
+        name: str,
+        if_not_held: str,
+        reads_earlier: bool = False,
     ) -> None:
+        """With `reads_earlier`, a file is linked to the earlier backup's only after that was read and compared."""
         self.source, self.draft, self.earlier, self.emit, self.name = source, draft, earlier, emit, name
-        self._if_not_held = if_not_held
+        self._if_not_held, self._reads_earlier = if_not_held, reads_earlier
         self._keeper, self._not_linked = Keeper(), 0
         # By inode: the first path of each file with several names, and the earlier backup's files that the draft uses.
         self._first_paths: dict[int, str] = {}
@@ -315,7 +327,9 @@ class _Copy:
             os.mkdir(name, 0o700, dir_fd=folder)
 
     def _file(self, entry: tree.Entry, wanted: str, is_there: bool) -> None:
-        if self._link_in_draft(entry) or self._is_copied(entry, wanted) or (is_there and self._link_to_earlier(entry)):
+        if self._link_in_draft(entry) or self._is_copied(entry, wanted):
+            return
+        if is_there and self._link_to_earlier(entry, wanted):
             return
         self._clear(entry.path)
         with (
@@ -364,10 +378,9 @@ class _Copy:
         there = self._to.look(entry.path)
         if there is None or not wanted or there.form != "file" or not self._has_same_attributes(self._to, there, entry):
             return False
-        with self._to.of(entry.path) as (folder, name), disk.Opened(name, os.O_RDONLY | os.O_NOFOLLOW, folder) as file:
-            return disk.hash_from_disk(file) == wanted
+        return _content_is(self._to, entry.path, wanted)
 
-    def _link_to_earlier(self, entry: tree.Entry) -> bool:
+    def _link_to_earlier(self, entry: tree.Entry, wanted: str) -> bool:
         """Link an unchanged file to the earlier backup's if its attributes are the same; return whether it did."""
         assert self._before is not None
         there = self._before.look(entry.path)
@@ -375,11 +388,13 @@ class _Copy:
             return False
         if there.facts.st_ino in self._linked_inodes:
             return False
-        self._clear(entry.path)
         try:
+            if self._reads_earlier and not _content_is(self._before, entry.path, wanted):
+                return False
+            self._clear(entry.path)
             with self._before.of(entry.path) as (before, name), self._to.of(entry.path) as (here, _):
                 os.link(name, name, src_dir_fd=before, dst_dir_fd=here, follow_symlinks=False)
-        except OSError:  # too many links, or a file system without hard links
+        except OSError:  # too many links, a file system without hard links, or a file that cannot be read
             return False
         if self._earlier_has_hard_links:
             self._linked_inodes.add(there.facts.st_ino)
@@ -434,6 +449,11 @@ class _Copy:
                 same = any(one and one.facts.st_size == entry.facts.st_size for one in there)
                 needed += 0 if same else tree.content_size(entry.facts)
         return needed
+
+
+def _content_is(place: tree.Parents, path: str, wanted: str) -> bool:
+    with place.of(path) as (folder, name), disk.Opened(name, os.O_RDONLY | os.O_NOFOLLOW, folder) as file:
+        return disk.hash_from_disk(file) == wanted
 
 
 def _attributes(place: tree.Parents, entry: tree.Entry) -> Attributes:

@@ -68,6 +68,11 @@ def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now
     return seen
 
 
+def own(settings: Settings, remote: str, there: Sequence[RemoteBackup]) -> tuple[str, ...]:
+    """Return the names of those that this backups folder holds, or held when they were last listed."""
+    return _own(settings, recall(settings.dir, remote), there)
+
+
 def adopt(settings: Settings, remote: str) -> None:
     """Treat every backup in the last listing as this backups folder's own from now on."""
     seen = recall(settings.dir, remote)

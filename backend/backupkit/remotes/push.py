@@ -110,7 +110,8 @@ def missing(
     here = [one for one in found if _should_push(settings, one)]
     absent = [one for one in here if one.metadata and (one.name, one.metadata.created_at) not in held]
     table = settings.remotes[remote]
-    absent = _new_enough(absent, there, table.newest_only)
+    own = listing_cache.own(settings, remote, there) if table.newest_only else ()
+    absent = _new_enough(absent, [one for one in there if one.name in own], table.newest_only)
     policy = rules.policy_of_remote(table)
     if not policy.of_routine:
         return absent
@@ -242,16 +243,11 @@ def _push_missing(
 
 
 def _warn_of_arrivals(settings: Settings, remote: str, emit: EventListener) -> None:
-    """Warn if something else pushes there too; raise `Refused` if a push would remove its copies."""
-    if not (arrivals := listing_cache.recall(settings.dir, remote).arrivals):
-        return
-    said = (
-        f"The remote {remote} also gets backups from another app or machine with the app id {settings.app_id}: "
-        f"{few([one.name for one in arrivals], 2)}."
-    )
-    if settings.remotes[remote].newest_only:
-        raise Refused(f"{said} A push would remove them there; nothing was pushed.", hint=_APART)
-    emit(Warned(f"{said} {_APART}"))
+    """Warn if something else pushes there too."""
+    if arrivals := listing_cache.recall(settings.dir, remote).arrivals:
+        names = few([one.name for one in arrivals], 2)
+        also = f"The remote {remote} also gets backups from another app or machine with the app id {settings.app_id}"
+        emit(Warned(f"{also}: {names}. {_APART}"))
 
 
 def _with_points(settings: Settings, wanted: Backup | None, there: Sequence[RemoteBackup]) -> Iterator[Backup]:

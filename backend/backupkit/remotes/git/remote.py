@@ -25,6 +25,7 @@ from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPL
 from backupkit.model.errors import Damaged, Refused, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
 from backupkit.model.names import printable
+from backupkit.remotes import listing_cache
 from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, DamagedThere, RemoteBackup, was_made_at
 from backupkit.remotes.git import layout, sql_text
 from backupkit.remotes.git.branch import Blob, Branch, Commit, Contents, Draft, Wanted, message_of, open_branch
@@ -142,7 +143,7 @@ class GitRemote:
     def _refuse_old(self, branch: Branch, name: str, metadata: Metadata) -> None:
         keep = self._table.keep
         newer = [one for one in branch.commits if one.backup.created_at > metadata.created_at]
-        if keep and len(newer) >= keep:
+        if keep and len(newer) >= keep and len(self._own(newer)) >= keep:
             raise Refused(
                 f"{name} is older than the {keep} backups that stay in the git remote {self.name}.",
                 hint="Raise `keep` if it belongs there.",
@@ -200,13 +201,28 @@ class GitRemote:
         return dumps
 
     def _history_with(self, branch: Branch, draft: Draft, name: str, metadata: Metadata) -> Sequence[Commit | Draft]:
-        """Return the branch with the new commit; once it has twice the backups to keep, only with the newest."""
+        """Return the branch with the new commit; once it has twice the backups to keep, only with the newest.
+
+        Copies that were never in this backups folder stay and do not count.
+        """
         self._has_backup(branch, name, metadata)  # others may have pushed this name meanwhile
         others = [one for one in branch.commits if one.backup.name != name]
-        keep = self._table.keep
-        if keep and len(others) >= 2 * keep:  # not at each push: all that stays is then sent again
-            others = sorted(others, key=lambda one: one.backup.created_at)[len(others) + 1 - keep :]
+        if going := self._beyond_keep(others):
+            others = sorted((one for one in others if one.id not in going), key=lambda one: one.backup.created_at)
         return [*others, draft]
+
+    def _beyond_keep(self, commits: Sequence[Commit]) -> Collection[str]:
+        """Return the ids of those that leave the branch; none at most pushes, since all that stays is sent again."""
+        keep = self._table.keep
+        if not keep or len(commits) < 2 * keep:
+            return ()
+        own = sorted(self._own(commits), key=lambda one: one.backup.created_at)
+        return {one.id for one in own[: len(own) + 1 - keep]} if len(own) >= 2 * keep else ()
+
+    def _own(self, commits: Sequence[Commit]) -> Sequence[Commit]:
+        """Return the commits whose backups are, or were, in this backups folder."""
+        names = listing_cache.own(self._settings, self.name, [one.backup for one in commits])
+        return [one for one in commits if one.backup.name in names]
 
     def _retry_push(self, branch: Branch, wanted: Callable[[], Sequence[Commit | Draft]]) -> None:
         """Push the branch as wanted; if someone else was faster, fetch what they pushed and try again with it."""
