@@ -45,7 +45,7 @@ from backupkit.upload_files.choice import Chosen
 from backupkit.upload_files.selection import Excluded
 
 _OLDER = "Try an older backup: `list`."
-_SHARED = "Other backups may share the damaged file: `verify --all` says which are good."
+_SHARED = f"{_OLDER} It may share what is damaged: `verify --all` says which are good."
 
 
 class Source(Struct, frozen=True):
