@@ -1123,6 +1123,8 @@ run_here() {
     "Copy them there, or set BACKUP_APP_DIR to their folder."
   environment=$root/.backup-venv/$(cksum <"$requirements" | tr ' ' -)
   is_usable "$environment" || make_environment "$requirements"
+  # `config` shows where the person has set the folder: what is found here is none of that.
+  [ -n "${BACKUP_APP_DIR:-}" ] || export BACKUP_HOST_FOUND_APP_DIR=yes
   export BACKUP_APP_DIR=$app
   exec "$environment/bin/python" "$app/backup_restore.py" ${words[@]+"${words[@]}"}
 }

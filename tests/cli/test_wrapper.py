@@ -75,6 +75,7 @@ case $1 in
     target=${{!#}}
     mkdir -p "$target/bin" "$target/lib/python3.12/site-packages"
     printf '#!%s\\n[ "$1" = -V ] && echo Python 3.12.1 && exit\\n' {BASH} >"$target/bin/python"
+    printf 'export -p >"$HOME/exported"\\n' >>"$target/bin/python"
     printf 'shift\\necho "local:$*${{BACKUP_HOST_ENGINE_FAILS:+|$BACKUP_HOST_ENGINE_FAILS}}"\\n' >>"$target/bin/python"
     chmod +x "$target/bin/python"
     ;;
@@ -835,6 +836,13 @@ def test_a_service_is_not_stopped_for_what_touches_nothing_live(host: Host) -> N
     host.install("docker")
     assert b"--stop" in host.run("restore", "x", "--to", f"{host.folder}/new", "--stop", code=2).stderr
     assert host.verbs() == []
+
+
+def test_the_app_folder_that_nobody_set_is_told_apart(host: Host) -> None:
+    host.install("uv")
+    for settings, mark in (({}, True), ({"BACKUP_APP_DIR": f"{host.project}/backend"}, False)):
+        host.run("config", BACKUP_RUNNER="local", settings=settings)
+        assert ("BACKUP_HOST_FOUND_APP_DIR" in (host.folder / "exported").read_text()) == mark
 
 
 def test_without_a_container_a_new_folder_is_the_callers(host: Host) -> None:
