@@ -28,20 +28,24 @@ say() { printf 'backup.sh: %s\n' "$*" >&2 || true; }
 # What need not be acted on.
 say_notice() { asked_for --quiet || asked_for -q || say "$@"; }
 
-# With --json the refusal is the one document on stdout too.
+# Ends with an exit code, a sentence, and what to type next. With --json they are the one document on stdout too.
 die() {
-  local code=$1 message
-  shift
-  say "$@"
+  local code=$1 message=$2 following=${3:-}
+  if [ "$code" = 130 ]; then say "$message"; else printf 'Error: %s\n' "$message" >&2 || true; fi
+  if [ -n "$following" ]; then printf '  Next: %s\n' "$following" >&2 || true; fi
   if asked_for --json; then
-    message=$*
-    message=${message//\\/\\\\}
-    message=${message//\"/\\\"}
-    message=${message//[[:cntrl:]]/ }
-    printf '{"schema_version": 1, "error": {"code": %d, "message": "%s", "next": null}}\n' \
-      "$code" "$message" >&"${results:-1}"
+    printf '{"schema_version": 1, "error": {"code": %d, "message": %s, "next": %s}}\n' \
+      "$code" "$(in_json "$message")" "$(in_json "$following")" >&"${results:-1}"
   fi
   exit "$code"
+}
+
+in_json() {
+  local text=$1
+  text=${text//\\/\\\\}
+  text=${text//\"/\\\"}
+  text=${text//[[:cntrl:]]/ }
+  if [ -n "$text" ]; then printf '"%s"' "$text"; else printf null; fi
 }
 
 # --- what was asked for -----------------------------------------------------------------------------------------------
@@ -174,7 +178,8 @@ engine_answers() {
     code=${answer##*$'\n'} answer=${answer%$'\n'*}
     if [ "$code" = 0 ]; then return; fi
     answer=${answer%$'\n'}
-    why="$engine does not answer (${answer##*$'\n'})"
+    answer=${answer##*$'\n'}
+    why="$engine does not answer${answer:+ ($answer)}"
   else
     why="$engine does not answer within $engine_patience s"
   fi
@@ -215,8 +220,8 @@ tell_compose() { if is_podman_compose; then run_podman_commands "$@"; else "${co
 # the place of podman, which writes them down.
 podman_commands() {
   local list said
-  [ -x "$root/backup.sh" ] || die 1 "podman-compose must be able to start backup.sh. Run: chmod +x $root/backup.sh"
-  list=$(mktemp) || die 1 "Cannot write a temporary file."
+  [ -x "$root/backup.sh" ] || die 1 "podman-compose must be able to start backup.sh." "chmod +x $root/backup.sh"
+  list=$(mktemp) || die 1 "Cannot write a temporary file." "df -h ${TMPDIR:-/tmp}"
   if said=$(BACKUP_PODMAN_COMMANDS=$list "${compose[@]}" --podman-path "$root/backup.sh" "$@" 2>&1 </dev/null); then
     said=""
   fi
@@ -228,7 +233,7 @@ podman_commands() {
 run_podman_commands() {
   local commands=() argv=() verb="" word count=0 code=0
   while IFS= read -r -d '' word; do commands+=("$word"); done < <(podman_commands "$@")
-  [ "${#commands[@]}" -gt 0 ] || die 2 "podman-compose cannot do this: $* (see above)."
+  [ "${#commands[@]}" -gt 0 ] || die 2 "podman-compose cannot do this: $* (see above)." "podman-compose ps"
   for word in ${commands[@]+"${commands[@]}"}; do
     if [ "$count" = 0 ]; then count=$word verb="" argv=() && continue; fi
     count=$((count - 1))
@@ -245,7 +250,8 @@ containers() {
   local ids owner one_off rest flags=() all=--all
   local format='{{index .Config.Labels "com.docker.compose.service"}}|{{index .Config.Labels "com.docker.compose.oneoff"}}'
   if is_podman_compose; then all=""; fi # lists all of them, and knows no such option
-  ids=$(ask tell_compose ps $all --quiet) || die 2 "Compose cannot read its file in $root (see above)."
+  ids=$(ask tell_compose ps $all --quiet) || die 2 "Compose cannot read ${COMPOSE_FILE:-its file in $root} (see above)." \
+    "${compose[*]} config"
   # shellcheck disable=SC2086 # one word per container
   while IFS='|' read -r owner one_off rest; do
     if [ "$one_off" != True ]; then printf '%s|%s\n' "$owner" "$rest"; fi
@@ -278,7 +284,8 @@ check_service() {
   local services
   services=$(ask "${compose[@]}" config --services 2>/dev/null) || return 0
   case $'\n'$services$'\n' in *$'\n'"$service"$'\n'*) return ;; esac
-  die 2 "The compose file has no service '$service', but: ${services//$'\n'/, }. Set BACKUP_SERVICE."
+  die 2 "The compose file has no service '$service', but: ${services//$'\n'/, }." \
+    "Set BACKUP_SERVICE, or type: BACKUP_RUNNER=local ./backup.sh config set service NAME"
 }
 
 # Sets `runner`: exec, run or local.
@@ -289,10 +296,13 @@ choose_runner() {
     auto) ;;
     docker) insist=yes ;;
     local) runner=local && return ;;
-    *) die 2 "BACKUP_RUNNER is '$wanted'; it can be auto, docker or local." ;;
+    *)
+      die 2 "BACKUP_RUNNER is '$wanted'; it can be auto, docker or local." \
+        "Set one of them: BACKUP_RUNNER, or runner in backup.toml."
+      ;;
   esac
   if ! find_engine; then
-    [ -z "$insist" ] || die 1 "BACKUP_RUNNER=docker, but $why."
+    [ -z "$insist" ] || die 1 "BACKUP_RUNNER=docker, but $why." "Start the engine; or BACKUP_RUNNER=local, if the data is here."
     run_locally_because "$why"
     return
   fi
@@ -314,7 +324,7 @@ run_locally_because() {
   runner=local
   has_compose_file || return 0
   if ! needs_no_service && grep -Eqs '^ *- *["'\'']?[A-Za-z0-9][A-Za-z0-9_.-]*:/[^/]' docker-compose*.y*ml compose*.y*ml; then
-    die 1 "The data is in a named volume, and $1. Start the engine, or set BACKUP_RUNNER=local if the data is here."
+    die 1 "The data is in a named volume, and $1." "Start the engine; or BACKUP_RUNNER=local, if the data is here."
   fi
   say_notice "Running without a container: $1. (BACKUP_RUNNER=local hides this note.)"
 }
@@ -561,8 +571,11 @@ mounted=/mnt/backup-target
 send_target() {
   local target=${words[to]}
   export BACKUP_HOST_MOUNT=${target%/*}
-  if ! [ -d "${BACKUP_HOST_MOUNT:=/}" ]; then die 2 "There is no folder $BACKUP_HOST_MOUNT."; fi
-  case $BACKUP_HOST_MOUNT in *:*) die 2 "A container cannot have $BACKUP_HOST_MOUNT, because of the colon in it." ;; esac
+  [ -d "${BACKUP_HOST_MOUNT:=/}" ] ||
+    die 2 "There is no folder $BACKUP_HOST_MOUNT." "mkdir -p $(printf %q "$BACKUP_HOST_MOUNT")"
+  case $BACKUP_HOST_MOUNT in
+    *:*) die 2 "A container cannot have $BACKUP_HOST_MOUNT, because of the colon in it." "Name another folder." ;;
+  esac
   words[to]=$mounted/${target##*/}
 }
 
@@ -572,7 +585,7 @@ send_key() {
   if [ "$command" = import ]; then name=BACKUP_EXPORT_IDENTITY; fi
   [ -r "$file" ] || return 0 # the tool says so
   content=$(cat "$file")
-  [[ $content == *[![:space:]]* ]] || die 2 "$file holds no key of age." # an empty variable is as none
+  [[ $content == *[![:space:]]* ]] || die 2 "$file holds no key of age." "Name the file with the key." # an empty variable is as none
   export "$name=$content"
   words=("${words[@]:0:key}" "${words[@]:key+2}")
 }
@@ -599,8 +612,9 @@ publish() {
     esac
     before=$word
   done
-  [ -n "$host" ] || die 2 "There is no address to serve the pages at: --host is empty."
-  [ "$port" != 0 ] || die 2 "A container's port is published by its number: name one with --port."
+  [ -n "$host" ] ||
+    die 2 "There is no address to serve the pages at: --host is empty." "Leave --host out: they are for this machine alone then."
+  [ "$port" != 0 ] || die 2 "A container's port is published by its number." "Name one: --port 8765"
   words=("${rest[@]}" --host 0.0.0.0 --port "$port")
   export BACKUP_HOST_ADDRESS=$host
   case $host in *:*) host=[$host] ;; esac
@@ -613,9 +627,9 @@ write_to_path() {
     dump:*.gz) filter=(gzip -c) ;;
     dump:*.zst) filter=(zstd -q -c) ;;
   esac
-  command -v "${filter[0]}" >/dev/null || die 2 "There is no ${filter[0]} here: dump to a .gz, or to a bare name."
-  if [ -e "$path" ] && ! is_report "$path"; then die 2 "$path exists already."; fi
-  part=$(mktemp "$path.XXXXXX") || die 2 "Cannot write beside $path."
+  command -v "${filter[0]}" >/dev/null || die 2 "There is no ${filter[0]} here." "Dump to a .gz, or to a bare name."
+  if [ -e "$path" ] && ! is_report "$path"; then die 2 "$path exists already." "Choose another name."; fi
+  part=$(mktemp "$path.XXXXXX") || die 2 "Cannot write beside $path." "ls -ld $(printf %q "${path%/*}/")"
   trap 'rm -f "$part"' EXIT # it runs when this function has ended, so `part` is not local
   # A web server may have to read a report: it keeps its mode, a new one gets that of the umask.
   if [ -e "$path" ]; then cp -p "$path" "$part"; elif [ "$command" = report ]; then chmod +rw "$part"; fi
@@ -697,8 +711,9 @@ claim_update() {
   echo '*' >"${ledger%/*}/.gitignore"
   if ! (set -C && printf '%s\n' "$$" "$(start_of $$)" >"$holder") 2>/dev/null; then
     find_updater
-    [ -z "$other" ] || [ "$other" = "$$" ] || die 11 "Another update is at work (pid $other)."
-    printf '%s\n' "$$" "$(start_of $$)" >"$holder" || die 15 "Cannot write to $root/${ledger%/*}. Nothing was changed."
+    [ -z "$other" ] || [ "$other" = "$$" ] || die 11 "Another update is at work (pid $other)." "Wait for its end."
+    printf '%s\n' "$$" "$(start_of $$)" >"$holder" ||
+      die 15 "Cannot write to $root/${ledger%/*}. Nothing was changed." "df -h $root"
   fi
   # shellcheck disable=SC2064 # the name as it is now
   trap "rm -f '$holder'" EXIT
@@ -738,13 +753,14 @@ find_image() {
   while IFS='|' read -r owner status image name; do
     if [ "$owner|$status" = "$app_service|running" ]; then old=$image was_named=$name; fi
   done <<<"$found"
-  [ -n "$old" ] || die 1 "Service '$app_service' is not running, so there is nothing to come back to. Start it first."
+  [ -n "$old" ] || die 1 "Service '$app_service' is not running, so there is nothing to come back to." \
+    "${compose[*]} up -d $app_service"
   while IFS='|' read -r owner status image name; do
     if [ "$status|$image" = "running|$old" ]; then services="${services:+$services }$owner"; fi
   done <<<"$found"
   tag=$(image_name "$app_service")
   tag=${tag:-$was_named}
-  case $tag in *@*) die 2 "The compose file pins $tag: no other image can have that name. Pin a tag, not a digest." ;; esac
+  case $tag in *@*) die 2 "The compose file pins $tag: no other image can have that name." "Pin a tag, not a digest." ;; esac
   named=$(image_id "$tag") || true
   name_old_image
   if [ "$service" != "$app_service" ] && [ "$(image_name "$service")" != "$tag" ]; then
@@ -916,8 +932,9 @@ end_interrupted_update() {
     *) say "An update was interrupted. ./backup.sh recover ends it." && return ;;
   esac
   if asked_for --help; then return; fi
-  if asked_for --dry-run; then die 1 "An update was interrupted. Type: ./backup.sh recover"; fi
-  if [ "$runner" = local ]; then die 1 "An update was interrupted, and its images are out of reach here: start the engine."; fi
+  if asked_for --dry-run; then die 1 "An update was interrupted." "./backup.sh recover"; fi
+  [ "$runner" != local ] || die 1 "An update was interrupted, and its images are out of reach here." \
+    "Start the engine, then type: ./backup.sh recover"
   claim_update
   read_ledger
   if [ "$step" = starting ] && runs_on_another && comes_up; then
@@ -981,7 +998,7 @@ read_update_options() {
     case $before$word in
       update | --dry-run | --json | --quiet | -q) ;;
       --expect-loss | --expect-loss=* | --expect-loss[!=]*) options+=("$word") ;;
-      *) die 2 "update has no '$word'. See: ./backup.sh update --help" ;;
+      *) die 2 "update has no '$word'." "./backup.sh update --help" ;;
     esac
     before=""
     if [ "$word" = --expect-loss ]; then before=$word; fi
@@ -990,7 +1007,8 @@ read_update_options() {
 
 update() {
   local new="" step=building
-  [ "$runner" != local ] || die 2 "There is no container to update. Without Docker: update the code, then type ./backup.sh migrate"
+  [ "$runner" != local ] || die 2 "There is no container to update." \
+    "Start Docker; or, without it, update the code, then type: ./backup.sh migrate"
   ! is_podman_compose || die 2 "update needs Docker Compose: podman-compose cannot change the image of a service that runs."
   claim_update
   find_image
@@ -1073,11 +1091,11 @@ fetch_pip() (
 
 install_with_venv() {
   local python pip=("$1/bin/python" -m pip)
-  python=$(find_python) || die 1 "Python 3.11 or later is needed (sudo apt install python3 python3-venv), or Docker."
+  python=$(find_python) || die 1 "Python 3.11 or later is needed, or Docker." "sudo apt install python3 python3-venv"
   if ! "$python" -m venv "$1" >/dev/null 2>&1; then
     pip=("$1/bin/python" "$1.pip/pip.whl/pip")
     if ! "$python" -m venv --clear --without-pip "$1" || ! fetch_pip "$1.pip"; then
-      die 1 "Python cannot make a virtual environment here. Run: sudo apt install python3-venv"
+      die 1 "Python cannot make a virtual environment here." "sudo apt install python3-venv"
     fi
   fi
   "${pip[@]}" install --quiet --disable-pip-version-check --no-input --requirement "$2"
@@ -1089,10 +1107,10 @@ make_environment() (
   folder=$root/.backup-venv
   say_notice "Making a Python environment in $folder (once)."
   { mkdir -p "$folder" && echo '*' >"$folder/.gitignore"; } 2>/dev/null ||
-    die 1 "Cannot write to $folder. Run this command once as the owner of $root."
+    die 1 "Cannot write to $folder." "Type this command once as the owner of $root."
   # Those of older requirements, and of killed runs; another run may be clearing them too.
   find "$folder" -mindepth 1 -maxdepth 1 -type d -mmin +60 -exec rm -rf {} + 2>/dev/null || true
-  made=$(mktemp -d "$folder/made.XXXXXX") || die 1 "Cannot write to $folder. Run this command once as the owner of $root."
+  made=$(mktemp -d "$folder/made.XXXXXX") || die 1 "Cannot write to $folder." "Type this command once as the owner of $root."
   trap 'rm -rf "$made"' EXIT
   chmod 755 "$made"
   results=3 # stdout as it was: what installs prints there too
@@ -1112,6 +1130,8 @@ run_here() {
     "Copy them there, or set BACKUP_APP_DIR to their folder."
   environment=$root/.backup-venv/$(cksum <"$requirements" | tr ' ' -)
   is_usable "$environment" || make_environment "$requirements"
+  # `config` shows where the person has set the folder: what is found here is none of that.
+  [ -n "${BACKUP_APP_DIR:-}" ] || export BACKUP_HOST_FOUND_APP_DIR=yes
   export BACKUP_APP_DIR=$app
   exec "$environment/bin/python" "$app/backup_restore.py" ${words[@]+"${words[@]}"}
 }
@@ -1128,7 +1148,7 @@ app_service=${BACKUP_APP_SERVICE:-$(setting app_service)}
 app_service=${app_service:-$service}
 if [ "${1:-}" = help ]; then set -- "${@:2}" --help; fi
 read_arguments "$@"
-if [ -n "$stop" ] && [ -n "$to" ]; then die 2 "--stop does not go with --to: nothing live is touched."; fi
+if [ -n "$stop" ] && [ -n "$to" ]; then die 2 "--stop does not go with --to: nothing live is touched." "Leave out --stop."; fi
 if asked_for --dry-run || asked_for --help; then stop=""; fi
 if ! [ -t 0 ] && ! needs_input; then exec </dev/null; fi
 

@@ -278,7 +278,7 @@ def test_every_command_says_that_an_update_is_unfinished(machine: Machine) -> No
     machine.interrupted("migrating")
     for words in (("list",), ("auto-backup", "--quiet")):
         assert "An update was interrupted" in machine.run(*words)[1]
-    assert "start the engine" in machine.run("recover", code=1, BACKUP_RUNNER="local")[1]
+    assert "Start the engine" in machine.run("recover", code=1, BACKUP_RUNNER="local")[1]
 
 
 def test_a_dry_run_with_another_tag_leaves_that_the_new_images(machine: Machine) -> None:

@@ -75,6 +75,7 @@ case $1 in
     target=${{!#}}
     mkdir -p "$target/bin" "$target/lib/python3.12/site-packages"
     printf '#!%s\\n[ "$1" = -V ] && echo Python 3.12.1 && exit\\n' {BASH} >"$target/bin/python"
+    printf 'export -p >"$HOME/exported"\\n' >>"$target/bin/python"
     printf 'shift\\necho "local:$*${{BACKUP_HOST_ENGINE_FAILS:+|$BACKUP_HOST_ENGINE_FAILS}}"\\n' >>"$target/bin/python"
     chmod +x "$target/bin/python"
     ;;
@@ -237,7 +238,14 @@ def test_podman_compose_that_cannot_read_its_file_ends_the_command(host: Host) -
     host.answer(plugin=False)
     done = host.run("list", code=2)
     assert b"missing files: x" in done.stderr
-    assert b"Compose cannot read its file" in done.stderr
+    assert b"Error: Compose cannot read its file" in done.stderr
+    named = host.run("list", code=2, BACKUP_COMPOSE_FILE="/nope.yml").stderr.decode()
+    assert "Error: Compose cannot read /nope.yml (see above).\n  Next: podman-compose config" in named
+
+
+def test_an_engine_that_fails_without_a_word_is_not_quoted(host: Host) -> None:
+    host.write_program("docker", f"#!{BASH}\nexit 1\n")
+    assert "but docker does not answer.\n" in host.run("list", code=1, BACKUP_RUNNER="docker").stderr.decode()
 
 
 def test_podman_compose_behind_podman_is_spoken_to_itself(host: Host) -> None:
@@ -331,9 +339,10 @@ def test_an_unknown_runner_is_refused(host: Host) -> None:
 
 
 def same_as_document(done: subprocess.CompletedProcess[bytes]) -> bool:
-    """Return whether stdout is one JSON document with the message of the last line of stderr."""
-    document, said = json.loads(done.stdout), done.stderr.decode().splitlines()[-1]
-    error = {"code": done.returncode, "message": said.removeprefix("backup.sh: "), "next": None}
+    """Return whether stdout is one JSON document with what the last two lines of stderr say."""
+    document, (said, following) = json.loads(done.stdout), done.stderr.decode().splitlines()[-2:]
+    assert said.startswith("Error: ") and following.startswith("  Next: "), done.stderr
+    error = {"code": done.returncode, "message": said[len("Error: ") :], "next": following[len("  Next: ") :]}
     return bool(document == {"schema_version": 1, "error": error})
 
 
@@ -357,7 +366,8 @@ def test_a_folder_that_cannot_be_written_to_is_said_in_one_sentence(host: Host) 
     assert same_as_document(host.run("list", "--json", code=1, BACKUP_RUNNER="local"))
     lines = host.run("list", code=1, BACKUP_RUNNER="local").stderr.decode().splitlines()
     assert lines[1:] == [
-        f"backup.sh: Cannot write to {host.project}/.backup-venv. Run this command once as the owner of {host.project}."
+        f"Error: Cannot write to {host.project}/.backup-venv.",
+        f"  Next: Type this command once as the owner of {host.project}.",
     ]
 
 
@@ -564,7 +574,7 @@ def test_the_pages_for_a_browser_have_their_port_published_on_this_machine(
 
 def test_a_port_that_is_any_cannot_be_published(host: Host) -> None:
     host.install("docker")
-    assert b"name one with --port" in host.run("web", "--port", "0", code=2).stderr
+    assert b"--port 8765" in host.run("web", "--port", "0", code=2).stderr
     assert host.verbs() == []
 
 
@@ -841,6 +851,13 @@ def test_a_service_is_not_stopped_for_what_touches_nothing_live(host: Host) -> N
     host.install("docker")
     assert b"--stop" in host.run("restore", "x", "--to", f"{host.folder}/new", "--stop", code=2).stderr
     assert host.verbs() == []
+
+
+def test_the_app_folder_that_nobody_set_is_told_apart(host: Host) -> None:
+    host.install("uv")
+    for settings, mark in (({}, True), ({"BACKUP_APP_DIR": f"{host.project}/backend"}, False)):
+        host.run("config", BACKUP_RUNNER="local", settings=settings)
+        assert ("BACKUP_HOST_FOUND_APP_DIR" in (host.folder / "exported").read_text()) == mark
 
 
 def test_without_a_container_a_new_folder_is_the_callers(host: Host) -> None:

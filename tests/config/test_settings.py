@@ -60,6 +60,16 @@ def test_config_tells_where_each_value_comes_from(app: SmallApp) -> None:
     assert [line.split()[0] for line in lines[1:]] == list(fields(Settings))
 
 
+def test_an_app_folder_that_the_wrapper_found_is_the_default(app: SmallApp) -> None:
+    found = {"BACKUP_APP_DIR": str(app.folder)}
+    assert run_here(app, "config", "--json", env=found).json["app_dir"]["origin"] == "environment BACKUP_APP_DIR"
+    found["BACKUP_HOST_FOUND_APP_DIR"] = "yes"
+    assert run_here(app, "config", "--json", env=found).json["app_dir"] == {
+        "value": str(app.folder),
+        "origin": "default",
+    }
+
+
 def test_the_callers_folder_has_no_say(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "backup.toml").write_text('database = "db/a.sqlite"\nuploads = "../media"\ndir = "../safe"\n')
     here = load_settings(folder)

@@ -98,7 +98,10 @@ def test_a_migration_can_be_undone(app: SmallApp) -> None:
 def test_with_nothing_to_migrate_nothing_is_made(app: SmallApp) -> None:
     assert migrate(app.settings) is None
     assert store.all_backups(app.settings) == []
-    assert app.command("migrate", check=0).out == "There is nothing to migrate to reach head.\n"
+    assert app.command("migrate", check=0).out == "The database is at head already: nothing to migrate.\n"
+    (app.folder / "alembic.ini").unlink()
+    said = app.command("migrate", "--if-any", check=0).out
+    assert said == "This app has neither Alembic nor BACKUP_MIGRATE_COMMAND: nothing to migrate.\n"
 
 
 def test_one_step_and_an_unknown_one(app: SmallApp) -> None:

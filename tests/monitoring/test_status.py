@@ -358,6 +358,18 @@ def test_a_real_backup_makes_it_fine_and_time_makes_it_critical(app: SmallApp) -
     assert status(app.settings, lambda: NOON - 9 * DAY).level == "critical"
 
 
+@pytest.mark.parametrize("command", [("restore-dump", "note.txt", "--yes"), ("import", "note.txt")])
+def test_a_file_that_is_not_what_it_was_named_for_leaves_the_data_as_safe_as_before(
+    app: SmallApp, command: tuple[str, ...]
+) -> None:
+    create_backup(app.settings, BackupRequest("one"))
+    before = status(app.settings)
+    (app.backups / "note.txt").write_text("Milk, bread.")
+    app.command(*command, check=12)
+    assert history.read(app.backups).operations[0].has_failed
+    assert (status(app.settings).level, status(app.settings).sentence) == (before.level, before.sentence)
+
+
 def test_a_killed_backup_is_a_warning_until_the_next_one(app: SmallApp) -> None:
     create_backup(app.settings, BackupRequest("one"))
     hold = (

@@ -48,6 +48,12 @@ def test_a_second_writer_gives_up_at_its_deadline_and_names_the_first(app: Small
     assert "Waiting up to 0.2 s" in result.err
 
 
+def test_without_patience_no_wait_is_announced(app: SmallApp) -> None:
+    with another_process(HOLD, app.backups):
+        result = run_here(app, "backup", "one", env={"BACKUP_LOCK_TIMEOUT": "0"}, check=11)
+    assert "Waiting" not in result.err
+
+
 @pytest.mark.parametrize(
     "command", [("list",), ("show", "good"), ("config",), ("restore", "good", "--dry-run"), ("doctor",)]
 )

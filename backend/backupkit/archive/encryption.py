@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from backupkit.fs.piece_reader import PieceReader
 from backupkit.model.errors import Damaged, Refused
+from backupkit.model.names import counted
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -231,7 +232,7 @@ def _unwrap_file_key(stanzas: list[_Stanza], keys: Identities, name: str) -> byt
                 return file_key
     problem = "none of the secret keys opens it" if keys.identities else "a secret key is needed"
     raise Refused(
-        f"{name} is encrypted to {len(stanzas)} recipient(s), and {problem}.",
+        f"{name} is encrypted to {counted(len(stanzas), 'recipient')}, and {problem}.",
         hint="Give the key file: `--identity FILE`, or decrypt it first: age -d -i KEYFILE",
     )
 

@@ -309,7 +309,7 @@ def _rows_compared(found: RestorePlan) -> Iterator[str]:
     if same:
         yield f"    unchanged: {counted(len(same), 'table')}"
     if unknown:
-        yield f"    not compared row by row: {few(unknown, 5)}"
+        yield f"    not compared row by row (other columns, or the time was over): {few(unknown, 5)}"
 
 
 def _row_counts(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[str]:

@@ -598,7 +598,12 @@ def _origin(name: str, in_file: Set[str]) -> str:
 
 
 def overriding_variable(name: str) -> str:
-    """Return the environment variable that this setting's value comes from; empty if there is none."""
+    """Return the environment variable that this setting's value comes from; empty if there is none.
+
+    The wrapper has set the app folder itself where it found it.
+    """
+    if name == "app_dir" and os.environ.get("BACKUP_HOST_FOUND_APP_DIR"):
+        return ""
     in_file = _variable(name + IN_FILE) if name in secret_names() else ""
     if os.environ.get(in_file):
         return in_file

@@ -21,7 +21,7 @@ from backupkit.fs import disk, space
 from backupkit.model.backup import APART, Backup, Metadata, References
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import interval, span
-from backupkit.model.errors import BackupError, SourceBroken, SourceLocked
+from backupkit.model.errors import BackupError, ExitCode, SourceBroken, SourceLocked
 from backupkit.model.names import few, printable
 from backupkit.model.operation import Operation
 from backupkit.remotes import listing_cache
@@ -574,11 +574,16 @@ def _failed_since_success(facts: Facts) -> list[Operation]:
     failed: list[Operation] = []
     later: list[Operation] = []
     for one in takewhile(lambda one: not _is_good_backup(one), facts.history.operations):
-        if one.has_failed and not any(_replaces(success, one) for success in later):
+        if one.has_failed and not (_is_of_its_file(one) or any(_replaces(success, one) for success in later)):
             failed.append(one)
         elif one.has_succeeded:
             later.append(one)
     return failed
+
+
+def _is_of_its_file(failed: Operation) -> bool:
+    """Return whether a file that a person named was at fault: the data is as safe as before."""
+    return failed.command in ("restore-dump", "import") and failed.exit_code == ExitCode.DAMAGED
 
 
 def _replaces(success: Operation, failed: Operation) -> bool:

@@ -218,13 +218,13 @@ def _acquire(handle: int, timeout: float, emit: EventListener, record: Path | No
     """Take the lock; `record` is the file in which its holder signed."""
     deadline, has_said = time.monotonic() + timeout, False
     while not descriptors.try_lock(handle):
+        if time.monotonic() >= deadline:
+            raise _refusal(handle, record, where)
         if not has_said:
             locker = process.locker(handle)
             who = _run(record, locker) or _in_words(locker)
             emit(Waiting(f"Waiting up to {round(timeout, 1):g} s for {who} to finish."))
             has_said = True
-        if time.monotonic() >= deadline:
-            raise _refusal(handle, record, where)
         emit(StillWaiting())
         time.sleep(0.1)
 

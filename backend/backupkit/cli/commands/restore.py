@@ -347,10 +347,10 @@ def migrate(
             done = act(settings, revision, emit, expect_loss=expect_loss or ())
     if not done:
         run_report.nothing_to_do()
-    lines = (
-        render.migrated(settings.deployment, done) if done else [f"There is nothing to migrate to reach {revision}."]
-    )
-    out.result(lines, json_.migrated(done))
+    there = f"The database is at {revision} already: nothing to migrate."
+    without = "This app has neither Alembic nor BACKUP_MIGRATE_COMMAND: nothing to migrate."
+    nothing = there if settings.alembic or settings.migrate_command else without
+    out.result(render.migrated(settings.deployment, done) if done else [nothing], json_.migrated(done))
     end_with_warnings(done.warnings if done else ())
 
 
