@@ -87,6 +87,25 @@ def test_relative_paths_of_the_environment_start_in_the_app_folder_too(app: Smal
         ("~/x.db", "{home}/x.db"),
         ("data/with space é.db", "{app}/data/with space é.db"),
     ],
+@pytest.mark.parametrize("value", [".", "./", " . "])
+def test_a_dot_is_the_app_folder_and_not_the_default(folder: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    (folder.parent / "backup.sh").touch()
+    (folder / "backup.toml").write_text(f'uploads = ""\ndir = "{value}"\n')
+    assert load_settings(folder).dir == folder
+    (folder / "backup.toml").write_text('uploads = ""\ndir = "safe"\n')
+    monkeypatch.setenv("BACKUP_DIR", value)
+    assert load_settings(folder).dir == folder
+    monkeypatch.setenv("BACKUP_DIR", "")
+    assert load_settings(folder).dir == folder.parent / "backups"
+
+
+def test_a_backup_goes_to_the_app_folder_if_a_dot_says_so(app: SmallApp) -> None:
+    here = {"BACKUP_DIR": ".", "BACKUP_UPLOADS": ""}
+    run_here(app, "backup", "one", env=here, check=0)
+    assert (app.folder / "one" / "backup_metadata.json").is_file()
+    assert [one["backup_name"] for one in run_here(app, "list", "--json", env=here, check=0).json] == ["one"]
+
+
 )
 def test_a_database_is_a_path_or_a_url(folder: Path, monkeypatch: pytest.MonkeyPatch, value: str, path: str) -> None:
     monkeypatch.setenv("BACKUP_DATABASE", value)

@@ -95,6 +95,7 @@ class Settings(CheckedTable):
         "The backups folder. It cannot be inside the uploads folder, nor contain it.",
         default=Path(),
         check=checks.backups_folder,
+        prepare=checks.dot_is_app_folder,
     )
     separate_disk: bool = setting(
         "The backups folder is on another disk than the database. While it is not, because that disk is "
