@@ -34,6 +34,23 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # Sources of values
 
 
+def test_a_link_to_settings_that_are_not_there_is_not_taken_for_none(app: SmallApp) -> None:
+    (app.folder / "backup.toml").symlink_to("mounted/backup.toml")
+    refused(app, "backup", code=2, names="backup.toml is a link to mounted/backup.toml", hint="Mount")
+    refused(app, "list", code=2, names="which is not there", hint="Mount")
+    (app.folder / "mounted").mkdir()
+    (app.folder / "mounted" / "backup.toml").write_text('timezone = "Europe/Berlin"')
+    told = run_here(app, "config", "--json", check=0).json
+    assert told["timezone"] == {"value": "Europe/Berlin", "origin": "backup.toml"}
+
+
+def test_the_app_folder_cannot_be_set_in_the_file_that_lies_in_it(app: SmallApp) -> None:
+    (app.folder / "backup.toml").write_text('app_dir = "elsewhere"\n')
+    refused(app, "backup", code=2, names="app_dir is where this file is", hint="config unset app_dir")
+    run_here(app, "config", "unset", "app_dir", check=0)
+    run_here(app, "backup", check=0)
+
+
 def test_the_defaults_are_the_reference_apps(folder: Path) -> None:
     found = load_settings(folder)
     assert found.database == folder / "data" / "pats.db"
