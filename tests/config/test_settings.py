@@ -87,23 +87,6 @@ def test_the_callers_folder_has_no_say(folder: Path, monkeypatch: pytest.MonkeyP
     assert here.dir == folder.parent / "safe"
 
 
-def test_relative_paths_of_the_environment_start_in_the_app_folder_too(app: SmallApp) -> None:
-    told = run_here(app, "config", "--json", env={"BACKUP_DATABASE": "db/x.sqlite"}, check=0).json
-    assert told["database"]["value"] == str(app.folder / "db" / "x.sqlite")
-
-
-@pytest.mark.parametrize(
-    ("value", "path"),
-    [
-        ("sqlite:///data/x.db", "{app}/data/x.db"),
-        ("sqlite:////var/lib/x.db", "/var/lib/x.db"),
-        ("sqlite+aiosqlite:///data/x.db", "{app}/data/x.db"),
-        ("sqlite+pysqlite:///./data/x.db?timeout=5", "{app}/data/x.db"),
-        ("data/../data/x.db", "{app}/data/x.db"),
-        ("/var/lib/x.db", "/var/lib/x.db"),
-        ("~/x.db", "{home}/x.db"),
-        ("data/with space é.db", "{app}/data/with space é.db"),
-    ],
 @pytest.mark.parametrize("value", [".", "./", " . "])
 def test_a_dot_is_the_app_folder_and_not_the_default(folder: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     (folder.parent / "backup.sh").touch()
@@ -123,6 +106,23 @@ def test_a_backup_goes_to_the_app_folder_if_a_dot_says_so(app: SmallApp) -> None
     assert [one["backup_name"] for one in run_here(app, "list", "--json", env=here, check=0).json] == ["one"]
 
 
+def test_relative_paths_of_the_environment_start_in_the_app_folder_too(app: SmallApp) -> None:
+    told = run_here(app, "config", "--json", env={"BACKUP_DATABASE": "db/x.sqlite"}, check=0).json
+    assert told["database"]["value"] == str(app.folder / "db" / "x.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ("sqlite:///data/x.db", "{app}/data/x.db"),
+        ("sqlite:////var/lib/x.db", "/var/lib/x.db"),
+        ("sqlite+aiosqlite:///data/x.db", "{app}/data/x.db"),
+        ("sqlite+pysqlite:///./data/x.db?timeout=5", "{app}/data/x.db"),
+        ("data/../data/x.db", "{app}/data/x.db"),
+        ("/var/lib/x.db", "/var/lib/x.db"),
+        ("~/x.db", "{home}/x.db"),
+        ("data/with space é.db", "{app}/data/with space é.db"),
+    ],
 )
 def test_a_database_is_a_path_or_a_url(folder: Path, monkeypatch: pytest.MonkeyPatch, value: str, path: str) -> None:
     monkeypatch.setenv("BACKUP_DATABASE", value)
@@ -295,6 +295,16 @@ def test_a_file_that_holds_no_secret_is_refused_and_can_be_done_without(app: Sma
 def test_a_path_that_leads_to_no_secret_is_refused(app: SmallApp, file: str) -> None:
     (app.folder / "backup.toml").write_text(f'ping_url_file = "{file}"')
     refused(app, "backup", code=2, names="ping_url_file", hint="Correct it")
+
+
+@pytest.mark.parametrize("content", ["", " \n\n"])
+def test_a_file_of_a_secret_that_is_empty_is_refused(app: SmallApp, content: str) -> None:
+    (app.folder / "secret").write_text(content)
+    for name in secret_names():
+        there = {f"BACKUP_{name.upper()}_FILE": "secret"}
+        refused(app, "backup", code=2, names="secret, which is empty", hint="= before the command", env=there)
+    (app.folder / "backup.toml").write_text('notify_urls_file = "/dev/null"')
+    refused(app, "backup", code=2, names="/dev/null, which is empty", hint="BACKUP_NOTIFY_URLS_FILE=")
 
 
 def test_a_secret_that_is_told_twice_is_refused(app: SmallApp) -> None:

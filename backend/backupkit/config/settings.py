@@ -95,8 +95,8 @@ class Settings(CheckedTable):
     dir: Path = setting(
         "The backups folder. It cannot be inside the uploads folder, nor contain it.",
         default=Path(),
-        check=checks.backups_folder,
         prepare=checks.dot_is_app_folder,
+        check=checks.backups_folder,
     )
     separate_disk: bool = setting(
         "The backups folder is on another disk than the database. While it is not, because that disk is "
