@@ -34,6 +34,23 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # Sources of values
 
 
+def test_a_link_to_settings_that_are_not_there_is_not_taken_for_none(app: SmallApp) -> None:
+    (app.folder / "backup.toml").symlink_to("mounted/backup.toml")
+    refused(app, "backup", code=2, names="backup.toml is a link to mounted/backup.toml", hint="Mount")
+    refused(app, "list", code=2, names="which is not there", hint="Mount")
+    (app.folder / "mounted").mkdir()
+    (app.folder / "mounted" / "backup.toml").write_text('timezone = "Europe/Berlin"')
+    told = run_here(app, "config", "--json", check=0).json
+    assert told["timezone"] == {"value": "Europe/Berlin", "origin": "backup.toml"}
+
+
+def test_the_app_folder_cannot_be_set_in_the_file_that_lies_in_it(app: SmallApp) -> None:
+    (app.folder / "backup.toml").write_text('app_dir = "elsewhere"\n')
+    refused(app, "backup", code=2, names="app_dir is where this file is", hint="config unset app_dir")
+    run_here(app, "config", "unset", "app_dir", check=0)
+    run_here(app, "backup", check=0)
+
+
 def test_the_defaults_are_the_reference_apps(folder: Path) -> None:
     found = load_settings(folder)
     assert found.database == folder / "data" / "pats.db"
@@ -78,6 +95,25 @@ def test_the_callers_folder_has_no_say(folder: Path, monkeypatch: pytest.MonkeyP
     assert here.database == folder / "db" / "a.sqlite"
     assert here.uploads == folder.parent / "media"
     assert here.dir == folder.parent / "safe"
+
+
+@pytest.mark.parametrize("value", [".", "./", " . "])
+def test_a_dot_is_the_app_folder_and_not_the_default(folder: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    (folder.parent / "backup.sh").touch()
+    (folder / "backup.toml").write_text(f'uploads = ""\ndir = "{value}"\n')
+    assert load_settings(folder).dir == folder
+    (folder / "backup.toml").write_text('uploads = ""\ndir = "safe"\n')
+    monkeypatch.setenv("BACKUP_DIR", value)
+    assert load_settings(folder).dir == folder
+    monkeypatch.setenv("BACKUP_DIR", "")
+    assert load_settings(folder).dir == folder.parent / "backups"
+
+
+def test_a_backup_goes_to_the_app_folder_if_a_dot_says_so(app: SmallApp) -> None:
+    here = {"BACKUP_DIR": ".", "BACKUP_UPLOADS": ""}
+    run_here(app, "backup", "one", env=here, check=0)
+    assert (app.folder / "one" / "backup_metadata.json").is_file()
+    assert [one["backup_name"] for one in run_here(app, "list", "--json", env=here, check=0).json] == ["one"]
 
 
 def test_relative_paths_of_the_environment_start_in_the_app_folder_too(app: SmallApp) -> None:
@@ -271,6 +307,16 @@ def test_a_file_that_holds_no_secret_is_refused_and_can_be_done_without(app: Sma
 def test_a_path_that_leads_to_no_secret_is_refused(app: SmallApp, file: str) -> None:
     (app.folder / "backup.toml").write_text(f'ping_url_file = "{file}"')
     refused(app, "backup", code=2, names="ping_url_file", hint="Correct it")
+
+
+@pytest.mark.parametrize("content", ["", " \n\n"])
+def test_a_file_of_a_secret_that_is_empty_is_refused(app: SmallApp, content: str) -> None:
+    (app.folder / "secret").write_text(content)
+    for name in secret_names():
+        there = {f"BACKUP_{name.upper()}_FILE": "secret"}
+        refused(app, "backup", code=2, names="secret, which is empty", hint="= before the command", env=there)
+    (app.folder / "backup.toml").write_text('notify_urls_file = "/dev/null"')
+    refused(app, "backup", code=2, names="/dev/null, which is empty", hint="BACKUP_NOTIFY_URLS_FILE=")
 
 
 def test_a_secret_that_is_told_twice_is_refused(app: SmallApp) -> None:

@@ -41,6 +41,12 @@ def empty_is_none(value: object, _: Earlier) -> object:
     return None if value == "" else value
 
 
+def dot_is_app_folder(value: object, earlier: Earlier) -> object:
+    """Return the app folder for `.`, which as a path is the same as nothing, and would be the default."""
+    is_dot = isinstance(value, str) and value.strip() and not Path(value.strip()).parts
+    return str(earlier["app_dir"]) if is_dot else value
+
+
 def words(value: object, _: Earlier) -> object:
     return _split(value, r"[\s,]+")
 

@@ -102,9 +102,12 @@ def place_of(file: str, folder: Path) -> Path:
 
 
 def _read(place: Path, told: str, hint: str) -> str:
+    named = f"{told} names the file {printable(str(place))}"
     try:
         with open(place, "rb") as opened:
             content = opened.read(_LONGEST + 1)
+        if not content.strip():
+            raise Refused(f"{named}, which is empty.", hint)
         if len(content) <= _LONGEST:
             return content.decode().strip()
         reason = "it is too large"
@@ -112,7 +115,7 @@ def _read(place: Path, told: str, hint: str) -> str:
         reason = error.strerror or type(error).__name__
     except ValueError:
         reason = "it is not text, or the path is not valid"
-    raise Refused(f"{told} names the file {printable(str(place))}, which cannot be read: {reason}.", hint)
+    raise Refused(f"{named}, which cannot be read: {reason}.", hint)
 
 
 def _leave_out(told: str, name: str) -> str:

@@ -28,6 +28,7 @@ from backupkit.config.references import paths_by_column
 from backupkit.config.remotes import Table, length_of_time, remote_tables, unknown_secret
 from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, place_of, scrubbed, secrets_from_files
 from backupkit.config.table import CheckedTable, Invalid, Step, count, fields, setting
+from backupkit.fs import disk
 from backupkit.fs.trust import Untrusted, require_trusted
 from backupkit.model.backup import UPLOADS_FOLDER
 from backupkit.model.errors import Refused
@@ -95,6 +96,7 @@ class Settings(CheckedTable):
     dir: Path = setting(
         "The backups folder. It cannot be inside the uploads folder, nor contain it.",
         default=Path(),
+        prepare=checks.dot_is_app_folder,
         check=checks.backups_folder,
     )
     separate_disk: bool = setting(
@@ -530,6 +532,8 @@ def read_text(folder: Path) -> str:
             require_trusted(path, file.fileno())
             return file.read().decode()
     except FileNotFoundError:
+        if text := disk.dangling(path):  # its disk may not be mounted: all settings would be at their defaults
+            raise Refused(text, hint=disk.CORRECT_LINK) from None
         return ""
     except UnicodeDecodeError as error:
         raise Refused(f"{path} is not valid TOML: {error}.", hint="Save it as UTF-8 text.") from error
@@ -654,6 +658,9 @@ def _values_from_file(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
 def _with_secrets(folder: Path, raw: dict[str, Any], next_step: Callable[[str], str] | None = None) -> dict[str, Any]:
     """Return the values of the file, with each secret in place of the name of the file that holds it."""
     names, where = secret_names(), folder / SETTINGS_FILE
+    if "app_dir" in raw:
+        why = "app_dir is where this file is, and cannot be in it."
+        raise Refused(f"{where}: {why}", hint="`config unset app_dir`; to name another folder set BACKUP_APP_DIR.")
     secrets = secrets_from_files(names, raw, folder, lambda name: f"{name} in {where}", next_step)
     return {name: value for name, value in raw.items() if not _names_a_secret(name)} | secrets
 
