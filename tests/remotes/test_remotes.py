@@ -1619,6 +1619,26 @@ def test_a_push_to_git_by_hand_asks_first_and_run_does_not(app: SmallApp, git_re
     assert app.command("run", "--json", check=0).json["steps"][-1]["state"] == "done"
 
 
+def test_a_stray_commit_on_a_branch_of_git_is_a_warning_for_who_reads_and_stops_a_push(
+    app: SmallApp, git_remote: str, tmp_path: Path
+) -> None:
+    app.command("backup", "one", check=0)
+    app.command("push", "--yes", check=0)
+    clone = tmp_path / "clone"
+    author = ("-c", "user.name=A", "-c", "user.email=a@example.com")
+    subprocess.run(["git", "clone", "--quiet", "--branch", "backup", tmp_path / "host.git", clone], check=True)
+    subprocess.run(["git", "-C", clone, *author, "commit", "--quiet", "--allow-empty", "-m", "Hello"], check=True)
+    subprocess.run(["git", "-C", clone, "push", "--quiet"], check=True)
+    app.command("delete", "one", "--force", check=0)
+    for words in (("list", "--remote"), ("remotes",), ("verify", "--remote"), ("pull", "one", "--remote")):
+        said = app.command(*words, *([git_remote] if words != ("remotes",) else []), check=3)
+        assert "(Hello); it is passed over" in said.err, words
+    assert (app.backups / "one" / METADATA_FILE).is_file()
+    app.command("backup", "two", check=0)
+    said = app.command("push", "--yes", check=16)
+    assert "(Hello); it is left as it is" in said.out and "git push --force-with-lease" in said.err
+
+
 def test_a_branch_of_git_gets_the_oldest_first_so_that_its_head_is_the_newest(
     app: SmallApp, git_remote: str, tmp_path: Path
 ) -> None:

@@ -96,7 +96,7 @@ def ask(
     settings: Settings, remote: Remote, emit: EventListener = silence, clock: Clock = utc_now
 ) -> listing_cache.CachedListing:
     """List the remote now, and store the listing; drop the check results of copies that are gone."""
-    there = retry_while_away(remote.list, settings.remotes[remote.name].retry_for, emit)
+    there = retry_while_away(lambda: remote.list(emit), settings.remotes[remote.name].retry_for, emit)
     _forget(settings, remote.name, [one.name for one in there])
     return listing_cache.remember(settings, remote.name, there, clock())
 

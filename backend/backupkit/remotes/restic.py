@@ -103,7 +103,7 @@ class ResticRemote:
         elif done.code:
             raise self._failure("init", done)
 
-    def list(self) -> list[RemoteBackup]:
+    def list(self, _emit: EventListener = silence) -> list[RemoteBackup]:
         self._require_restic()
         snapshots, points = self._snapshots(_MARK, _MARK_OF_POINTS), Counter[tuple[str, datetime]]()
         for sent in _point_snapshots(snapshots):
