@@ -37,7 +37,7 @@ from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, Backup, BackupR
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
 from backupkit.model.events import Event, Notice, Progress, Step, Waiting, Warned, silence
 from backupkit.monitoring.status import status
-from backupkit.remotes import checks, listing_cache
+from backupkit.remotes import checks, listing_cache, restic_program
 from backupkit.remotes.base import Preparable, Remote, Tidying, open_remote, retry_while_away
 from backupkit.remotes.folder import MARKER
 from backupkit.remotes.prune import plan_remote_prune, prune_remote
@@ -1411,6 +1411,25 @@ def test_a_file_that_cannot_be_read_is_not_left_out_silently(
 
 
 # Retries
+
+
+def test_a_link_that_this_restic_cannot_keep_is_named_and_its_backup_not_sent(
+    app: SmallApp, repository: Settings, tmp_path: Path
+) -> None:
+    made(app, "one")
+    os.symlink(b"\xff", os.fsencode(app.uploads / "odd"))
+    odd = everything(made(app, "odd", 1))
+    (app.uploads / "odd").unlink()
+    made(app, "three", 2)
+    (done,) = push_backups(repository)
+    if (restic_program.installed_version() or (0, 0)) >= (0, 16):  # since then it keeps such a target
+        assert not done.failure and done.backups == ("three", "odd", "one")
+        shutil.rmtree(app.backups / "odd")
+        assert everything(pull_backup(repository, "odd", "there").backup.path) == odd
+        return
+    assert done.backups == ("three", "one") == tuple(there(repository))  # it keeps no other back
+    assert isinstance(done.failure, Refused) and "the link uploads/odd (its target is not UTF-8)" in str(done.failure)
+    assert "Install restic 0.16" in done.failure.hint and look_at_remotes(repository).remotes[0].behind == 1
 
 
 def test_a_passing_trouble_is_tried_again_with_longer_pauses_until_the_deadline() -> None:
