@@ -558,6 +558,41 @@ def test_a_push_that_is_killed_leaves_the_remote_readable_and_the_next_completes
     assert everything(pull_backup(settings, "two", "there").backup.path) == before
 
 
+def warned(act: Callable[[Callable[[Event], None]], object]) -> str:
+    """Return the warnings of a call that takes a listener."""
+    heard: list[Event] = []
+    act(heard.append)
+    return " ".join(one.text for one in heard if isinstance(one, Warned))
+
+
+def test_a_remote_that_has_lost_all_of_its_copies_is_not_a_new_one(app: SmallApp, place: Place) -> None:
+    settings = with_remote(app, place.table)
+    assert not warned(lambda emit: list_remote(settings, "there", emit))
+    for day in range(2):
+        made(app, f"day{day}", days=day)
+    push(settings)
+    open_remote(settings, "there").remove(["day0", "day1"])  # as somebody else may
+    said = "The copies that were on the remote there are gone: day1, day0."
+    for _ in range(2):
+        assert said in warned(lambda emit: list_remote(settings, "there", emit))
+    assert said in said_by_status(settings)
+    assert said in warned(lambda emit: push_backups(settings, "day1", emit=emit))
+    assert there(settings) == ["day1"] and said not in said_by_status(settings)
+    assert not warned(lambda emit: push_backups(settings, emit=emit))
+
+
+def test_a_damaged_copy_that_is_removed_is_not_said_to_be_gone(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    made(app, "one")
+    push(settings)
+    rotten_letter(tmp_path / "nas/one")
+    with pytest.raises(Damaged):
+        verify_remote(settings, "there")
+    shutil.rmtree(tmp_path / "nas/one")
+    assert not warned(lambda emit: push_backups(settings, emit=emit))
+
+
 # Retention on the remote
 
 
