@@ -629,24 +629,77 @@ def test_a_host_that_forbids_to_rewrite_says_so(place: Place) -> None:
     assert sorted(place.names()) == ["one", "two"]
 
 
-@pytest.mark.parametrize("then", ["push", "remove", "list", "check", "verify"])
+def work_on(place: Place, folder: Path, *subjects: str) -> Path:
+    """Make commits on the branch as a person does, and return the clone they were made in."""
+    clone = folder / "clone"
+    git(folder, "clone", "--quiet", "--branch", "backup", str(place.host), str(clone))
+    for subject in subjects:
+        git(clone, "commit", "--quiet", "--allow-empty", "-m", subject)
+    git(clone, "push", "--quiet")
+    return clone
+
+
+@pytest.mark.parametrize("then", ["push", "remove", "check"])
 def test_a_branch_with_other_commits_is_never_touched(place: Place, tmp_path: Path, then: str) -> None:
     place.pushed("one")
-    clone = tmp_path / "clone"
-    git(tmp_path, "clone", "--quiet", "--branch", "backup", str(place.host), str(clone))
-    git(clone, "commit", "--quiet", "--allow-empty", "-m", "My own work")
-    git(clone, "push", "--quiet")
+    clone = work_on(place, tmp_path, "My own work", "More of it")
     before, backup = place.tip(), place.backup("two")
     acts: dict[str, Callable[[], object]] = {
         "push": lambda: place.push(backup),
         "remove": lambda: place.remote().remove(["one"]),
-        "list": lambda: place.remote().list(),
         "check": lambda: place.remote().check(),
-        "verify": lambda: place.remote().verify(silence),
     }
-    with pytest.raises(RemoteFailed, match=r"a commit that is not a backup: \w+ \(My own work\); it is left as it is"):
+    said = r"a commit that is not a backup: \w+ \(My own work\) \(and 1 more\); it is left as it is"
+    with pytest.raises(RemoteFailed, match=said) as raised:
         acts[then]()
     assert place.tip() == before
+    subprocess.run(raised.value.hint.rpartition(": ")[2], shell=True, cwd=clone, check=True)
+    acts[then]()
+    assert place.names() == {"push": ["two", "one"], "remove": [], "check": ["one"]}[then]
+
+
+def test_backups_below_other_commits_can_be_listed_checked_and_pulled(
+    place: Place, other: SmallApp, tmp_path: Path
+) -> None:
+    place.pushed("one", include=ALL)
+    place.pushed("two", include=ALL)
+    work_on(place, tmp_path, "Say hello in the README")
+    before, heard = place.tip(), list[Event]()
+    assert [one.name for one in place.remote().list(heard.append)] == ["two", "one"]
+    (said,) = warnings(heard)
+    assert re.search(r"not a backup: \w{10} \(Say hello in the README\); it is passed over", said)
+    place.remote().verify(silence)
+    place.remote().verify(silence, ["two"])
+    for name in ("one", "two"):
+        assert contents(place.pull(name, other)) == contents(place.app.backups / name)
+    assert place.tip() == before
+
+
+def test_a_branch_without_any_backup_is_not_an_empty_one(place: Place, tmp_path: Path) -> None:
+    place.pushed("one")
+    clone = work_on(place, tmp_path)
+    git(clone, "commit", "--quiet", "--amend", "--allow-empty", "-m", "My own work")
+    git(clone, "push", "--quiet", "--force")
+    for act in (
+        place.remote().list,
+        lambda: place.remote().verify(silence),
+        lambda: place.remote().pull("one", tmp_path, silence),
+    ):
+        with pytest.raises(RemoteFailed, match="not a backup") as raised:
+            act()
+        assert "Set another `branch` for the backups" in raised.value.hint
+
+
+def test_commits_between_the_backups_are_taken_off_by_no_line(place: Place, tmp_path: Path) -> None:
+    place.pushed("one")
+    clone = work_on(place, tmp_path, "My own work")
+    message = git(clone, "log", "-1", "--format=%B", "HEAD^").replace("one", "two")
+    git(clone, "commit", "--quiet", "--allow-empty", "-m", message)
+    git(clone, "push", "--quiet")
+    assert place.names() == ["two", "one"]
+    with pytest.raises(RemoteFailed, match="My own work") as raised:
+        place.remote().remove(["one"])
+    assert "git push" not in raised.value.hint
 
 
 def test_another_apps_branch_is_never_touched(place: Place, other: SmallApp) -> None:

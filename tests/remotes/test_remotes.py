@@ -37,7 +37,7 @@ from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, Backup, BackupR
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
 from backupkit.model.events import Event, Notice, Progress, Step, Waiting, Warned, silence
 from backupkit.monitoring.status import status
-from backupkit.remotes import checks, listing_cache
+from backupkit.remotes import checks, listing_cache, restic_program
 from backupkit.remotes.base import Preparable, Remote, Tidying, open_remote, retry_while_away
 from backupkit.remotes.folder import MARKER
 from backupkit.remotes.prune import plan_remote_prune, prune_remote
@@ -556,6 +556,41 @@ def test_a_push_that_is_killed_leaves_the_remote_readable_and_the_next_completes
     before = everything(source)
     shutil.rmtree(source)
     assert everything(pull_backup(settings, "two", "there").backup.path) == before
+
+
+def warned(act: Callable[[Callable[[Event], None]], object]) -> str:
+    """Return the warnings of a call that takes a listener."""
+    heard: list[Event] = []
+    act(heard.append)
+    return " ".join(one.text for one in heard if isinstance(one, Warned))
+
+
+def test_a_remote_that_has_lost_all_of_its_copies_is_not_a_new_one(app: SmallApp, place: Place) -> None:
+    settings = with_remote(app, place.table)
+    assert not warned(lambda emit: list_remote(settings, "there", emit))
+    for day in range(2):
+        made(app, f"day{day}", days=day)
+    push(settings)
+    open_remote(settings, "there").remove(["day0", "day1"])  # as somebody else may
+    said = "The copies that were on the remote there are gone: day1, day0."
+    for _ in range(2):
+        assert said in warned(lambda emit: list_remote(settings, "there", emit))
+    assert said in said_by_status(settings)
+    assert said in warned(lambda emit: push_backups(settings, "day1", emit=emit))
+    assert there(settings) == ["day1"] and said not in said_by_status(settings)
+    assert not warned(lambda emit: push_backups(settings, emit=emit))
+
+
+def test_a_damaged_copy_that_is_removed_is_not_said_to_be_gone(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    made(app, "one")
+    push(settings)
+    rotten_letter(tmp_path / "nas/one")
+    with pytest.raises(Damaged):
+        verify_remote(settings, "there")
+    shutil.rmtree(tmp_path / "nas/one")
+    assert not warned(lambda emit: push_backups(settings, emit=emit))
 
 
 # Retention on the remote
@@ -1413,6 +1448,25 @@ def test_a_file_that_cannot_be_read_is_not_left_out_silently(
 # Retries
 
 
+def test_a_link_that_this_restic_cannot_keep_is_named_and_its_backup_not_sent(
+    app: SmallApp, repository: Settings, tmp_path: Path
+) -> None:
+    made(app, "one")
+    os.symlink(b"\xff", os.fsencode(app.uploads / "odd"))
+    odd = everything(made(app, "odd", 1))
+    (app.uploads / "odd").unlink()
+    made(app, "three", 2)
+    (done,) = push_backups(repository)
+    if (restic_program.installed_version() or (0, 0)) >= (0, 16):  # since then it keeps such a target
+        assert not done.failure and done.backups == ("three", "odd", "one")
+        shutil.rmtree(app.backups / "odd")
+        assert everything(pull_backup(repository, "odd", "there").backup.path) == odd
+        return
+    assert done.backups == ("three", "one") == tuple(there(repository))  # it keeps no other back
+    assert isinstance(done.failure, Refused) and "the link uploads/odd (its target is not UTF-8)" in str(done.failure)
+    assert "Install restic 0.16" in done.failure.hint and look_at_remotes(repository).remotes[0].behind == 1
+
+
 def test_a_passing_trouble_is_tried_again_with_longer_pauses_until_the_deadline() -> None:
     pauses: list[float] = []
     told: list[object] = []
@@ -1617,6 +1671,26 @@ def test_a_push_to_git_by_hand_asks_first_and_run_does_not(app: SmallApp, git_re
     app.command("push", "--yes", check=0)
     assert [one["name"] for one in app.command("list", "--remote", git_remote, "--json", check=0).json] == ["one"]
     assert app.command("run", "--json", check=0).json["steps"][-1]["state"] == "done"
+
+
+def test_a_stray_commit_on_a_branch_of_git_is_a_warning_for_who_reads_and_stops_a_push(
+    app: SmallApp, git_remote: str, tmp_path: Path
+) -> None:
+    app.command("backup", "one", check=0)
+    app.command("push", "--yes", check=0)
+    clone = tmp_path / "clone"
+    author = ("-c", "user.name=A", "-c", "user.email=a@example.com")
+    subprocess.run(["git", "clone", "--quiet", "--branch", "backup", tmp_path / "host.git", clone], check=True)
+    subprocess.run(["git", "-C", clone, *author, "commit", "--quiet", "--allow-empty", "-m", "Hello"], check=True)
+    subprocess.run(["git", "-C", clone, "push", "--quiet"], check=True)
+    app.command("delete", "one", "--force", check=0)
+    for words in (("list", "--remote"), ("remotes",), ("verify", "--remote"), ("pull", "one", "--remote")):
+        said = app.command(*words, *([git_remote] if words != ("remotes",) else []), check=3)
+        assert "(Hello); it is passed over" in said.err, words
+    assert (app.backups / "one" / METADATA_FILE).is_file()
+    app.command("backup", "two", check=0)
+    said = app.command("push", "--yes", check=16)
+    assert "(Hello); it is left as it is" in said.out and "git push --force-with-lease" in said.err
 
 
 def test_a_branch_of_git_gets_the_oldest_first_so_that_its_head_is_the_newest(

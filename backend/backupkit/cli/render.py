@@ -551,7 +551,7 @@ def remote_listing(
     `here` has, by name, when each local backup was made: another time means another backup of the same name.
     """
     if not found:
-        yield f"There are no backups on {remote} yet. Push them: {settings.deployment.tool('push')}"
+        yield f"There are no backups on {remote}. Push them: {settings.deployment.tool('push')}"
         return
     head = ("NAME", "MADE", "KIND", "SIZE", "REVISION", "HERE")
     rows = [

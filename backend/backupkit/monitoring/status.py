@@ -424,6 +424,8 @@ def _copy_problem(remote: RemoteState, now: datetime, hours: float) -> str:
     """Return what is wrong with the copies on a remote; empty if nothing is, or they are at most `hours` late."""
     if remote.asked_at is None:
         return f"The remote {remote.name} was never reached: no copy is known to be there."
+    if remote.gone:
+        return listing_cache.gone_text(remote.name, remote.gone)
     if remote.newest_at is None:
         return f"There is no copy on the remote {remote.name} yet." if remote.behind else ""
     age = (now - remote.newest_at).total_seconds()

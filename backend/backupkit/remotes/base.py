@@ -18,7 +18,7 @@ from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.documents import Document
 from backupkit.model.errors import Damaged, Refused, RemoteAway, RemoteFailed
-from backupkit.model.events import EventListener, Waiting, Warned
+from backupkit.model.events import EventListener, Waiting, Warned, silence
 from backupkit.rewind.chain import Point
 from backupkit.rewind.copies import Copied
 
@@ -83,7 +83,7 @@ class Remote(Protocol):
     def check(self) -> None:
         """Raise unless the remote can be reached and used; the error's hint says what to do."""
 
-    def list(self) -> list[RemoteBackup]:
+    def list(self, emit: EventListener = silence, /) -> list[RemoteBackup]:
         """Return this app's complete backups on the remote, newest first."""
 
     def push(self, backup: Path, metadata: Metadata, emit: EventListener) -> None:

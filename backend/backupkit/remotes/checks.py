@@ -14,11 +14,12 @@ from msgspec import Struct, field
 
 from backupkit.config.settings import Settings
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.events import EventListener, silence
+from backupkit.model.events import EventListener, Warned, silence
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import WHOLE, DamagedThere, Remote, retry_while_away
 
 _FILE = "checked.json"
+_LOOK = "Look at its address and BACKUP_APP_ID. `push` copies what is here."
 
 
 class Checks(Struct, frozen=True):
@@ -95,10 +96,17 @@ def remember_sound(
 def ask(
     settings: Settings, remote: Remote, emit: EventListener = silence, clock: Clock = utc_now
 ) -> listing_cache.CachedListing:
-    """List the remote now, and store the listing; drop the check results of copies that are gone."""
-    there = retry_while_away(remote.list, settings.remotes[remote.name].retry_for, emit)
+    """List the remote now, and store the listing; drop the check results of copies that are gone.
+
+    Warn if all are.
+    """
+    damaged = recall(settings, remote.name).flaws
+    there = retry_while_away(lambda: remote.list(emit), settings.remotes[remote.name].retry_for, emit)
     _forget(settings, remote.name, [one.name for one in there])
-    return listing_cache.remember(settings, remote.name, there, clock())
+    seen = listing_cache.remember(settings, remote.name, there, clock(), damaged)
+    if seen.gone:
+        emit(Warned(f"{listing_cache.gone_text(remote.name, seen.gone)} {_LOOK}"))
+    return seen
 
 
 def _forget(settings: Settings, remote: str, held: Collection[str]) -> None:

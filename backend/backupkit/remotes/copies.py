@@ -38,6 +38,8 @@ class RemoteState(Struct, frozen=True):
     points: int = 0
     flaws: tuple[str, ...] = ()
     """The damage that its last check found."""
+    gone: tuple[str, ...] = ()
+    """The copies that were there the last time that any was, if there is none now."""
 
     @property
     def is_current(self) -> bool:
@@ -87,6 +89,7 @@ def state_of(settings: Settings, name: str, seen: CachedListing, here: Sequence[
         seen.at,
         points=sum(one.points for one in seen.backups),
         flaws=tuple(checks.recall(settings, name).flaws.values()),
+        gone=seen.gone,
     )
 
 

@@ -22,7 +22,7 @@ from backupkit.fs import attributes, descriptors, disk, held, space, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Backup, Metadata
 from backupkit.model.errors import Damaged, NoSpace, Refused, RemoteAway, RemoteFailed
-from backupkit.model.events import EventListener, Notice, Progress, Step
+from backupkit.model.events import EventListener, Notice, Progress, Step, silence
 from backupkit.model.names import first_of, printable
 from backupkit.remotes import checks
 from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, KEEPS_NO_RIGHTS, DamagedThere, RemoteBackup, another_there
@@ -80,7 +80,7 @@ class FolderRemote:
                 disk.write_file(self._path / MARKER, text.encode(), 0o644)
         self.check()
 
-    def list(self) -> list[RemoteBackup]:
+    def list(self, _emit: EventListener = silence) -> list[RemoteBackup]:
         self.check()
         with self._as_remote_failure():
             names = [name for name in os.listdir(self._path) if store.is_backup(self._path / name)]

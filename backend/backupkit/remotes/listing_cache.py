@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from backupkit.model.backup import Backup
 from backupkit.model.documents import Document
 from backupkit.model.errors import BackupError
 from backupkit.model.events import EventListener
+from backupkit.model.names import few
 from backupkit.remotes.base import RemoteBackup, remote_document
 from backupkit.repository import lock, store
 from backupkit.repository.flags import STATE_FOLDER
@@ -35,6 +36,7 @@ class CachedListing(Struct, frozen=True):
 
     `own`: names of those that this backups folder also held when they were listed; None if an earlier version asked.
     `found`: names of the others that were there when this backups folder asked for the first time.
+    `gone`: names of the good copies that were there the last time that any was, if there is none now.
     """
 
     at: datetime | None = None
@@ -42,6 +44,7 @@ class CachedListing(Struct, frozen=True):
     other_disk: bool = False
     own: tuple[str, ...] | None = None
     found: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
 
     @property
     def strangers(self) -> tuple[RemoteBackup, ...]:
@@ -57,13 +60,20 @@ class CachedListing(Struct, frozen=True):
         return tuple(one for one in self.strangers if one.name not in self.found)
 
 
-def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now: datetime) -> CachedListing:
-    """Store and return what the remote holds now. If it cannot be stored, the remote is asked again next time."""
+def remember(
+    settings: Settings, remote: str, there: Sequence[RemoteBackup], now: datetime, damaged: Collection[str] = ()
+) -> CachedListing:
+    """Store and return what the remote holds now. If it cannot be stored, the remote is asked again next time.
+
+    `damaged`: names of the copies that are no loss if they are gone.
+    """
     before = recall(settings.dir, remote)
     own = _own(settings, before, there)
     known = {one.name for one in there} if before.at is None else before.found
     found = tuple(one.name for one in there if one.name in known and one.name not in own)
-    seen = CachedListing(now, tuple(there), _is_on_another_disk(settings, remote), own, found)
+    held = tuple(one.name for one in before.backups if one.name not in damaged)
+    gone = () if there else held or before.gone
+    seen = CachedListing(now, tuple(there), _is_on_another_disk(settings, remote), own, found, gone)
     _write(settings, remote, seen)
     return seen
 
@@ -71,6 +81,11 @@ def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now
 def own(settings: Settings, remote: str, there: Sequence[RemoteBackup]) -> tuple[str, ...]:
     """Return the names of those that this backups folder holds, or held when they were last listed."""
     return _own(settings, recall(settings.dir, remote), there)
+
+
+def gone_text(remote: str, gone: Sequence[str]) -> str:
+    """Return the sentence for a remote that held these copies and holds none now."""
+    return f"The copies that were on the remote {remote} are gone: {few(gone)}."
 
 
 def adopt(settings: Settings, remote: str) -> None:
@@ -87,6 +102,7 @@ def _write(settings: Settings, remote: str, seen: CachedListing) -> None:
         "other_disk": seen.other_disk,
         "own": list(seen.own or ()),
         "found": list(seen.found),
+        "gone": list(seen.gone),
     }
     write_document(settings, remote, _FILE, document)
 

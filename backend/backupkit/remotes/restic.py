@@ -25,11 +25,21 @@ from backupkit.config.secrets import IN_FILE, revealed, scrubbed, secrets_from_f
 from backupkit.config.settings import Settings
 from backupkit.fs import own_folder, scratch, space, tree
 from backupkit.model.backup import Backup, Metadata
-from backupkit.model.errors import BackupError, RemoteAway, RemoteFailed
+from backupkit.model.errors import BackupError, Refused, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Step, silence
 from backupkit.model.names import printable
 from backupkit.remotes.base import WHOLE, DamagedThere, RemoteBackup, another_there
-from backupkit.remotes.restic_program import NO_BUCKET, OLDEST, Done, reason_in, run, version_in, version_output
+from backupkit.remotes.restic_program import (
+    ANY_TARGETS,
+    NO_BUCKET,
+    OLDEST,
+    Done,
+    installed_version,
+    reason_in,
+    run,
+    version_in,
+    version_output,
+)
 from backupkit.repository import store
 from backupkit.rewind import chain, copies
 from backupkit.rewind.chain import Point
@@ -103,7 +113,7 @@ class ResticRemote:
         elif done.code:
             raise self._failure("init", done)
 
-    def list(self) -> list[RemoteBackup]:
+    def list(self, _emit: EventListener = silence) -> list[RemoteBackup]:
         self._require_restic()
         snapshots, points = self._snapshots(_MARK, _MARK_OF_POINTS), Counter[tuple[str, datetime]]()
         for sent in _point_snapshots(snapshots):
@@ -118,6 +128,7 @@ class ResticRemote:
                     raise another_there(one.name, self.name)
                 return
         self._require_readable(backup)
+        self._refuse_links_it_cannot_keep(backup)
         emit(Step(f"Sending {backup.name} to {self.name}"))
         tags = self._tags(backup.name, metadata)
         # Run inside the folder, so that its content is at the top of the snapshot, whatever the target of a restore.
@@ -266,6 +277,18 @@ class ResticRemote:
                     hint="Run as the user who owns it, or as root.",
                 )
 
+    def _refuse_links_it_cannot_keep(self, backup: Path) -> None:
+        """Raise `Refused` for a link that this restic would store with another target: no pull could take that copy."""
+        odd = (entry for entry in tree.walk(backup) if entry.form == "link" and not _is_utf8(entry.target))
+        if (link := next(odd, None)) is None or (version := installed_version() or (0, 0)) >= ANY_TARGETS:
+            return
+        found, needed = (".".join(map(str, one)) for one in (version, ANY_TARGETS))
+        raise Refused(
+            f"restic {found} cannot keep the link {printable(link.path)} (its target is not UTF-8), and so "
+            f"{backup.name} is not sent to {self.name}.",
+            hint=f"Install restic {needed} or later, here and where it is pulled; or remove that link, then `backup`.",
+        )
+
     def _require_restic(self) -> None:
         address = self._table.repository.get_secret_value()
         begun = [needed for begin, needed in _NEEDED.items() if address.startswith(begin)]
@@ -385,6 +408,14 @@ class ResticRemote:
             f"The remote {self.name} denied access: {reason}.",
             hint=f"Check {needed}: set for this command, right, and allowed to read and write there? Then: `remotes`",
         )
+
+
+def _is_utf8(target: str) -> bool:
+    try:
+        os.fsencode(target).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _backup_of(snapshot: Mapping[str, Any]) -> RemoteBackup | None:

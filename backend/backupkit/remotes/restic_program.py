@@ -21,6 +21,7 @@ from backupkit.model.events import EventListener, Progress
 from backupkit.model.names import printable
 
 OLDEST = (0, 12)
+ANY_TARGETS = (0, 16)  # since then it keeps the target of a link that is not UTF-8
 RECENT = (0, 17)  # since then its exit code tells a locked repository, a missing one and a wrong password apart
 NO_BUCKET = "specified bucket does not exist"  # restic retries this for 15 minutes
 _BY_SSH = "subprocess ssh: "

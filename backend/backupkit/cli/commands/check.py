@@ -14,7 +14,7 @@ from backupkit.cli.errors import end_with_warnings
 from backupkit.cli.options import Database, Json, Name, Quiet, RemoteName, Tree, Wide, listed, not_empty
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
-from backupkit.cli.session import of_database, of_tree, open_to_read
+from backupkit.cli.session import listening_for_warnings, of_database, of_tree, open_to_read
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 
 if TYPE_CHECKING:
@@ -376,7 +376,7 @@ def _list_remote(remote: str) -> None:
     from backupkit.repository import store
 
     settings = open_to_read()
-    with listening() as emit:
+    with listening_for_warnings() as emit:
         found = list_remote(settings, remote, emit)
     here = {one.name: one.metadata.created_at if one.metadata else None for one in store.all_backups(settings)}
     out.result(render.remote_listing(settings, remote, found, here, out.screen()), map(remote_document, found))
@@ -388,7 +388,7 @@ def _verify_remote(remote: str, name: str | None, test_restore: bool) -> None:
     from backupkit.repository import store
 
     settings = open_to_read()
-    with listening() as emit:
+    with listening_for_warnings() as emit:
         if test_restore:
             done = prove_remote(settings, name or store.LATEST, remote, emit)
         else:

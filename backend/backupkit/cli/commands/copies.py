@@ -75,7 +75,7 @@ def remotes(
     from backupkit.remotes.registry import look_at_remotes, prepare_remote, refuse_unreachable
 
     settings = open_to_read()
-    with listening() as emit:
+    with listening_for_warnings() as emit:
         if init is not None:
             prepare_remote(settings, init, emit)
         refuse_without(settings)

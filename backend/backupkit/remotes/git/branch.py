@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from backupkit.model.backup import Kind, Metadata
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteFailed
-from backupkit.model.names import check_name, printable
+from backupkit.model.names import check_name, first_of, printable
 from backupkit.remotes.base import RemoteBackup
 from backupkit.remotes.git.program import Git
 
@@ -43,6 +43,13 @@ class Commit(Struct, frozen=True):
     message: bytes
     backup: RemoteBackup
     holds: frozenset[str]
+
+
+class OtherCommit(Struct, frozen=True):
+    """A commit of the branch that is not a backup: somebody else's work."""
+
+    id: str
+    subject: str
 
 
 class Draft(Struct, frozen=True):
@@ -91,11 +98,12 @@ class Contents:
 
 @dataclass
 class Branch:
-    """The remote's branch as it was at the last `fetch`: its commits, oldest first."""
+    """The remote's branch as it was at the last `fetch`: its commits, oldest first, and those that are no backups."""
 
     git: Git
     name: str
     commits: tuple[Commit, ...] = ()
+    others: tuple[OtherCommit, ...] = ()
 
     @property
     def tip(self) -> str:
@@ -112,15 +120,36 @@ class Branch:
             hint=f"What is there: `list --remote {self.git.remote}`",
         )
 
-    def fetch(self, wanted: Wanted) -> None:
-        """Fetch the branch as it is now; raise `RemoteFailed` if a commit in it is not one of ours."""
+    def fetch(self, wanted: Wanted, to_read: bool = False) -> None:
+        """Fetch the branch as it is now; raise `RemoteFailed` if a commit in it is not one of ours.
+
+        With `to_read`, only if none is: the others are passed over.
+        """
+        self.commits = self.others = ()
         if not self.remote_tip():
-            self.commits = ()
             return
         self.git.run("fetch", "--quiet", "--no-tags", *_FILTERS[wanted], "origin", f"+{self._ref}:{_TIP}")
         ids = self.git.run("rev-list", "--topo-order", "--reverse", _TIP)
         texts = self.git.run("cat-file", "--batch", stdin=ids)
-        self.commits = tuple(self._commit(id_, text) for id_, text in _objects(texts))
+        found = [_commit(id_, text) for id_, text in _objects(texts)]
+        self.commits = tuple(one for one in found if isinstance(one, Commit))
+        self.others = tuple(one for one in found if isinstance(one, OtherCommit))
+        if self.others and not (to_read and self.commits):
+            raise RemoteFailed(f"{self.said_of_others()}; it is left as it is.", self._way_out(found))
+
+    def said_of_others(self) -> str:
+        """Return a sentence, without its end, that names the first commit that is not a backup."""
+        return (
+            f"The branch {self.name} of the git remote {self.git.remote} has a commit that is not a backup: "
+            + first_of([f"{one.id[:10]} ({one.subject})" for one in self.others])
+        )
+
+    def _way_out(self, found: Sequence[Commit | OtherCommit]) -> str:
+        """Return the hint: how to take off what lies above the newest backup, if all of it does."""
+        if not self.commits or [*self.commits] != found[: len(self.commits)]:
+            return "Set another `branch` for the backups, one that nothing else uses."
+        back = f"git push --force-with-lease origin {self.tip[:10]}:{self._ref}"
+        return f"Set another `branch`; or, in a clone of this one, take off what is not a backup: {back}"
 
     def fetch_one(self, commit: Commit) -> None:
         """Fetch that commit with its content; without the others if the host allows that."""
@@ -128,7 +157,7 @@ class Branch:
         if alone.code:
             if isinstance(why := self.git.failure(alone.err, commit.backup.name), Damaged):
                 raise why
-            self.fetch("everything")
+            self.fetch("everything", to_read=True)
 
     def remote_tip(self) -> str:
         """Return the id of the branch's newest commit on the remote now; empty if there is no branch."""
@@ -203,20 +232,6 @@ class Branch:
             assert child.stdin and child.stdout
             yield Contents(child.stdin, child.stdout)
 
-    def _commit(self, id_: str, text: bytes) -> Commit:
-        head, _, message = text.partition(b"\n\n")
-        tree = head.partition(b"\n")[0].removeprefix(b"tree ").decode()
-        try:
-            backup, holds = _parse(message.decode())
-        except (ValueError, KeyError, Refused) as error:
-            subject = printable(message.decode(errors="replace").partition("\n")[0][:60])
-            raise RemoteFailed(
-                f"The branch {self.name} of the git remote {self.git.remote} has a commit that is not a backup: "
-                f"{id_[:10]} ({subject}); it is left as it is.",
-                hint="Set another `branch` for the backups, one that nothing else uses.",
-            ) from error
-        return Commit(id_, tree, message, backup, holds)
-
     def _commit_tree(self, tree: str, message: bytes, date: str, parent: str) -> str:
         dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
         return self.git.line(
@@ -271,6 +286,16 @@ def message_of(name: str, metadata: Metadata, app_id: str, size: int, holds: Ite
 
 def _one_line(text: str) -> str:
     return printable(text.strip())
+
+
+def _commit(id_: str, text: bytes) -> Commit | OtherCommit:
+    head, _, message = text.partition(b"\n\n")
+    tree = head.partition(b"\n")[0].removeprefix(b"tree ").decode()
+    try:
+        backup, holds = _parse(message.decode())
+    except (ValueError, KeyError, Refused):
+        return OtherCommit(id_, printable(message.decode(errors="replace").partition("\n")[0][:60]))
+    return Commit(id_, tree, message, backup, holds)
 
 
 def _parse(message: str) -> tuple[RemoteBackup, frozenset[str]]:

@@ -23,7 +23,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, scratch, space, tree
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, DatabaseFacts, Metadata
 from backupkit.model.errors import Damaged, Refused, RemoteFailed
-from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
+from backupkit.model.events import EventListener, Notice, Progress, Step, Warned, silence
 from backupkit.model.names import printable
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, DamagedThere, RemoteBackup, was_made_at
@@ -55,9 +55,11 @@ class GitRemote:
         with self._branch("commits") as branch:
             branch.try_push()
 
-    def list(self) -> list[RemoteBackup]:
-        """Return the backups on the branch, newest first."""
-        with self._branch("commits") as branch:
+    def list(self, emit: EventListener = silence) -> list[RemoteBackup]:
+        """Return the backups on the branch, newest first; warn of a commit that is not a backup."""
+        with self._branch("commits", to_read=True) as branch:
+            if branch.others:
+                emit(Warned(f"{branch.said_of_others()}; it is passed over. `push` is refused while it is there."))
             backups = [commit.backup for commit in branch.commits]
         return sorted(backups, key=lambda one: (one.created_at, one.name), reverse=True)
 
@@ -88,7 +90,7 @@ class GitRemote:
         In the second case its metadata says what it holds, its database is compared with the original metadata, and
         it gets checksums of its own. Raises `NoSuchBackup`, `Damaged`, `NoSpace`, `RemoteFailed`.
         """
-        with self._branch("commits") as branch:
+        with self._branch("commits", to_read=True) as branch:
             commit = branch.find(name)
         with self._branch(None) as branch:
             emit(Step(f"Pulling {name} from {self.name}"))
@@ -109,7 +111,7 @@ class GitRemote:
         Of named backups, check only that all their files are there, without fetching their bytes.
         """
         emit(Step(f"Verifying {self.name}"))
-        with self._branch("trees" if names else "everything") as branch:
+        with self._branch("trees" if names else "everything", to_read=True) as branch:
             if branch.commits and not names:
                 branch.git.run("fsck", "--full", "--no-dangling")
             for commit in branch.commits:
@@ -236,7 +238,7 @@ class GitRemote:
         )
 
     @contextlib.contextmanager
-    def _branch(self, wanted: Wanted | None) -> Iterator[Branch]:
+    def _branch(self, wanted: Wanted | None, to_read: bool = False) -> Iterator[Branch]:
         """Yield the branch in a repository of our own, which is deleted when the block ends, even with an error."""
         with self._work_folder() as folder:
             own = folder / "repository"
@@ -244,7 +246,7 @@ class GitRemote:
             author = (self._table.user_name, self._table.user_email)
             branch = open_branch(self._git(own), self._address(), self._table.branch, author, self._inherited())
             if wanted:
-                self._fetch(branch, wanted)
+                self._fetch(branch, wanted, to_read)
             yield branch
 
     def _work_folder(self) -> contextlib.AbstractContextManager[Path]:
@@ -252,8 +254,8 @@ class GitRemote:
             return store.work_folder(self._settings, f"git-{self.name}", f"git remote {self.name}")
         return scratch.folder()  # on a new machine there is no backups folder
 
-    def _fetch(self, branch: Branch, wanted: Wanted) -> None:
-        branch.fetch(wanted)
+    def _fetch(self, branch: Branch, wanted: Wanted, to_read: bool = False) -> None:
+        branch.fetch(wanted, to_read)
         for commit in branch.commits:
             if commit.backup.app_id != printable(self._settings.app_id):
                 raise RemoteFailed(
