@@ -178,7 +178,7 @@ def read_what_was_written(app: SmallApp, other: SmallApp, tmp_path: Path, write:
         (("export", "one", "-", "--json"), {}, 2, "-", "json"),
         (("import", "none.tar"), {}, 10, "none.tar", "there.tar"),
         (("import", "there.tar"), {}, 12, "archive", "Copy"),
-        (("import", "one"), {}, 2, "one", "copy"),
+        (("import", "one"), {}, 2, "one", "`restore one`"),
         (("import", "good.tar"), {}, 2, "one", "--name"),
         (("import", "good.tar", "--name", "../x"), {}, 2, "../x", "letters"),
         (("import", "good.tar", "--name", "latest"), {}, 2, "latest", "--name"),
