@@ -312,6 +312,28 @@ def test_a_clock_that_was_set_back_bridges_nothing(app: SmallApp) -> None:
     assert any("came twice" in one and (start + timedelta(minutes=1)).isoformat() in one for one in notes)
 
 
+def test_a_point_that_was_taken_while_the_clock_was_ahead_is_restored_by_its_time(app: SmallApp) -> None:
+    start = datetime.now(UTC).replace(microsecond=0)
+    at = [start - timedelta(minutes=10)]
+    create_backup(app.settings, BackupRequest(name="base"), clock=lambda: at[0])
+    rewinder, rows = Rewinder(app.settings.replaced(rewind="7d"), lambda: at[0]), {}
+    for minutes in (-9, 60 * 24, 60 * 24 + 1, -1):  # ahead by a day for two points, then set back
+        at[0] = start + timedelta(minutes=minutes)
+        app.add_rows(1)
+        assert rewinder.look() == "taken"
+        rows[minutes] = app.rows("companies")
+    last = run_here(app, "rewind", env=ON, check=0).out.splitlines()[-1]
+    typed = last.partition('--at "')[2].rstrip('"')
+    for when, minutes in ((typed, None), ((start + timedelta(days=1)).isoformat(), 60 * 24)):
+        plan = run_here(app, "restore", "--at", when, "--dry-run", "--json", env=ON, check=0).json
+        assert any("clock was ahead" in one for one in plan["notes"])
+        run_here(app, "restore", "--at", when, "--only", "database", "--yes", env=ON, check=0)
+        assert minutes is None or app.rows("companies") == rows[minutes]
+    for wrong in (timedelta(hours=1), timedelta(days=30)):
+        done = run_here(app, "restore", "--at", (start + wrong).isoformat(), "--yes", "--json", env=ON, check=2)
+        assert "future" in done.json["error"]["message"] or "--at" in done.json["error"]["next"]
+
+
 def test_a_clock_that_was_set_back_across_a_backup_mixes_no_two_chains(app: SmallApp) -> None:
     """After ten minutes the clock is set back by five; the points of the next backup lie between earlier ones."""
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=5)

@@ -161,13 +161,14 @@ def choose_by_words(settings: Settings, text: str, now: datetime) -> tuple[Chose
 def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
     """Return the newest point at or before that time, or a backup if it is newer than that point.
 
-    Raises `Refused` for a time in the future, in a gap (the error names both sides), or after the last look;
-    `Damaged` if the newest point until then is lost; `NoSuchBackup` for a time before everything.
+    Raises `Refused` for a time in the future, unless the clock was ahead and has a point of then, in a gap (the error
+    names both sides), or after the last look; `Damaged` if the newest point until then is lost; `NoSuchBackup` for a
+    time before everything.
     """
     found = timeline(settings)
-    if at > now + timedelta(seconds=1):
-        raise Refused(f"{_local(settings, at)} is in the future: it is {_local(settings, now)}.", hint=_HINT)
     moment = found.before(at)
+    if at > now + timedelta(seconds=1) and (moment is None or moment.at <= now):
+        raise Refused(f"{_local(settings, at)} is in the future: it is {_local(settings, now)}.", hint=_HINT)
     newest = _newest_backup(settings, at)
     backup = newest.backup if newest else None
     if (unusual := _newest_unusual(settings, found, at, now)) and (not backup or unusual.made_at > backup.made_at):
@@ -180,7 +181,7 @@ def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
     if moment and not is_known and not found.after(at):
         _require_watched(settings, at, moment, now, backup)
     if moment and moment.point and (backup is None or moment.at >= backup.made_at):
-        return _chosen_point(settings, found, moment, at)
+        return _chosen_point(settings, found, moment, at, now)
     if backup is None:
         first = f" The first is of {_local(settings, found.moments[0].at)}." if found.moments else ""
         raise NoSuchBackup(
@@ -195,11 +196,13 @@ def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
     return Chosen(None, backup.name, backup.made_at, sentence)
 
 
-def _chosen_point(settings: Settings, found: Timeline, moment: Moment, at: datetime) -> Chosen:
+def _chosen_point(settings: Settings, found: Timeline, moment: Moment, at: datetime, now: datetime) -> Chosen:
     assert moment.point is not None
     later = found.after(moment.at)
     after = f"; the next one is of {_local(settings, later.at)}" if later else ", the newest"
     sentence = f"The point of {_local(settings, moment.at)}{after}. What was written after it is not in it."
+    if moment.at > now + timedelta(seconds=1):
+        sentence += " That time is still to come: the clock was ahead."
     if other := found.other(moment, at):
         sentence += (
             f' The clock was set back: that time came twice. The other: --at "{typed_time(settings, other.at)}".'
