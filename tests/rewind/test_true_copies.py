@@ -186,6 +186,25 @@ def test_a_point_under_a_busy_writer_is_of_one_moment(app: SmallApp) -> None:
         before = len(rows)
 
 
+def test_points_go_on_where_a_link_takes_the_place_of_the_database(app: SmallApp) -> None:
+    """SQLite keeps the WAL beside the file that the link leads to; the settings were read before."""
+    rewinder, clock = rewinding(app)
+    assert rewinder.look() == "taken"
+    real = app.folder / "disk" / app.database.name
+    real.parent.mkdir()
+    app.database.rename(real)
+    app.database.symlink_to(real)
+    time.sleep(2.1)  # sooner, a change may leave the times as they were
+    with contextlib.closing(app.connect()) as live:
+        live.execute("PRAGMA journal_mode=WAL")
+        for number in range(2):
+            clock.forward(seconds=60)
+            with live:
+                live.execute("INSERT INTO companies (name) VALUES (?)", (f"new {number}",))
+            assert rewinder.look() == "taken" and real.with_name(f"{real.name}-wal").stat().st_size
+            assert_restores(app, clock.now, true_copy(app), tree(app.uploads))
+
+
 def test_another_page_size_is_a_state_like_any_other(app: SmallApp) -> None:
     with contextlib.closing(app.connect()) as live:
         live.execute("PRAGMA journal_mode=DELETE")

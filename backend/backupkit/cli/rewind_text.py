@@ -28,7 +28,7 @@ def timeline(settings: Settings, found: Timeline, interval: float, screen: Termi
         yield "There are no points yet. The scheduler takes them, once there is a backup: `schedule`, `backup`"
         return
     if not points:
-        yield from _lost(found)
+        yield from _lost(settings, found)
         yield f"Of {counted(len(found.lost), 'point')} none can be restored. The next backup begins new ones: `backup`"
         return
     rows = [
@@ -38,18 +38,21 @@ def timeline(settings: Settings, found: Timeline, interval: float, screen: Termi
     yield from drawn(screen, ("FROM", "TO", "POINTS"), rows, ("FROM", "TO", "POINTS"), 3)
     for begin, end in found.gaps():
         yield f"Gap: the data is unknown from {_local_time(settings, begin)} to {_local_time(settings, end)}."
-    yield from _lost(found)
+    yield from _lost(settings, found)
     looks = f" A look every {interval:g} s." if settings.rewind else ""
     yield f"{counted(len(points), 'point')}, {format_bytes(found.size)}.{looks}"
     typed = f'restore --at "{typed_time(settings, points[-1].at)}"'
     yield f"Restore one: {settings.deployment.tool(typed)}"
 
 
-def _lost(found: Timeline) -> Iterator[str]:
+def _lost(settings: Settings, found: Timeline) -> Iterator[str]:
     for lost in found.lost[:_MOST_LOST]:
         yield f"Lost: {printable(lost.chain)}/{printable(lost.name)}: {printable(lost.why)}"
     if (more := len(found.lost) - _MOST_LOST) > 0:
         yield f"Lost: {counted(more, 'point')} more."
+    if unsure := [one.moment.at for one in found.lost if one.moment]:
+        what = f"{counted(len(unsure), 'point')} of these, to {_local_time(settings, max(unsure))}"
+        yield f"Perhaps: {what}: `restore --at` tries them, and compares every byte."
 
 
 def timeline_document(settings: Settings, found: Timeline, interval: float) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from backupkit.repository.reliable import CLOCKS_DIFFER
 from backupkit.restore import unfinished
 from backupkit.retention.rules import RetentionContext, counted_on
 from backupkit.rewind import moments
-from backupkit.rewind.chain import Timeline
+from backupkit.rewind.chain import Timeline, counted_lost
 from backupkit.scheduling import planner, scheduler_lock
 from backupkit.sqlite import database, engine
 from backupkit.upload_files import walk
@@ -455,7 +455,8 @@ def _rewind(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Rea
     if facts.rewind is None:
         return
     if facts.rewind.lost:
-        text = f"{len(facts.rewind.lost)} points of rewind cannot be restored: {facts.rewind.lost[0].why.rstrip('.')}."
+        first = min(facts.rewind.lost, key=lambda one: one.moment is not None)
+        text = f"{counted_lost(facts.rewind.lost)}: {first.why.rstrip('.')}."
         yield Reason("warning", text, settings.deployment.tool("rewind"))
     if facts.scheduler_seed is None:
         text = "Rewind is on, but no scheduler is running: no points are taken."

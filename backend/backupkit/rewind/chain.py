@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -19,15 +19,17 @@ from itertools import pairwise
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace as replace_field
 
 from backupkit.fs import disk, own_folder
 from backupkit.model.errors import Damaged
-from backupkit.model.names import is_name
+from backupkit.model.names import counted, is_name
 from backupkit.rewind import point
 from backupkit.rewind.point import Header
 
 FOLDER = ".rewind"
 _DAMAGED = ".damaged"
+_AFTER_DAMAGE = "a point before it is damaged, and it may need that"
 _ALLOWED_INTERVALS = 3  # intervals that may pass without a look before the time counts as a gap
 
 SET_BACK = datetime.fromtimestamp(0, UTC)
@@ -46,15 +48,6 @@ class Point(Struct, frozen=True):
     @property
     def at(self) -> datetime:
         return self.header.at
-
-
-class Lost(Struct, frozen=True):
-    """A point that cannot be restored, and why; `header` is None if it cannot be read."""
-
-    chain: str
-    name: str
-    why: str
-    header: Header | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +86,20 @@ class Moment:
     def run(self) -> tuple[str, int]:
         """A key shared by the moments between which the clock was not set back, so that their times are in order."""
         return self.chain, self.turn
+
+
+class Lost(Struct, frozen=True):
+    """A point that cannot be restored, and why; `header` is None if it cannot be read.
+
+    `moment` is set if it is sound itself and comes after a damaged point: it can be restored, as of that moment, if it
+    needs nothing of the damage. Only building it tells.
+    """
+
+    chain: str
+    name: str
+    why: str
+    header: Header | None = None
+    moment: Moment | None = None
 
 
 class Timeline(Struct, frozen=True):
@@ -226,6 +233,30 @@ def parents_of(points: Iterable[Point], seal: str) -> tuple[dict[str, Point | No
     return before, lost
 
 
+def by_header(points: Iterable[Point], seal: str) -> dict[str, Moment]:
+    """Return the moment of each point, by name, to which headers lead, whatever is damaged on the way."""
+    points = list(points)
+    before, _ = parents_of(points, seal)
+    return {
+        one.name: Moment(one.at, one.chain, one, one.header.since, tolerance(one.header), before)
+        for one in points
+        if one.name in before
+    }
+
+
+def maybe_restorable(lost: Lost, moments: Mapping[str, Moment]) -> Lost:
+    """Return the lost point, which is sound itself, with the moment that it may be built to, if there is one."""
+    moment = moments.get(lost.name)
+    return replace_field(lost, why=_AFTER_DAMAGE, moment=moment) if moment else lost
+
+
+def counted_lost(lost: Sequence[Lost]) -> str:
+    """Return how many points cannot be restored, for certain or perhaps, as the beginning of a sentence."""
+    unsure = sum(one.moment is not None for one in lost)
+    text = f"{counted(len(lost) - unsure, 'point')} of rewind cannot be restored"
+    return f"{text}, and {unsure} after that only if they need nothing of it" if unsure else text
+
+
 def points_to(one: Point, before: Mapping[str, Point | None]) -> tuple[Point, ...]:
     """Return the points to apply in order to reach this one, itself last."""
     way = [one]
@@ -241,7 +272,9 @@ def moments_of(
 
     There are no moments if no point can be restored.
     """
-    before, lost = parents_of([one for one in points if one.name not in without], seal)
+    before, unreachable = parents_of([one for one in points if one.name not in without], seal)
+    known = by_header(points, seal) if unreachable else {}
+    lost = [maybe_restorable(one, known) for one in unreachable]
     lost += [Lost(one.chain, one.name, without[one.name], one.header) for one in points if one.name in without]
     good = [one for one in points if one.name in before]
     if not good:

@@ -121,13 +121,13 @@ def _check_chain(
     except OSError:  # `verify` names the missing files of the backup
         yield from (chain.Lost(backup.name, one.name, f"the backup {backup.name} is gone or damaged") for one in points)
         return
-    at = state.name
+    at, known = state.name, chain.by_header(points, seal_of(backup))
     with chain.opened(settings.dir, backup.name) as folder:
         for one in points if folder else ():
             assert folder is not None
             _, lost = chain.parents_of([other for other in points if other.name not in bad], seal_of(backup))
             if unreachable := next((other for other in lost if other.name == one.name), None):
-                yield unreachable
+                yield chain.maybe_restorable(unreachable, known)
                 continue
             try:
                 if one.header.parent != at:  # an earlier point is lost, or a merge was killed
@@ -161,25 +161,27 @@ def choose_by_words(settings: Settings, text: str, now: datetime) -> tuple[Chose
 def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
     """Return the newest point at or before that time, or a backup if it is newer than that point.
 
-    Raises `Refused` for a time in the future, in a gap (the error names both sides), or after the last look;
-    `Damaged` if the newest point until then is lost; `NoSuchBackup` for a time before everything.
+    Raises `Refused` for a time in the future, unless the clock was ahead and has a point of then, in a gap (the error
+    names both sides), or after the last look; `Damaged` if the newest point until then is lost; `NoSuchBackup` for a
+    time before everything.
     """
     found = timeline(settings)
-    if at > now + timedelta(seconds=1):
-        raise Refused(f"{_local(settings, at)} is in the future: it is {_local(settings, now)}.", hint=_HINT)
     moment = found.before(at)
+    if at > now + timedelta(seconds=1) and (moment is None or moment.at <= now):
+        raise Refused(f"{_local(settings, at)} is in the future: it is {_local(settings, now)}.", hint=_HINT)
     newest = _newest_backup(settings, at)
     backup = newest.backup if newest else None
     if (unusual := _newest_unusual(settings, found, at, now)) and (not backup or unusual.made_at > backup.made_at):
         backup = unusual
-    _require_not_lost(settings, found, at, moment, backup)
+    if lost := _newest_lost(found, at, moment, backup):
+        return _chosen_after_damage(settings, found, at, lost)
     is_known = moment is not None and _was_unchanged(found, at, moment)
     if not is_known and (sides := found.in_gap(at)):
         _refuse_gap(settings, at, *sides)
     if moment and not is_known and not found.after(at):
         _require_watched(settings, at, moment, now, backup)
     if moment and moment.point and (backup is None or moment.at >= backup.made_at):
-        return _chosen_point(settings, found, moment, at)
+        return _chosen_point(settings, found, moment, at, now)
     if backup is None:
         good = [one.made_at for one in store.own_backups(settings) if not reliable.why_not_latest(settings, one, now)]
         first = min((*good, *(one.at for one in found.moments)), default=None)
@@ -196,11 +198,13 @@ def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
     return Chosen(None, backup.name, backup.made_at, sentence)
 
 
-def _chosen_point(settings: Settings, found: Timeline, moment: Moment, at: datetime) -> Chosen:
+def _chosen_point(settings: Settings, found: Timeline, moment: Moment, at: datetime, now: datetime) -> Chosen:
     assert moment.point is not None
     later = found.after(moment.at)
     after = f"; the next one is of {_local(settings, later.at)}" if later else ", the newest"
     sentence = f"The point of {_local(settings, moment.at)}{after}. What was written after it is not in it."
+    if moment.at > now + timedelta(seconds=1):
+        sentence += " That time is still to come: the clock was ahead."
     if other := found.other(moment, at):
         sentence += (
             f' The clock was set back: that time came twice. The other: --at "{typed_time(settings, other.at)}".'
@@ -236,22 +240,39 @@ def _refuse_gap(settings: Settings, at: datetime, before: Moment, after: Moment)
     )
 
 
-def _require_not_lost(
-    settings: Settings, found: Timeline, at: datetime, moment: Moment | None, backup: Backup | None
-) -> None:
-    """Raise `Damaged` if the newest point until then is lost; the error names the good neighbours on both sides."""
+def _newest_lost(found: Timeline, at: datetime, moment: Moment | None, backup: Backup | None) -> chain.Lost | None:
+    """Return the newest lost point until then, if it is newer than the moment and the backup, and any other is good."""
     until = [*((moment.at,) if moment else ()), *((backup.made_at,) if backup else ())]
     since = max(until, default=datetime.min.replace(tzinfo=at.tzinfo))
     lost = [(one.header.at, one) for one in found.lost if one.header and since < one.header.at <= at]
-    good = [*sorted(until)[-1:], *((later.at,) if (later := found.after(at)) else ())]
-    if not lost or not good:
-        return
-    _, newest = max(lost, key=lambda one: one[0])
+    return max(lost, key=lambda one: one[0])[1] if lost and (until or found.after(at)) else None
+
+
+def _chosen_after_damage(settings: Settings, found: Timeline, at: datetime, lost: chain.Lost) -> Chosen:
+    """Return the choice of a point that is sound itself, if the data was as in it then; else raise `Damaged`."""
+    moment = lost.moment
+    if moment and (at <= moment.at + moment.tolerance or _was_unchanged(found, at, moment)):
+        sentence = (
+            f"The point of {_local(settings, moment.at)}, after a damaged one: it is restored only if it needs nothing "
+            "of that. Every byte is compared."
+        )
+        return Chosen(moment, moment.chain, moment.at, sentence)
     raise Damaged(
-        f"The data at {_local(settings, at)} cannot be restored: the point {newest.name} is lost, because "
-        f"{newest.why.rstrip('.')}.",
-        hint="Choose a time before or after it: " + " or ".join(f'--at "{typed_time(settings, one)}"' for one in good),
+        f"The data at {_local(settings, at)} cannot be restored: the point {lost.name} is lost, because "
+        f"{lost.why.rstrip('.')}.",
+        hint=_other_times(settings, found, at, moment),
     )
+
+
+def _other_times(settings: Settings, found: Timeline, at: datetime, perhaps: Moment | None = None) -> str:
+    """Return a hint that names the good moments or backups on both sides of that time, and one that may be good."""
+    newest, moment = _newest_backup(settings, at), found.before(at)
+    until = [*((moment.at,) if moment else ()), *((newest.backup.made_at,) if newest else ())]
+    good = [*sorted(until)[-1:], *((perhaps.at,) if perhaps else ())]
+    good += [later.at] if (later := found.after(at)) else []
+    if not good:
+        return _HINT
+    return "Choose a time before or after it: " + " or ".join(f'--at "{typed_time(settings, one)}"' for one in good)
 
 
 def _was_unchanged(found: Timeline, at: datetime, moment: Moment) -> bool:
@@ -434,14 +455,17 @@ def _apply_points(building: _Building, state: State) -> None:
 
 @contextlib.contextmanager
 def _name_damaged_point(settings: Settings, moment: Moment) -> Iterator[None]:
-    """On `Damaged`, check the whole chain, and raise the error of the first damaged point on the way, if any."""
+    """On `Damaged`, check the whole chain, and raise the error of the first damaged point on the way, if any.
+
+    The hint names the good moments on both sides.
+    """
     try:
         yield
     except Damaged:
         check(settings, only=moment.chain)
         bad = chain.damaged(settings.dir, moment.chain)
         if found := next((bad[one.name] for one in moment.way if one.name in bad), ""):
-            raise Damaged(found, _HINT) from None
+            raise Damaged(found, _other_times(settings, timeline(settings), moment.at)) from None
         raise
 
 

@@ -27,7 +27,7 @@ from backupkit.repository import store
 from backupkit.repository.operation import recorded
 from backupkit.retention.prune import plan_prune, prune_backups
 from backupkit.retention.rules import policy_of_remote
-from backupkit.rewind import moments
+from backupkit.rewind import chain, moments
 from backupkit.rewind.chain import Moment
 from backupkit.verify.verify import Verified, can_be_proven, choose_for_test, refuse_bad, verify_backups
 
@@ -119,7 +119,7 @@ def verify_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
 def _lost_points(settings: Settings, emit: EventListener) -> Iterator[str]:
     """Yield one sentence if points of rewind cannot be restored."""
     if lost := moments.check(settings, emit):
-        yield f"{len(lost)} points of rewind cannot be restored, the first is {lost[0].name}: {lost[0].why}"
+        yield f"{chain.counted_lost(lost)}. The first is {lost[0].name}: {lost[0].why}"
 
 
 def prune_step(settings: Settings, clock: Clock = utc_now) -> RunStep:

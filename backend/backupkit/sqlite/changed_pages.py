@@ -53,8 +53,14 @@ class Stamp(Struct, frozen=True):
 
 def stamp_of(live: Path) -> Stamp:
     """Return the stamp of the database now; an empty WAL counts as none."""
-    wal = live.with_name(live.name + "-wal")
-    return Stamp(_stat_of(live), found if (found := _stat_of(wal)) and found[0] else ())
+    file = _real(live)
+    wal = file.with_name(file.name + "-wal")
+    return Stamp(_stat_of(file), found if (found := _stat_of(wal)) and found[0] else ())
+
+
+def _real(live: Path) -> Path:
+    """Return the file itself where a link leads to it: SQLite keeps the WAL beside that."""
+    return Path(os.path.realpath(live))
 
 
 def stamps_of(databases: Iterable[Path]) -> str:
@@ -150,7 +156,7 @@ def _reader(known: Known, timeout: float) -> Iterator[_Reader]:
         size, mode = database.page_size(held), database.journal_mode(held)
         length = len(known.hashes) if size == known.page_size else 0
         program = [process.python(), "-I", "-S", pages.__file__]
-        command = [*program, str(known.live), str(size), "wal" if mode == "wal" else "file", str(length)]
+        command = [*program, str(_real(known.live)), str(size), "wal" if mode == "wal" else "file", str(length)]
         child = opened.enter_context(
             subprocess.Popen(
                 command,

@@ -434,12 +434,14 @@ def _verify_file(settings: Settings, path: Path, too_much: bool) -> None:
 def _check_points(settings: Settings, only: str) -> str:
     """Check the points of rewind of this backup, or of all; print each that is lost, and return how many, in words."""
     from backupkit.rewind import moments
+    from backupkit.rewind.chain import counted_lost
 
     with listening() as emit:
         lost = moments.check(settings, emit, only)
     for one in lost:
-        say(f"The point {one.name} after {one.chain} cannot be restored: {one.why.rstrip('.')}.")
-    return f"{len(lost)} points of rewind in {settings.dir} cannot be restored." if lost else ""
+        what = "may not come back" if one.moment else "cannot be restored"
+        say(f"The point {one.name} after {one.chain} {what}: {one.why.rstrip('.')}.")
+    return f"In {settings.dir}: {counted_lost(lost)}." if lost else ""
 
 
 def _show_verified(settings: Settings, done: list[Verified], every: bool, accept: bool) -> None:
