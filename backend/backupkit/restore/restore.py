@@ -278,7 +278,7 @@ def plan_source(
     source = staging.as_live(settings, source)
     places = [staging.place_of(settings, one) for one in source.each]
     for place, one in zip(places, source.each, strict=True):
-        _require_writable(place, one)
+        require_writable(place, one)
     plans, needs = [], list[tuple[Path, int]]()
     for place, one in zip(places, source.each, strict=True):
         plan, needed = _plan_part(place, one, force, emit, migrate and one.part == source.part)
@@ -521,7 +521,7 @@ def _share_with_restored(settings: Settings, plan: RestorePlan, safety: Backup) 
         files_cache.follow_restore(settings, backup, settings.uploads, selection.of(settings).leaves_out)
 
 
-def _require_writable(settings: Settings, source: Source) -> None:
+def require_writable(settings: Settings, source: Source) -> None:
     """Raise `SourceUnreadable`, before anything is done, if live paths are read-only, or missing and cannot be made."""
     wanted = [settings.database, settings.database.parent] if source.database else []
     folders = [settings.staging_home] if source.database else []
