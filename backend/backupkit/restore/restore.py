@@ -360,6 +360,7 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
     listen = collecting(emit, warnings)
     with staging.claimed(settings, emit), _report_interrupt(settings, emit), contextlib.ExitStack() as watched:
         _refuse_staged(settings)
+        staging.refuse_other_backup(plan.source)
         live = {one.source.part: staging.place_of(settings, one.source).database for one in plan.each}
         commits = {part: watched.enter_context(database.watching(file)) for part, file in live.items()}
         safety = _make_safety_copy(settings, plan.source, listen, clock)
