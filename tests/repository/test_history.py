@@ -248,6 +248,8 @@ def test_a_later_process_of_the_same_number_is_not_taken_for_it(app: SmallApp) -
 
 def test_what_a_killed_run_left_is_cleared_and_that_is_in_it(app: SmallApp) -> None:
     (app.backups / ".draft-one").mkdir()
+    (app.backups / ".state" / "index").mkdir(parents=True)
+    (app.backups / ".state" / "index" / ".draft-one").touch()  # what was to be remembered of it
     app.command("recover", check=0)
     (one,) = operations(app)
     assert (one.command, one.backups) == ("clean-up", (".draft-one",))

@@ -85,6 +85,20 @@ def test_a_restore_says_that_the_live_disk_is_mounted_read_only(app: SmallApp) -
         refused(app, "restore", "one", "--yes", code=13, names="mounted read-only", hint="Mount it")
 
 
+@pytest.mark.usefixtures("disk")
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_what_opens_a_database_says_that_its_disk_is_mounted_read_only(app: SmallApp, mode: str) -> None:
+    run_here(app, "backup", "one", check=0)
+    app.execute("DELETE FROM companies WHERE id > 1")
+    app.execute(f"PRAGMA journal_mode={mode}")
+    with mounted(app.database.parent, app.database.parent):
+        subprocess.run(["mount", "-o", "remount,ro,bind", app.database.parent], check=True)
+        rescue = ["rescue", "one", "companies", "--missing", "--yes"]
+        refused(app, *rescue, code=13, names=f"{app.database} is mounted read-only; nothing", hint="Mount it")
+        if mode == "wal":  # SQLite cannot even read it there
+            refused(app, "rows", "one", "companies", "--diff", code=13, names="mounted read-only", hint="Mount it")
+
+
 def test_a_link_to_a_disk_that_is_not_mounted_is_named(app: SmallApp, tmp_path: Path) -> None:
     gone = tmp_path / "gone" / "backups"
     app.backups.rmdir()

@@ -12,8 +12,10 @@ import pytest
 from backupkit.backup.create import create_backup
 from backupkit.fs import stamps
 from backupkit.model.backup import BackupRequest
+from backupkit.model.errors import Damaged
 from backupkit.restore import staging
 from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.retention.delete import delete_backup
 from backupkit.upload_files import diff
 from small_app import SmallApp, tree
 
@@ -93,3 +95,24 @@ def test_many_differences_are_not_kept_in_memory(
     restore_backup(planned.settings, plan)
     assert tree(planned.uploads) == wanted
     assert compared == ["good", "good"]
+
+
+@pytest.mark.parametrize("what", ["rows", "uploads"])
+def test_a_backup_that_was_made_anew_since_the_plan_is_not_taken_for_the_planned_one(
+    app: SmallApp, tmp_path: Path, what: str
+) -> None:
+    shutil.copytree(app.folder, tmp_path / "then", symlinks=True)
+    create_backup(app.settings, BackupRequest("good"))
+    plan, before = plan_restore(app.settings, "good"), app.contents()
+    delete_backup(app.settings, "good")
+    if what == "rows":
+        app.add_rows(5)
+    else:
+        app.write_upload("1/later.txt", b"later")
+    create_backup(app.settings, BackupRequest("good"))
+    for place in (app.database.parent, app.uploads):  # what is live is what it was when the plan was made
+        shutil.rmtree(place)
+        shutil.copytree(tmp_path / "then" / place.name, place, symlinks=True)
+    with pytest.raises(Damaged, match="changed since it was verified"):
+        restore_backup(app.settings, plan)
+    assert app.contents() == before

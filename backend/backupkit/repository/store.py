@@ -401,9 +401,10 @@ def count_drafts(settings: Settings) -> int:
 def clear_drafts(settings: Settings) -> list[str]:
     """Remove the drafts that killed runs left and return their names. The caller holds the lock, so none is in use.
 
-    A draft of another user that this process may not remove stays; it does no harm.
+    The draft of a backup, and that of what is remembered of it, have one name. A draft of another user that this
+    process may not remove stays; it does no harm.
     """
-    return [draft.name for draft in _drafts(settings) if _is_removed(draft)]
+    return list(dict.fromkeys(draft.name for draft in _drafts(settings) if _is_removed(draft)))
 
 
 def _is_removed(draft: Path) -> bool:

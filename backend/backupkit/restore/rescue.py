@@ -86,6 +86,7 @@ def plan_rescue(
     restore.refuse_another_app(settings, backup, force)
     source = staging.verified(settings, backup, settings.part or MAIN_DATABASE, emit)
     assert source.database
+    restore.require_writable(settings, source)
     emit(Step("Looking for the rows"))
     with (
         database.naming(settings.part),

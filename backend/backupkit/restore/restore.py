@@ -278,7 +278,7 @@ def plan_source(
     source = staging.as_live(settings, source)
     places = [staging.place_of(settings, one) for one in source.each]
     for place, one in zip(places, source.each, strict=True):
-        _require_writable(place, one)
+        require_writable(place, one)
     plans, needs = [], list[tuple[Path, int]]()
     for place, one in zip(places, source.each, strict=True):
         plan, needed = _plan_part(place, one, force, emit, migrate and one.part == source.part)
@@ -360,6 +360,7 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
     listen = collecting(emit, warnings)
     with staging.claimed(settings, emit), _report_interrupt(settings, emit), contextlib.ExitStack() as watched:
         _refuse_staged(settings)
+        staging.refuse_other_backup(plan.source)
         live = {one.source.part: staging.place_of(settings, one.source).database for one in plan.each}
         commits = {part: watched.enter_context(database.watching(file)) for part, file in live.items()}
         safety = _make_safety_copy(settings, plan.source, listen, clock)
@@ -521,7 +522,7 @@ def _share_with_restored(settings: Settings, plan: RestorePlan, safety: Backup) 
         files_cache.follow_restore(settings, backup, settings.uploads, selection.of(settings).leaves_out)
 
 
-def _require_writable(settings: Settings, source: Source) -> None:
+def require_writable(settings: Settings, source: Source) -> None:
     """Raise `SourceUnreadable`, before anything is done, if live paths are read-only, or missing and cannot be made."""
     wanted = [settings.database, settings.database.parent] if source.database else []
     folders = [settings.staging_home] if source.database else []

@@ -70,6 +70,8 @@ class Source(Struct, frozen=True):
     undecided: SchemaVerdict | None = None
     is_sound: bool = False
     seen: tuple[int, ...] = ()
+    metadata: tuple[Path, str] | None = None
+    """The metadata file of the backup, and its checksum when the backup was verified."""
     sealed: str | None = None
     has_checksums: bool = False
     verify_while_staging: bool = False
@@ -156,6 +158,7 @@ def _sources(
     patterns = _sealed_patterns(backup, metadata)
     is_known_sound = _is_known_sound(settings, backup, metadata)
     is_sealed = manifest.has_checksums(backup.path)
+    sealed_as = backup.path / METADATA_FILE, disk.hash_file(backup.path / METADATA_FILE)
 
     def source_of(part: str) -> Source | None:
         alone = metadata.at(part)
@@ -177,6 +180,7 @@ def _sources(
             file,
             tree,
             git=metadata.git,
+            metadata=sealed_as,
             has_checksums=is_sealed,
             verify_while_staging=verify_while_staging,
             excluded=excluded,
@@ -239,6 +243,13 @@ def _file_identity(file: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
+def refuse_other_backup(source: Source) -> None:
+    """Raise `Damaged` if a backup of the source was removed, or made anew, since it was verified."""
+    for file, checksum in filter(None, (one.metadata for one in source.each)):
+        if not file.is_file() or disk.hash_file(file) != checksum:
+            raise Damaged(f"{file.parent} changed since it was verified.", hint="Try again.")
 
 
 def is_restored_from_its_place(settings: Settings, source: Source, migrate: bool, page_size: int) -> bool:

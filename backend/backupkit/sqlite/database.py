@@ -22,7 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from backupkit.config.settings import Settings
-from backupkit.fs import descriptors, disk, process, stamps
+from backupkit.fs import descriptors, disk, mounts, process, stamps
 from backupkit.model.backup import AppMigrations, DatabaseFacts
 from backupkit.model.errors import BackupError, Damaged, NoSpace, SourceBroken, SourceLocked, SourceUnreadable
 from backupkit.model.events import EventListener, Notice, Progress, Step, Waiting, silence
@@ -947,6 +947,9 @@ def _unreadable(live: Path, error: sqlite3.DatabaseError) -> BackupError:
         )
     if any(word in text for word in _BUSY):
         return _locked(live, 0)
+    if ("readonly" in text or "unable to open" in text) and mounts.is_read_only(live.parent):
+        hint = "Mount it so that it can be written to: in WAL mode SQLite writes beside the file even to read it."
+        return SourceUnreadable(f"The database {live} cannot be read: its disk is mounted read-only.", hint)
     if "readonly" in text and (reason := _unwritable(_header(live))):
         return SourceBroken(f"The database {live} cannot be written: {reason}.", hint="Put a backup back: `restore`.")
     if "readonly" in text:

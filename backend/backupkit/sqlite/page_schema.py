@@ -49,6 +49,11 @@ class Entry(Struct, frozen=True):
         """Whether it is a virtual table, whose content is in other tables."""
         return self.kind == "table" and self.root == 0
 
+    @property
+    def what(self) -> str:
+        """What its text makes, in words: a virtual table has no root page, and nor has one whose row is damaged."""
+        return "virtual table" if self.sql[:14].upper() == "CREATE VIRTUAL" else self.kind
+
 
 class Schema(Struct, frozen=True):
     """The schema in use, and whether all of it could be read from the file itself."""

@@ -345,24 +345,30 @@ class _Rebuild:
             self._execute(f"PRAGMA {pragma}").fetchone()
 
     def _make_table(self, entry: Entry) -> None:
+        reason = ""
         for chosen in (entry, replace(entry, sql=entry.other_sql, from_backup=True)):
-            if chosen.sql and self._is_made(chosen):
-                return self._add_table(chosen)
-        self._leave_out("table", entry, "its definition cannot be read")
+            if chosen.sql:
+                why_not = self._why_not_made(chosen)
+                if not why_not:
+                    return self._add_table(chosen)
+                reason = reason or why_not
+        self._leave_out("table", entry, f"its definition cannot be read{reason and f': {reason}'}")
 
-    def _is_made(self, entry: Entry) -> bool:
-        """Create the table; roll back and return False if the statement does not create just that table."""
+    def _why_not_made(self, entry: Entry) -> str:
+        """Create the table; roll back and return the reason if the statement does not create just that table."""
+        reason = "it makes no table of that name"
         self._execute("BEGIN")
         try:
             self._define(entry)
             if self._execute(_MADE, (entry.name,)).fetchone():
                 self._execute("COMMIT")
-                return True
+                return ""
         except sqlite3.Error as error:
             _require_room(error)
+            reason = str(error)
         if self._new.in_transaction:
             self._execute("ROLLBACK")
-        return False
+        return reason
 
     def _define(self, entry: Entry) -> None:
         """Run an untrusted definition, with stand-ins for functions and collations that only the app has."""
@@ -839,7 +845,7 @@ class _Rebuild:
         try:
             self._require_virtual(entry)
         except sqlite3.Error as error:
-            return self._leave_out("virtual table", entry, str(error))
+            return self._leave_out(entry.what, entry, str(error))
         self._execute("PRAGMA writable_schema=ON")
         self._execute("BEGIN")
         try:
@@ -853,7 +859,7 @@ class _Rebuild:
             self._execute("PRAGMA writable_schema=ON")
             self._execute("ROLLBACK")
             self._execute("PRAGMA writable_schema=RESET")
-            self._leave_out("virtual table", entry, str(error))
+            self._leave_out(entry.what, entry, str(error))
         else:
             if _SEARCH_TABLE.search(entry.sql):
                 self._check_search(entry.name)
