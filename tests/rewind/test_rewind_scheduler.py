@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from backupkit.config.secrets import SecretUrl
 from backupkit.model.backup import BackupRequest
 from backupkit.repository import history
 from backupkit.rewind import moments
+from disk_images import until_unmounted
 from listener import listening_service
 from refusals import run_here
 from rewind.a_day import true_copy
@@ -61,6 +63,17 @@ def test_points_are_taken_by_the_scheduler_also_after_it_was_killed(app: SmallAp
         assert tree(backup.path / "uploads") == copy[1]
     run_here(app, "restore", "--at", before.at.isoformat(), "--yes", env=ON, check=0)
     assert (true_copy(app), tree(app.uploads)) == copy
+
+
+def test_a_full_disk_is_told_with_what_to_do(app: SmallApp, capsys: pytest.CaptureFixture[str]) -> None:
+    with until_unmounted("tmpfs", ["mount", "-t", "tmpfs", "-o", "mode=0755,size=8m", "none", app.backups]):
+        create_backup(app.settings, BackupRequest())
+        app.write_upload("large", os.urandom(12_000_000))
+        settings = app.settings.replaced(rewind="7d")
+        Daemon(settings, lambda: settings)._look_for_changes()
+    said = capsys.readouterr().err
+    assert "No point of rewind was taken: The disk is full" in said
+    assert "Next: Make room there:" in said and "list` shows the backups and their sizes" in said
 
 
 def test_that_no_point_can_be_taken_is_told_once_and_once_that_it_is_over(

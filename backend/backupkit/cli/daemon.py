@@ -139,7 +139,8 @@ class Daemon:
             return
         except Exception as error:  # the next look may do better
             found = explained(error) or BackupError(f"{type(error).__name__}: {error}")
-            self._say_once(f"No point of rewind was taken: {found.message}")
+            what_next = f" Next: {found.hint}" if found.hint else ""
+            self._say_once(f"No point of rewind was taken: {found.message}{what_next}")
             self._report_points(found)
 
     def _make_base_backup(self) -> None:

@@ -131,7 +131,8 @@ class Rewinder:
             self._chain = None
             if error.errno in FULL:
                 raise NoSpace(
-                    f"The disk is full: no point of rewind could be written to {self.settings.dir}."
+                    f"The disk is full: no point of rewind could be written to {self.settings.dir}.",
+                    hint="Make room there: `list` shows the backups and their sizes.",
                 ) from error
             raise
 
