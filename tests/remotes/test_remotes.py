@@ -46,6 +46,7 @@ from backupkit.remotes.push import push_backups, refuse_failed
 from backupkit.remotes.registry import look_at_remotes, prepare_remote
 from backupkit.repository import store
 from backupkit.retention.prune import plan_prune
+from disk_images import until_unmounted
 from quick_restic import put_repository
 from refusals import assert_refusal, picture
 from servers import Line
@@ -1101,6 +1102,40 @@ def test_what_a_damaged_copy_shares_with_another_is_read_before_it_is_linked(app
     made(app, "day2", days=2)
     assert push(settings) == ("day2",) and not has_rotted(nas / "day2")
     assert (nas / "day2/uploads/2/letter.txt").stat().st_nlink == 3
+
+
+@contextlib.contextmanager
+def cut_short(folder: Path, backup: Path) -> Iterator[None]:
+    """Put the backup on a disk that has lost its end, and with it that of `big.bin`, until the block ends."""
+    image, place = folder / "image", folder / "disk"
+    place.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(40_000_000)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", image], check=True)
+    with until_unmounted("ext4", ["mount", "-o", "loop", image, place]):
+        subprocess.run(["cp", "-a", f"{backup}/.", place], check=True)
+        with until_unmounted("bind", ["mount", "--bind", place, backup]):
+            shutil.rmtree(place / "lost+found")
+            with open(backup / "uploads/big.bin", "rb") as big:
+                os.sync()
+                os.posix_fadvise(big.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.truncate(image, 10_000_000)
+            yield
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a disk")
+def test_a_backup_that_cannot_be_read_here_is_no_failure_of_the_remote(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    made(app, "one")
+    app.write_upload("big.bin", os.urandom(25_000_000))
+    made(app, "two", 1)
+    with cut_short(tmp_path, app.backups / "two"):
+        (done,) = push_backups(settings)
+    assert done.backups == ("one",) and there(settings) == ["one"]  # it keeps no other back
+    assert isinstance(done.failure, Damaged) and "/two/uploads/big.bin" in done.failure.message
+    assert "remote" not in done.failure.message and done.failure.hint == "Its disk fails. `verify two` reads all of it."
+    assert not [name for name in os.listdir(tmp_path / "nas") if name.startswith(disk.DRAFT_PREFIX)]
 
 
 def plant_in(app: SmallApp, copy: Path, plant: Callable[[Path], object]) -> None:

@@ -103,7 +103,8 @@ class FolderRemote:
             emit(Step(f"Copying {backup.name} to {self.name}", size))
             self._tell_of_missing_rights(metadata.uploads_included, emit)
             try:
-                copy.make(manifest.sound_checksums(backup) if manifest.has_checksums(backup) else {})
+                with _reading(backup):
+                    copy.make(manifest.sound_checksums(backup) if manifest.has_checksums(backup) else {})
             except (Damaged, Refused):
                 disk.remove_tree(draft)  # this backup will not get there: the draft is not worth resuming
                 raise
@@ -449,6 +450,20 @@ class _Copy:
                 same = any(one and one.facts.st_size == entry.facts.st_size for one in there)
                 needed += 0 if same else tree.content_size(entry.facts)
         return needed
+
+
+@contextlib.contextmanager
+def _reading(backup: Path) -> Iterator[None]:
+    """Raise `Damaged` if a disk fails below the backup here: that is no failure of the remote."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO or not str(error.filename).startswith(f"{backup}{os.sep}"):
+            raise
+        raise Damaged(
+            f"The backup here cannot be read: {error.strerror}: {printable(error.filename)}.",
+            hint=f"Its disk fails. `verify {backup.name}` reads all of it.",
+        ) from error
 
 
 def _content_is(place: tree.Parents, path: str, wanted: str) -> bool:
