@@ -563,6 +563,14 @@ def test_rows_that_a_page_no_longer_counts_are_told_of(case: Case) -> None:
     assert len(case.result()["people"]) == len(case.rows["people"]) - 1
 
 
+@pytest.mark.parametrize("pointer", [8, 10])
+def test_a_row_whose_pointer_leads_beyond_its_page_is_found_as_sqlite_finds_it(case: Case, pointer: int) -> None:
+    place = leaf_of(case, "people")
+    case.damage(lambda data, _: data.__setitem__(place + pointer, 255))
+    people = next(one for one in case.rebuild().tables if one.name == "people")
+    assert case.result()["people"] == case.rows["people"] and people.is_whole
+
+
 def test_a_schema_that_is_lost_is_taken_from_the_backup(case: Case) -> None:
     case.damage(without_schema)
     found = case.rebuild()

@@ -125,7 +125,10 @@ class RowReader:
         stored, start = self.file.stored(number), HEADER if number == 1 else 0
         data = stored.ljust(self.file.size, b"\0")
         kind, taken = data[start], 0
-        for place in self._places(data, start, 12 if kind == INDEX_INTERIOR else 8):
+        places = self._places(data, start, 12 if kind == INDEX_INTERIOR else 8)
+        for place in sorted(places, key=self.file.size.__le__):  # one that leads beyond the page comes last
+            if place >= self.file.size:
+                place = self._mended(data, start, place, taken)
             if taken > 2 * self.file.size:
                 losses.rows += 1  # more rows than a page can hold
                 continue
@@ -135,8 +138,20 @@ class RowReader:
                 cell = _Cell(None, None, 0, 0)
             taken += cell.length
             yield cell
+        losses.odd_pages += taken != self._bytes_of_cells(data, start)
+
+    def _bytes_of_cells(self, data: bytes, start: int) -> int:
         content = int.from_bytes(data[start + 5 : start + 7], "big") or 65536
-        losses.odd_pages += taken + _free_bytes(data, start) != self.file.usable - content
+        return self.file.usable - content - _free_bytes(data, start)
+
+    def _mended(self, data: bytes, start: int, place: int, taken: int) -> int:
+        """Return the offset without the bits that lead beyond the page, if a cell there fills what is not `taken`."""
+        mended = place & (self.file.size - 1)
+        try:
+            end = cell_at(data, mended, data[start], self.file.usable).end
+        except IndexError:
+            return place
+        return mended if mended >= 8 and taken + end - mended == self._bytes_of_cells(data, start) else place
 
     def _cell(self, data: bytes, place: int, kind: int) -> _Cell:
         if place < 8:
