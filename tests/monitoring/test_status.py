@@ -431,11 +431,11 @@ def by_hand(app: SmallApp, number: int) -> Path:
     return folder
 
 
-def test_a_backups_folder_that_cannot_be_read_is_critical_and_no_error(app: SmallApp) -> None:
+def test_a_backups_folder_that_is_none_is_critical_and_no_error(app: SmallApp) -> None:
     changed = app.settings.replaced(dir=app.database)
     found = status(changed)
-    assert found.level == "critical" and "cannot be read" in found.sentence
-    with pytest.raises(BackupError, match="cannot be read"):
+    assert found.level == "critical" and "is not a folder" in found.sentence
+    with pytest.raises(BackupError, match="is not a folder"):
         last_backup(changed)
 
 

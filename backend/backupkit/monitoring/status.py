@@ -196,6 +196,8 @@ def _with_backups(settings: Settings, facts: Facts) -> Facts:
         return replace(facts, error=text)
     try:
         found = sizes.with_unique_bytes(settings, store.all_backups(settings))
+    except BackupError as error:
+        return replace(facts, error=error.message)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         return replace(facts, error=f"The backups folder {settings.dir} cannot be read: {reason}.")
