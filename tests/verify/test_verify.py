@@ -750,7 +750,7 @@ def test_two_ways_to_say_which_are_refused(app: SmallApp, arguments: tuple[str, 
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(("nope",), 10), (("../one",), 2), (("./nope.db",), 2), ((), 10), (("--random",), 10), (("-x",), 2), (("",), 2)],
+    [(("nope",), 10), (("../one",), 10), (("./nope.db",), 10), ((), 10), (("--random",), 10), (("-x",), 2), (("",), 2)],
 )
 def test_what_is_not_there_or_not_named_is_refused(app: SmallApp, arguments: tuple[str, ...], code: int) -> None:
     result = run_here(app, "verify", *arguments)

@@ -514,7 +514,7 @@ def test_a_backup_is_made_and_the_history_says_by_whom(app: SmallApp, owner: Bro
     assert steps and all(one in page for one in steps)
     assert sum(one.seconds for one in operation.steps) <= (operation.duration_seconds or 0)
     again = owner.done("/do/back-up", name="by_page")
-    assert "It failed" in again.words and "There is a by_page" in again.words
+    assert "It failed" in again.words and "The name is taken: " in again.words
 
 
 def test_the_history_ends_with_the_end_of_the_log(app: SmallApp, owner: Browser, tmp_path: Path) -> None:
