@@ -21,7 +21,7 @@ from backupkit.fs import disk, space
 from backupkit.model.backup import APART, Backup, Metadata, References
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import interval, span
-from backupkit.model.errors import BackupError, ExitCode, SourceBroken, SourceLocked
+from backupkit.model.errors import BackupError, ExitCode, Refused, SourceBroken, SourceLocked
 from backupkit.model.names import few, printable
 from backupkit.model.operation import Operation
 from backupkit.remotes import listing_cache
@@ -196,7 +196,7 @@ def _with_backups(settings: Settings, facts: Facts) -> Facts:
         return replace(facts, error=text)
     try:
         found = sizes.with_unique_bytes(settings, store.all_backups(settings))
-    except BackupError as error:
+    except Refused as error:  # it is not a folder
         return replace(facts, error=error.message)
     except OSError as error:
         reason = error.strerror or type(error).__name__
