@@ -54,9 +54,10 @@ def first_in(folder: str) -> str | None:
     return next((one.place for one in read() if f"{one.place}/".startswith(f"{folder}/")), None)
 
 
-def below(folder: str) -> list[str]:
-    """Return the places below that folder where something is mounted."""
-    return [one.place for one in read() if one.place.startswith(f"{folder}/")]
+def below(folder: str) -> list[str] | None:
+    """Return the places below that folder where something is mounted, or None if the system shows no mounts."""
+    there = read()
+    return [one.place for one in there if one.place.startswith(f"{folder}/")] if there else None
 
 
 def parse(text: bytes) -> list[Mount]:

@@ -21,7 +21,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import attributes, descriptors, disk, held, space, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Backup, Metadata
-from backupkit.model.errors import Damaged, NoSpace, Refused, RemoteAway, RemoteFailed
+from backupkit.model.errors import FULL, Damaged, NoSpace, Refused, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step, silence
 from backupkit.model.names import first_of, printable
 from backupkit.remotes import checks
@@ -34,7 +34,6 @@ from backupkit.rewind.copies import Copied
 
 MARKER = ".backupkit-remote"
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN, errno.ECONNRESET}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _RENAME = "Rename or remove that upload, then make another backup; or give the remote {name} a disk with ext4 or XFS."
 _NO_BACKUP = "No backup holds one: look at it, and take another backup."
 
@@ -237,7 +236,7 @@ class FolderRemote:
             yield
         except OSError as error:
             file = printable(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else ""
-            if error.errno in _FULL and not file.startswith(str(self._path)):
+            if error.errno in FULL and not file.startswith(str(self._path)):
                 raise  # the disk here is full, not the remote's
             where = f": {file}" if file else ""
             kind = RemoteAway if error.errno in _PASSING else RemoteFailed

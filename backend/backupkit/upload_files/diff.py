@@ -299,7 +299,7 @@ class _Rooms:
 
     def __init__(self, live: Path) -> None:
         root = os.path.realpath(live)
-        places = sorted(mounts.below(root), key=len, reverse=True)  # the innermost first
+        places = sorted(mounts.below(root) or (), key=len, reverse=True)  # the innermost first
         self._rooms = {f"{place[len(root) + 1 :]}/": _Room(_is_same_disk(place, root)) for place in places}
         self._live = live
 

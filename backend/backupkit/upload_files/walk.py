@@ -67,9 +67,9 @@ def mounted(live: Path) -> list[str] | None:
 
     They are text that metadata can hold, so a name of other bytes is not the one that it has on the disk.
     """
-    root, there = os.path.realpath(live), mounts.read()
-    found = {marked.key(os.path.relpath(one.place, root)) for one in there if one.place.startswith(f"{root}/")}
-    return sorted(found) if there else None
+    root = os.path.realpath(live)
+    found = mounts.below(root)
+    return None if found is None else sorted({marked.key(os.path.relpath(place, root)) for place in found})
 
 
 def leading_out(live: Path, skip: tree.Skip) -> Iterator[str]:
